@@ -1,0 +1,93 @@
+/* The journal: the durable log of a group. Segmented, preallocated, append-only; entries, truncations, term and vote,
+ * commit index, publications, checkpoint marks and WAL restarts in one sequence of records. raft/README.md gives the
+ * bytes and the validity rule.
+ *
+ * Threads: every function may be called from any thread; appends are short (a copy and a write, no sync);
+ * raft_journal_sync does not block appends. One slow job (zeroing the next segment, unlinking old ones) is done by
+ * raft_journal_upkeep, which the shell calls from a thread that nobody waits for.
+ *
+ * Errors are final: after a failed write or sync every later call but read and close fails with the first error. A
+ * failed sync is never retried. */
+#ifndef RAFT_JOURNAL_H
+#define RAFT_JOURNAL_H
+
+#include "raft/raft.h"
+#include "wire/env.h"
+
+struct raft_journal;
+
+/* One publication: the last commit frame of the real WAL after it, and the index that it brought the database to. */
+struct raft_journal_publication {
+	uint32_t salt[2], mx_frame, cksum[2];
+	uint64_t index;
+};
+
+/* A checkpoint mark: WAL (or database) and `pages` are durable up to this index. */
+struct raft_journal_mark {
+	uint64_t index;
+	uint64_t checksum; /* state checksum at index */
+	uint32_t db_pages; /* database size in pages at index */
+};
+
+struct raft_journal_opts {
+	uint64_t group;          /* written into each segment header; another one there is WIRE_FOREIGN */
+	uint32_t segment_bytes;  /* 0: 16 MiB */
+};
+
+/* What open found. Arrays are owned by the journal, valid until the first append. */
+struct raft_journal_state {
+	uint64_t term, vote;
+	uint64_t base_index, base_term; /* entries at and below it are trimmed */
+	struct raft_config base_config;
+	const struct wire_entry *entries; /* metadata only */
+	size_t n_entries;
+	const struct raft_log_config *configs;
+	size_t n_configs;
+	uint64_t commit;
+	struct raft_journal_mark mark; /* the latest one */
+	const struct raft_journal_publication *publications; /* since the latest mark and one before it, oldest first */
+	size_t n_publications;
+	uint64_t cut_bytes; /* bytes of a torn tail that were cut; 0: clean */
+};
+
+/* Makes a new journal directory whose log begins above base (index, term, config), with a first mark there; term: the current term to start with.
+ * Durable on return. WIRE_EXISTS when there is one. */
+int raft_journal_create(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                        uint64_t term, uint64_t base_index, uint64_t base_term, const struct raft_config *base_config,
+                        const struct raft_journal_mark *mark, struct wire_err *err);
+
+/* Opens and recovers. A torn tail is cut; bit rot is WIRE_CORRUPT, naming segment and offset and what to do. Bytes below a recorded sync mark or the
+ * known commit index are never cut. */
+int raft_journal_open(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                      struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err);
+/* Writes a sync mark, syncs, closes. Never fails: a journal that had failed is only closed. */
+void raft_journal_close(struct raft_journal *j);
+
+/* Entries' index, term, kind, sum, size, data set; indexes continue the log. The header of each record carries `commit`,
+ * the commit index known when it was written. */
+int raft_journal_append_entries(struct raft_journal *j, const struct wire_entry *entries, uint32_t n, uint64_t commit,
+                                struct wire_err *err);
+int raft_journal_append_truncate(struct raft_journal *j, uint64_t from, struct wire_err *err);
+int raft_journal_append_vote(struct raft_journal *j, uint64_t term, uint64_t vote, struct wire_err *err);
+int raft_journal_append_commit(struct raft_journal *j, uint64_t commit, struct wire_err *err);
+int raft_journal_append_publication(struct raft_journal *j, const struct raft_journal_publication *p, struct wire_err *err);
+int raft_journal_append_mark(struct raft_journal *j, const struct raft_journal_mark *m, struct wire_err *err);
+/* Role changes and the like, for people who read the journal: a short text. */
+int raft_journal_append_note(struct raft_journal *j, const char *text, struct wire_err *err);
+
+/* On return all that was appended before the call is durable. Concurrent callers share one sync. */
+int raft_journal_sync(struct raft_journal *j, struct wire_err *err);
+
+/* Reads one entry's data into *ret_data (replaced) and its metadata. WIRE_NOTFOUND when trimmed or above the end,
+ * WIRE_CORRUPT when its sum does not match. O(1). */
+int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *ret_data, struct wire_entry *ret_entry,
+                      struct wire_err *err);
+/* Forgets whole segments that hold nothing above index. Allowed only up to the latest mark. The new base's term and configuration are kept. */
+int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *err);
+uint64_t raft_journal_base(struct raft_journal *j);
+int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err);
+
+struct raft_journal_stats { uint64_t bytes_appended, disk_bytes, syncs, entries; };
+void raft_journal_stats(struct raft_journal *j, struct raft_journal_stats *ret_stats);
+
+#endif

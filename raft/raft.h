@@ -1,0 +1,126 @@
+/* Raft as a pure function: raft_step(event) -> update. No clock, I/O, threads, SQLite. The driver's loop, the order of
+ * durability and each event are described in raft/README.md.
+ *
+ * Time is in microseconds on any clock that does not go back; randomness is seeded at init. One raft object is used by
+ * one thread at a time. The core keeps metadata of the log (term, size, kind per entry), never the entries' data, except
+ * for configurations.
+ *
+ * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (figures 2, 7, 8; section 8);
+ * Ongaro's thesis, 4.3 (joint consensus), 6.4 (read-index), 9.6 (PreVote), 6.2 (CheckQuorum). */
+#ifndef RAFT_RAFT_H
+#define RAFT_RAFT_H
+
+#include "raft/config.h"
+#include "wire/msg.h"
+
+struct raft;
+
+enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
+const char *raft_role_name(enum raft_role r); /* "follower", ... */
+
+/* What the journal recovered. `entries` (metadata only, data NULL) are base_index+1 .. in order; `configs` are the
+ * CONFIG entries among them, in order. */
+struct raft_log_config { uint64_t index; struct raft_config config; };
+struct raft_init {
+	uint64_t self, seed, now_us;
+	uint64_t term, vote; /* vote 0: none */
+	uint64_t base_index, base_term;
+	struct raft_config base_config; /* in force at base_index; n = 0: not a member of anything yet */
+	const struct wire_entry *entries;
+	size_t n_entries;
+	const struct raft_log_config *configs;
+	size_t n_configs;
+	uint64_t commit, applied; /* known committed; applied <= what this node has published */
+	uint32_t election_us;     /* shortest election timeout; the longest is twice that. 0: 300,000 */
+	uint32_t heartbeat_us;    /* 0: 50,000 */
+	uint32_t window_msgs;     /* appends in flight per follower. 0: 64 */
+	uint32_t window_bytes;    /* 0: 8 MiB */
+	uint32_t append_max_bytes; /* entries' bytes in one append (one larger entry goes alone). 0: 1 MiB */
+	uint32_t commit_delay_us; /* how long a moved commit index may wait for an append to carry it. 0: 500 */
+};
+
+enum raft_event_type {
+	RAFT_EV_TICK,        /* only time passed */
+	RAFT_EV_MESSAGE,     /* msg arrived */
+	RAFT_EV_PROPOSE,     /* entries: kind DATA with size, sum and data set; index and term are given by the core */
+	RAFT_EV_CONFIG,      /* config: the target configuration, not joint; the core goes through the joint one and leaves it by itself */
+	RAFT_EV_READ,        /* a linearizable read wants an index; corr names it */
+	RAFT_EV_PERSISTED,   /* all of the log up to index, as of term, is durable here */
+	RAFT_EV_APPLIED,     /* index: published here */
+	RAFT_EV_UNREACHABLE, /* peer: its link went down, what was in flight may be lost */
+	RAFT_EV_REACHABLE,   /* peer: its link came up */
+	RAFT_EV_TRIMMED,     /* index: the journal keeps only entries above it */
+};
+
+struct raft_event {
+	enum raft_event_type type;
+	uint64_t now_us;
+	const struct wire_msg *msg;
+	const struct wire_entry *entries;
+	uint32_t n_entries;
+	const struct raft_config *config;
+	uint64_t corr, index, term, peer;
+};
+
+/* One settled read. index: the read may be served once this node has published it. code: WIRE_OK, or WIRE_NOTLEADER /
+ * WIRE_TIMEOUT (no leader known, leadership lost, round unanswered for an election timeout): ask again. */
+struct raft_read { uint64_t corr, index; int code; };
+
+/* What the driver must do, in this order (raft/README.md says why):
+ *   1. send msgs whose after_persist is false (the leader's appends overlap its own disk write)
+ *   2. journal: truncation, entries, then term and vote; sync when must_sync
+ *   3. step RAFT_EV_PERSISTED for the entries
+ *   4. send msgs whose after_persist is true
+ *   5. settle proposals and reads, publish up to commit
+ * All pointers are valid until the next raft_step on the same object; msgs' and entries' data may point into the event. */
+struct raft_update {
+	bool must_sync; /* hard state changed, or entries were appended or truncated */
+	bool hard_state_changed;
+	uint64_t term, vote; /* current values, always set */
+	uint64_t truncate_from; /* 0: none; else entries at and above it are superseded */
+	const struct wire_entry *entries; /* to append, after the truncation */
+	uint32_t n_entries;
+	struct wire_msg *msgs; /* entries in APPENDs carry metadata; the driver fills data from its cache or the journal */
+	uint32_t n_msgs;
+	/* answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (CONFIG: one is under way,
+	 * or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no voter, ...) */
+	int proposal_code;
+	uint64_t proposal_index;
+	const struct raft_read *reads;
+	uint32_t n_reads;
+	/* current values, always set */
+	uint64_t commit, last_index;
+	enum raft_role role;
+	uint64_t leader;        /* 0: unknown */
+	bool leader_ready;      /* leads, and an entry of its own term is committed */
+	bool role_changed;      /* role, leader or term differ from before this step */
+	bool config_changed;    /* raft_config_current differs from before this step */
+	uint64_t deadline_us;   /* step RAFT_EV_TICK no later than this; UINT64_MAX: never */
+};
+
+/* NULL when memory is short or the init contradicts itself (text in err). A group whose only voter is this node becomes leader on its first tick. */
+struct raft *raft_new(const struct raft_init *init, struct wire_err *err);
+void raft_free(struct raft *r);
+
+/* Never fails on bad input from a peer: such a message is ignored. *ret_update is filled anew. Returns WIRE_NOMEM when
+ * memory is short; the object must then only be freed (the node stops). */
+int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *ret_update, struct wire_err *err);
+
+const struct raft_config *raft_config_current(const struct raft *r); /* latest in the log, committed or not */
+bool raft_config_committed(const struct raft *r);                     /* the current one is committed */
+uint64_t raft_term_of(const struct raft *r, uint64_t index);          /* 0: not in the log (trimmed, or above the end) */
+
+/* How a peer is doing, as the leader sees it; false when not leader or no such member. */
+enum raft_progress_state { RAFT_PROBE, RAFT_REPLICATE, RAFT_SNAPSHOT };
+struct raft_progress {
+	enum raft_progress_state state;
+	uint64_t match, next, applied;
+	uint64_t last_contact_us; /* 0: never */
+	uint32_t inflight;
+};
+bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress *ret_progress);
+
+/* Lowest match of all members but this one (this node's last index when there is none, or when it does not lead): the journal must keep what is above it. */
+uint64_t raft_min_match(const struct raft *r);
+
+#endif

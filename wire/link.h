@@ -1,0 +1,74 @@
+/* Links: one listening URL per node; to each peer three outgoing lanes with a connection each. link_nng.c is the only
+ * file that includes nng.
+ *
+ * A message is queued, never waited for: delivery is not promised, order per lane is. A lane's queue is bounded in
+ * bytes; what does not fit is refused with WIRE_BUSY and the caller's protocol copes (Raft resends). When a lane loses
+ * its connection its queue is dropped and on_peer tells.
+ *
+ * Every connection starts with HELLO; anything else first, another protocol version, or another cluster closes it (the
+ * refused side gets HELLO_REPLY with the reason, by on_refused). A HELLO with cluster 0 is a *guest* (a node that is joining): its
+ * messages are delivered with guest = true, and it can be answered by its node id for as long as it stays connected
+ * (the link dials the URL of its HELLO).
+ *
+ * A peer from which nothing arrived for silence_ms although its lane is up is taken as gone: its connections are closed
+ * and dialled again; callers send heartbeats more often than that. Redialling waits 10 ms to 250 ms.
+ *
+ * Threads: all functions may be called from any thread, except wire_link_close, which must not be called from a
+ * callback. Callbacks run on nng's threads, several at a time for different connections (one at a time for each); they
+ * must only hand over: no blocking, no calls of this interface but wire_link_msg_free. */
+#ifndef WIRE_LINK_H
+#define WIRE_LINK_H
+
+#include "wire/env.h"
+#include "wire/err.h"
+#include "wire/msg.h"
+
+enum wire_lane { WIRE_LANE_CONTROL, WIRE_LANE_LOG, WIRE_LANE_BULK, WIRE_LANE_COUNT };
+
+struct wire_link;
+
+/* A received message and the memory behind it. Free with wire_link_msg_free. */
+struct wire_link_msg {
+	struct wire_msg msg;
+	bool guest;
+	void *impl;                   /* private */
+	struct wire_link_msg *next;   /* for the receiver's queue */
+};
+
+struct wire_link_opts {
+	const char *listen_url; /* tcp://HOST:PORT */
+	uint64_t cluster;       /* 0: we are a guest */
+	uint64_t self;          /* node id */
+	uint64_t group;
+	uint32_t silence_ms;    /* 0: 1500 */
+	size_t queue_max_bytes; /* a lane's queue; 0: 32 MiB */
+	void *ctx;
+	void (*on_msg)(void *ctx, struct wire_link_msg *m); /* takes ownership */
+	/* Both control and log lane of the peer are connected (up) or no longer are (down). */
+	void (*on_peer)(void *ctx, uint64_t peer, bool up);
+	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. */
+	void (*on_refused)(void *ctx, uint64_t peer, const char *why);
+};
+
+/* Listens. WIRE_BUSY when the address is taken (the text says how to find out by whom), WIRE_INVALID for a bad URL.
+ * All signals are blocked in the threads that nng starts. */
+int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_link, struct wire_err *err);
+void wire_link_close(struct wire_link *l); /* stops callbacks, closes everything, waits until done */
+
+/* From a guest to a member: later connections say HELLO with this cluster id. */
+void wire_link_set_cluster(struct wire_link *l, uint64_t cluster);
+
+/* Dials a peer and keeps it dialled. A second add with another URL replaces the first. WIRE_INVALID: bad URL. */
+int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, struct wire_err *err);
+void wire_link_remove_peer(struct wire_link *l, uint64_t peer);
+
+/* Encodes and queues. WIRE_CLOSED: no such peer or not connected; WIRE_BUSY: queue full; WIRE_TOOBIG. */
+int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m);
+bool wire_link_is_up(struct wire_link *l, uint64_t peer);
+void wire_link_msg_free(struct wire_link_msg *m);
+
+/* WIRE_INVALID unless url is tcp://HOST:PORT with HOST an IPv4 address, [IPv6] or name, PORT 1..65535;
+ * *ret_loopback: 127.0.0.0/8, [::1] or localhost. */
+int wire_url_check(const char *url, bool *ret_loopback, struct wire_err *err);
+
+#endif

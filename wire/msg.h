@@ -1,0 +1,102 @@
+/* Messages between nodes, and the entries of a group's log.
+ *
+ * All messages are one-way; `corr` ties an answer to its question. One flat struct serves all types; the table below
+ * says which fields a type uses, the others are 0 and are still carried (a zero varint is one byte).
+ *
+ *   bytes   u8 version (WIRE_PROTOCOL), u8 type, u8 flags, varints group, from, to, corr, term, index, log_term,
+ *           commit, hint, text (varint length + bytes), varint count of entries, then per entry
+ *           varint term, u8 kind, u64 sum, varint size, bytes; then varint size of data, data bytes;
+ *           last u64 XXH3 of all bytes before it (seed WIRE_PROTOCOL).
+ *   valid if and only if the version is ours, the type is known, every count is within the limits below, the fields end
+ *           exactly at the checksum, the checksum matches, and each entry's sum is wire_hash(data, size, 0). */
+#ifndef WIRE_MSG_H
+#define WIRE_MSG_H
+
+#include "wire/buf.h"
+#include "wire/err.h"
+
+#define WIRE_PROTOCOL 1
+#define WIRE_FEATURES 1
+#define WIRE_TEXT_MAX 255
+#define WIRE_MSG_MAX (8u << 20)      /* whole message, bytes; larger ones are refused by both sides */
+#define WIRE_ENTRIES_MAX 1024u       /* in one message */
+#define WIRE_ENTRY_MAX (4u << 20)    /* one entry's data, bytes */
+
+/* An entry of the log. The bytes and their sum are the same in the proposer, in the journal and on the wire. */
+enum wire_entry_kind { WIRE_ENTRY_NOOP = 0, WIRE_ENTRY_DATA = 1, WIRE_ENTRY_CONFIG = 2 };
+struct wire_entry {
+	uint64_t index, term;
+	uint8_t kind;        /* enum wire_entry_kind */
+	uint32_t size;       /* bytes at data */
+	uint64_t sum;        /* wire_hash(data, size, 0) */
+	const uint8_t *data; /* borrowed; NULL when size is 0, or where the documentation says metadata only */
+};
+
+#define WIRE_MSG_TYPES(X)                                                                                              \
+	X(NONE)                                                                                                        \
+	/* link: text = sender's listening URL, term = cluster id (0: a guest that is joining), hint = features,        \
+	 * index = lane */                                                                                             \
+	X(HELLO)                                                                                                       \
+	/* link, answer: flags REJECT with the reason in text, or term = cluster id, from = node id */                 \
+	X(HELLO_REPLY)                                                                                                 \
+	/* Raft: term, index/log_term = last log entry of the candidate */                                            \
+	X(PREVOTE_REQ)                                                                                                 \
+	X(PREVOTE_RESP) /* term, flags REJECT */                                                                       \
+	X(VOTE_REQ)                                                                                                    \
+	X(VOTE_RESP)                                                                                                   \
+	/* term, index/log_term = entry before the first, commit, entries. The core leaves entries[].data NULL; the    \
+	 * driver fills them from the journal */                                                                       \
+	X(APPEND)                                                                                                      \
+	/* term, index = last matching and locally durable index; or REJECT: index = the refused previous index,       \
+	 * hint = where to try next, log_term = term there */                                                          \
+	X(APPEND_RESP)                                                                                                 \
+	X(HEARTBEAT)      /* term, commit (never above what is known to match), corr = read round */                   \
+	X(HEARTBEAT_RESP) /* term, corr echoed, index = last durable index, hint = applied index */                    \
+	X(READ_REQ)       /* follower to leader: corr */                                                               \
+	X(READ_RESP)      /* corr, index = read index; or REJECT */                                                    \
+	X(TIMEOUT_NOW)                                                                                                 \
+	/* membership: text = URL of the node that asks, from = its id */                                              \
+	X(JOIN_REQ)                                                                                                    \
+	/* corr, term = cluster id, group, data = configuration; or REJECT with text (hint = leader's id, data = its   \
+	 * URL, when another node leads) */                                                                            \
+	X(JOIN_RESP)                                                                                                   \
+	X(PROMOTE_REQ)  /* from asks to become a voter, index = its applied index */                                   \
+	X(PROMOTE_RESP) /* corr, or REJECT with text */                                                                \
+	/* images: corr = transfer id chosen by the receiver */                                                        \
+	X(IMAGE_OPEN)                                                                                                  \
+	X(IMAGE_INFO)  /* data = struct snap_info as bytes; or REJECT with text */                                     \
+	X(IMAGE_GET)   /* index = first page, hint = number of pages */                                                \
+	X(IMAGE_CHUNK) /* index, hint as asked, data = chunk */                                                        \
+	X(IMAGE_CLOSE)
+
+enum wire_msg_type {
+#define X(name) WIRE_MSG_##name,
+	WIRE_MSG_TYPES(X)
+#undef X
+	        WIRE_MSG_COUNT
+};
+
+enum wire_msg_flags { WIRE_MSG_REJECT = 1 };
+
+struct wire_msg {
+	uint8_t type, flags;
+	bool after_persist; /* not on the wire: the core's note that what was written must be durable before sending */
+	uint64_t group, from, to, corr, term, index, log_term, commit, hint;
+	char text[WIRE_TEXT_MAX + 1];
+	uint32_t n_entries;
+	struct wire_entry *entries; /* indexes are index+1, index+2, ...; not separately on the wire */
+	uint32_t data_len;
+	const uint8_t *data;
+};
+
+const char *wire_msg_name(int type); /* "APPEND"; "?" outside the range */
+
+/* Appends the encoded message to `b`. WIRE_TOOBIG past a limit above, WIRE_NOMEM. */
+int wire_msg_encode(const struct wire_msg *m, struct wire_buf *b, struct wire_err *err);
+
+/* Decodes exactly n bytes. Data pointers point into `p`. Entries go to *ret_entries_mem (malloc'ed, caller frees after
+ * use; NULL when there are none). WIRE_VERSION for another protocol version, WIRE_CORRUPT for anything malformed. */
+int wire_msg_decode(const void *p, size_t n, struct wire_msg *ret_msg, struct wire_entry **ret_entries_mem,
+                    struct wire_err *err);
+
+#endif
