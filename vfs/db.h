@@ -1,0 +1,155 @@
+/* One replicated database as its node sees it: the files through SQLite's unix VFS, the locks that keep others from writing, the published state, and
+ * the one way in which anything is published. See vfs/README.md for the rules and the lock order.
+ *
+ * Files. `anchor` is a handle of the unix VFS on the database; it holds a SHARED lock on it, and WRITE and CKPT on -shm for as long as the object lives.
+ * `wal` is a handle on -wal. All real I/O of the object goes through these two (I14). The wal-index that the object writes is the real mapping
+ * (anchor's xShmMap).
+ *
+ * Published state = (index, wal-index header, pages, checksum). It moves only in vfs_db_publish (and restart), under `pub`; a publication is visible to
+ * stock readers, to connections of this process (they pull), and to `published` waiters in one step.
+ *
+ * Lock order (outer first): publisher lock, write-lock queue's mutex, pub. `publisher` is held through a whole publication, checkpoint's end or restart: one
+ * at a time; `pub` only while state in memory and the wal-index change or are copied. No callback of vfs_node_ops is called under pub. */
+#ifndef VFS_DB_H
+#define VFS_DB_H
+
+#include "vfs/pages.h"
+#include "vfs/pageset.h"
+#include "vfs/walfmt.h"
+#include "vfs/walindex.h"
+#include "wire/env.h"
+
+struct vfs_db;
+struct vfs_conn;
+
+enum vfs_read_level { VFS_READ_LINEARIZABLE, VFS_READ_STALE };
+
+/* A place in the real WAL: its last commit frame. mx_frame 0 with salts: a header and no frame. */
+struct vfs_wal_pos { uint32_t salt[2], mx_frame, cksum[2]; };
+
+/* What the node does for the database. Called on application threads (A), the node's publisher (P), its maintenance thread (M); never under pub. */
+struct vfs_node_ops {
+	void *ctx;
+	/* A: may a read of this level begin now? Blocks up to timeout_ms. *ret_waited: time passed since the caller's header was read. Errors:
+	 * WIRE_TIMEOUT, WIRE_CLOSED; the text is for walraft_error(). */
+	int (*read_gate)(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err);
+	/* A: may a write transaction begin now? Does not block. WIRE_OK with the epoch (one leadership of this node; never 0) when this node leads, an
+	 * entry of its own term is published here, and all of its log is published; WIRE_BUSY: leads, but not so far; WIRE_NOTLEADER. */
+	int (*write_begin)(void *ctx, uint64_t *ret_epoch, struct wire_err *err);
+	bool (*epoch_valid)(void *ctx, uint64_t epoch);
+	/* A: proposes one chunk that is not the last; returns its index at once, but first waits (bounded) while more than a few MiB are
+	 * uncommitted. `data` is copied. WIRE_FENCED, WIRE_TIMEOUT, WIRE_CLOSED: nothing of this transaction will ever be applied (no close follows). */
+	int (*propose)(void *ctx, uint64_t epoch, const void *data, size_t len, uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
+	/* A: proposes the entry that closes the transaction and waits. WIRE_OK: committed by a quorum, durable here, and all before it is published; the caller must now call
+	 * vfs_db_publish for *ret_index, then commit_end. WIRE_NOTLEADER / WIRE_FENCED / WIRE_BUSY: refused before it was proposed. WIRE_LOST: superseded. WIRE_UNKNOWN: not known in
+	 * time; the node will publish it by itself should it be committed. */
+	int (*commit)(void *ctx, uint64_t epoch, const void *data, size_t len, uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
+	/* A: after commit gave WIRE_OK. published: vfs_db_publish succeeded; else the node ends its part (it can't serve this database). */
+	void (*commit_end)(void *ctx, uint64_t index, bool published);
+	/* A,P: before each publication, unsynced. */
+	int (*note_publication)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
+	/* M,P: before the WAL is restarted: durable on return. pos has the new salts and mx_frame 1. */
+	int (*note_restart)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
+	/* M: WAL and pages are durable up to index: append a checkpoint mark and sync. */
+	int (*note_mark)(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_pages, struct wire_err *err);
+	/* A: JSON-free facts for SQL functions and pragmas: leader's URL ("" unknown). */
+	void (*leader_url)(void *ctx, char *dst, size_t cap);
+	/* A: new transaction id. */
+	void (*new_txid)(void *ctx, uint8_t txid[VFS_TXID_BYTES]);
+	/* A: leader's timestamp. */
+	uint64_t (*wall_us)(void *ctx);
+};
+
+/* What the journal knows, for finding the position at start (DESIGN, section 5). read_entry gives the data of an entry in (mark_index, last_index]. */
+struct vfs_db_start {
+	const char *path;       /* of the database */
+	const char *pages_path; /* of the file `pages` */
+	uint64_t group;
+	uint64_t mark_index, mark_checksum;
+	uint32_t mark_db_pages;
+	uint64_t last_index;
+	const struct vfs_known_pos { struct vfs_wal_pos pos; uint64_t index; } *known; /* publications, oldest first */
+	size_t n_known;
+	void *read_ctx;
+	/* kind as in wire/msg.h; data only for DATA */
+	int (*read_entry)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err);
+	const struct wire_env *env;
+	const struct vfs_node_ops *ops; /* copied */
+};
+
+/* Takes the locks (WIRE_BUSY: someone uses the database, with what to do), recovers the WAL and wal-index, finds the position, loads pages, makes the WAL non-empty (header and page 1 as commit frame 1) and
+ * the database known to the shim by its canonical path. WIRE_CORRUPT: content matches no committed position: changed outside walraft (the text names the file, and walraft's ways out). */
+int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct wire_err *err);
+/* Refuses new connections; the caller has made sure that none is left (vfs_db_connections). Releases the locks; leaves ordinary files. */
+void vfs_db_close(struct vfs_db *db);
+uint32_t vfs_db_connections(struct vfs_db *db);
+
+struct vfs_db_status {
+	uint64_t index;    /* published */
+	uint64_t checksum; /* state checksum at index */
+	uint32_t db_pages, page_size, wal_frames, backfilled;
+	uint64_t publications, restarts, checkpoints;
+};
+void vfs_db_status(struct vfs_db *db, struct vfs_db_status *ret_status); /* one consistent reading */
+uint64_t vfs_db_published(struct vfs_db *db);                            /* an atomic load */
+
+/* Publishes the committed entries (first = published + 1 .. last), read by read_entry, the one way for all that did not run on a connection here: many small ones in one publication,
+ * chunked ones at their close (their chunks read again from the first). Verifies checksums before and after: WIRE_CORRUPT names index and page, the state stays as after the last good entry.
+ * Any other error: the state is as after some entry in the range, nothing half-published. */
+int vfs_db_apply(struct vfs_db *db, uint64_t last,
+                 int (*read_entry)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err), void *read_ctx,
+                 struct wire_err *err);
+/* The published index is advanced over entries without pages in vfs_db_apply; trimming of the journal must not pass this (beginning of an open chunked transaction - 1, or the published index). */
+uint64_t vfs_db_trim_limit(struct vfs_db *db);
+
+/* A publication, built by apply and by a connection's commit alike. frame(ctx, i, dst) fills dst: with verbatim 24 + page_size bytes (header and page, ready), else the page only.
+ * pgnos: per frame, in frame order. updates: each page's hash after, once per page, ascending. Everything that can fail without harm is done by vfs_db_publish_prepare. */
+struct vfs_publication {
+	uint64_t index;
+	uint32_t n_frames, db_pages;
+	const uint32_t *pgnos;
+	bool verbatim;
+	void *ctx;
+	int (*frame)(void *ctx, uint32_t i, uint8_t *dst, struct wire_err *err);
+	uint32_t n_updates;
+	const struct vfs_page_update { uint32_t pgno; uint64_t hash; uint64_t index; } *updates;
+	uint64_t checksum_after;
+};
+/* Makes sure that regions and page records for n_frames more frames and db_pages pages are there, so that only file writes can fail later. */
+int vfs_db_publish_prepare(struct vfs_db *db, uint32_t n_frames, uint32_t db_pages, struct wire_err *err);
+int vfs_db_publish(struct vfs_db *db, const struct vfs_publication *p, struct wire_err *err);
+
+/* For connections of the shim. All under pub: copies the published header, and the regions that differ from what the connection has, into its private copies. */
+struct vfs_pull { struct vfs_walindex_hdr hdr; /* in: what the copy has; out: published */ };
+uint64_t vfs_db_sequence(struct vfs_db *db); /* changes with every publication and restart; atomic */
+/* regions: the private copies (get may not fail for regions up to the published tail: reserved before by the caller through n_regions); returns WIRE_NOMEM when get fails. */
+int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regions *private_regions, struct wire_err *err);
+void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst);       /* the 40 bytes, from the real mapping */
+void vfs_db_read_mark_store(struct vfs_db *db, int slot, uint32_t mark);        /* aReadMark[slot] of the real mapping; the caller holds EX on READ slot */
+void *vfs_db_real_region(struct vfs_db *db, uint32_t region, bool extend);      /* real mapping; NULL: not there */
+/* Page pgno as of the published state (latest frame in WAL, else the file), for building ranges while the write lock is held. */
+int vfs_db_read_page(struct vfs_db *db, uint32_t pgno, void *dst, struct wire_err *err);
+uint64_t vfs_db_page_hash(struct vfs_db *db, uint32_t pgno);
+uint32_t vfs_db_page_size(struct vfs_db *db);
+const char *vfs_db_path(struct vfs_db *db);
+const struct vfs_node_ops *vfs_db_ops(struct vfs_db *db);
+struct vfs_wlock *vfs_db_wlock(struct vfs_db *db);
+/* The open database of this process at that canonical path, with a reference that keeps it from closing (NULL: none). */
+struct vfs_db *vfs_db_find(const char *canonical_path);
+void vfs_db_ref(struct vfs_db *db);   /* one more connection */
+void vfs_db_unref(struct vfs_db *db);
+
+/* Maintenance (M). Checkpoint as in DESIGN section 4: PASSIVE from a private connection, WAL and db synced, pages flushed, mark; and when the WAL is above restart_frames: takes the write queue (bounded), second PASSIVE, restart (header + sync, page 1 as commit frame 1).
+ * leader or not. *ret_restarted tells. */
+int vfs_db_checkpoint(struct vfs_db *db, uint32_t restart_frames, bool *ret_restarted, struct wire_err *err);
+void vfs_db_watchdog(struct vfs_db *db); /* compares the real header copies with what was published, rewrites a torn one */
+
+/* A pinned, read-only view at one index (a transaction boundary), for images. Neither checkpoints nor publications wait for it; restarts do. Any thread, one at a time. */
+struct vfs_view;
+struct vfs_view_info { uint64_t index, checksum; uint32_t db_pages, page_size; };
+int vfs_view_open(struct vfs_db *db, struct vfs_view **ret_view, struct vfs_view_info *ret_info, struct wire_err *err);
+int vfs_view_read(struct vfs_view *v, uint32_t pgno, void *dst, struct wire_err *err);
+uint64_t vfs_view_page_hash(struct vfs_view *v, uint32_t pgno, const void *page);
+void vfs_view_close(struct vfs_view *v);
+
+#endif

@@ -1,0 +1,53 @@
+/* Page sets: what one transaction changed, as the data of DATA entries.
+ *
+ * A transaction is one entry (FIRST|CLOSE), or several chunks of about 1 MiB: the first has FIRST, the last CLOSE; all of one transaction carry the
+ * same transaction id and term, and the close names the index of the first and the number of chunks. A close whose chunks are not all there with its term is
+ * ignored (its beginning was superseded). No page is in two chunks; pages ascend within an entry and over the chunks.
+ *
+ *   bytes   u8 version (1), u8 flags, u16 chunk number (from 0; saturates), u32 page size, 16 bytes transaction id, u64 timestamp (us since 1970, the
+ *           leader's), u64 first index (close of a chunked transaction; else 0), u32 number of chunks (in CLOSE), u64 checksum before, u64 checksum after (in CLOSE; else 0),
+ *           u32 db pages before, u32 db pages after (in CLOSE; else 0), u32 number of pages here, u32 raw length of the body;
+ *           body: lz4 block when LZ4 is set in flags, else as it is. (Fixed header: VFS_PAGESET_HDR bytes.)
+ *   body    per page: varint pgno minus the previous one's (from 0), u64 hash after, varint n ranges; n = 0: full page follows;
+ *           else n times varint gap to the end of the previous range, varint length (>= 1), bytes.
+ *   valid if and only if it parses to exactly its end, pages ascend, ranges lie inside the page. */
+#ifndef VFS_PAGESET_H
+#define VFS_PAGESET_H
+
+#include "wire/buf.h"
+#include "wire/err.h"
+
+#define VFS_TXID_BYTES 16
+#define VFS_CHUNK_BYTES (1u << 20)
+#define VFS_PAGESET_HDR 80
+enum vfs_pageset_flags { VFS_PAGESET_FIRST = 1, VFS_PAGESET_CLOSE = 2, VFS_PAGESET_LZ4 = 4 };
+
+struct vfs_pageset_head {
+	uint8_t flags;
+	uint16_t chunk;
+	uint32_t page_size, n_chunks, db_before, db_after, n_pages, raw_len;
+	uint8_t txid[VFS_TXID_BYTES];
+	uint64_t timestamp_us, first_index, sum_before, sum_after;
+};
+
+/* Encoder of one entry. Pages are added in ascending order; base NULL: the page in full. Ranges nearer than 16 bytes are joined; when they would
+ * take more than seven eighths of a page the page goes in full. */
+struct vfs_pageset_enc { struct wire_buf body; uint32_t n_pages, last_pgno, page_size; };
+void vfs_pageset_enc_init(struct vfs_pageset_enc *e, uint32_t page_size);
+void vfs_pageset_enc_add(struct vfs_pageset_enc *e, uint32_t pgno, const void *base, const void *page, uint64_t hash_after);
+/* Appends header and (perhaps packed) body to `out`; fills n_pages, raw_len and the LZ4 flag itself; resets e for the next chunk. */
+int vfs_pageset_enc_finish(struct vfs_pageset_enc *e, const struct vfs_pageset_head *head, struct wire_buf *out, struct wire_err *err);
+void vfs_pageset_enc_free(struct vfs_pageset_enc *e);
+
+int vfs_pageset_head_get(const void *p, size_t n, struct vfs_pageset_head *ret_head, struct wire_err *err);
+
+/* Decoder: open, then next until *ret_pgno is 0. body_mem is scratch owned by the decoder. */
+struct vfs_pageset_dec { struct vfs_pageset_head head; struct wire_buf body_mem; struct wire_in in; uint32_t left, last_pgno; };
+int vfs_pageset_dec_open(struct vfs_pageset_dec *d, const void *p, size_t n, struct wire_err *err); /* re-opening one reuses its memory; zero it before the first */
+struct vfs_pageset_page { uint32_t pgno; uint64_t hash_after; bool full; uint32_t n_ranges; struct wire_in ranges; };
+int vfs_pageset_dec_next(struct vfs_pageset_dec *d, struct vfs_pageset_page *ret_page, struct wire_err *err); /* pgno 0: the end */
+/* Turns `page` (holding the base version, unless p->full) into the version after, and checks hash_after: WIRE_CORRUPT when it differs. */
+int vfs_pageset_apply(const struct vfs_pageset_page *p, uint32_t page_size, void *page, struct wire_err *err);
+void vfs_pageset_dec_free(struct vfs_pageset_dec *d);
+
+#endif

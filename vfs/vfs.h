@@ -1,0 +1,46 @@
+/* The shim VFS "walraft": what SQLite's connections see of a replicated database. Everything else passes through to the default VFS (unix).
+ * See vfs/README.md. */
+#ifndef VFS_VFS_H
+#define VFS_VFS_H
+
+#include "vfs/db.h"
+#include "vfs/wlock.h"
+
+/* Extended result codes that applications see. */
+#define WALRAFT_READONLY_NOT_LEADER (8 | (0x57 << 8))   /* SQLITE_READONLY: write to the leader (walraft_leader()) */
+#define WALRAFT_IOERR_NOT_COMMITTED (10 | (0x57 << 8))  /* SQLITE_IOERR: superseded or refused; nothing of the transaction is or will be there: retry */
+#define WALRAFT_IOERR_UNKNOWN (10 | (0x58 << 8))        /* outcome unknown within the timeout */
+#define WALRAFT_IOERR_FENCED (10 | (0x59 << 8))         /* leadership was lost during the transaction: rolled back, retry on the leader */
+#define WALRAFT_IOERR_READ (10 | (0x5a << 8))           /* a read gate could not be passed: walraft_error() says why */
+#define WALRAFT_IOERR_NODE (10 | (0x5b << 8))           /* this node has failed (disk) or was closed */
+#define WALRAFT_CANTOPEN (14 | (0x57 << 8))             /* SQLITE_CANTOPEN: not set up, or the node can't start */
+
+/* How the shell starts the node of a database when a connection opens it. */
+struct vfs_host_ops {
+	void *ctx;
+	/* path: canonical. Finds or starts the node and returns its database with a vfs_db_ref taken; WIRE_NOTFOUND: not set up. The text is shown to the user. */
+	int (*open_db)(void *ctx, const char *path, struct vfs_db **ret_db, struct wire_err *err);
+	/* The connection is gone (its vfs_db_unref was done): the last one may stop the node. */
+	void (*close_db)(void *ctx, const char *path);
+};
+
+/* Registers the VFS "walraft" over the current default one; once per process, later calls only change ops. sqlite3_api must be set. */
+int vfs_register(const struct vfs_host_ops *ops, struct wire_err *err);
+
+/* Connections opened by this thread while it's on are the node's own: no gate, real wal-index mapping, WRITE and CKPT answered without being taken (checkpoints). */
+void vfs_thread_is_node(bool on);
+
+/* The connection of db's main file when it is one of the shim's (also one that failed to open), else NULL. */
+struct vfs_conn *vfs_conn_of(struct sqlite3 *db);
+struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening failed */
+const char *vfs_conn_open_error(struct vfs_conn *c);      /* NULL: opened well. xOpen succeeds with a file whose every call is WALRAFT_CANTOPEN, so that the auto-extension can give the text */
+const char *vfs_conn_last_error(struct vfs_conn *c);      /* text of the last failure, "" none */
+enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c);
+int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err); /* "linearizable", "stale" */
+uint32_t vfs_conn_timeout_ms(struct vfs_conn *c);         /* default 5000 */
+int vfs_conn_set_timeout_ms(struct vfs_conn *c, uint32_t ms, struct wire_err *err);
+/* Last committed position of this connection: index, 0 none yet; and its transaction id. */
+uint64_t vfs_conn_last_index(struct vfs_conn *c);
+void vfs_conn_txid(struct vfs_conn *c, uint8_t txid[VFS_TXID_BYTES]);
+
+#endif

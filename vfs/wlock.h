@@ -1,0 +1,28 @@
+/* The virtual write lock of a database: a queue with bounded barging. A running caller may take a free lock; a waiter of more than 2 ms reserves it; an
+ * unclaimed reservation lapses after 50 ms; a ticket lapses when its connection has not asked or slept for it for 100 ms. The lock is the right to run a write transaction here; whether this node
+ * may let one begin at all is vfs_node_ops.write_begin's answer, asked by the shim after the lock is had.
+ *
+ * Threads: any. Own mutex, a leaf. */
+#ifndef VFS_WLOCK_H
+#define VFS_WLOCK_H
+
+#include "wire/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vfs_wlock;
+struct vfs_wlock *vfs_wlock_new(void);
+void vfs_wlock_free(struct vfs_wlock *w);
+
+/* who: any non-NULL pointer that names the caller (the connection). true: held now. false: `who` has a ticket in the queue now. */
+bool vfs_wlock_try(struct vfs_wlock *w, const void *who);
+/* Sleeps at most us microseconds, less when `who` becomes the one that may take the lock. For the shim's xSleep. Returns the microseconds slept. */
+uint32_t vfs_wlock_sleep(struct vfs_wlock *w, const void *who, uint32_t us);
+/* keep: the caller will be back at once (SQLITE_BUSY_SNAPSHOT): the lock stays reserved for it for up to 50 ms. */
+void vfs_wlock_release(struct vfs_wlock *w, const void *who, bool keep);
+void vfs_wlock_forget(struct vfs_wlock *w, const void *who); /* drops ticket and reservation (connection closes) */
+/* Blocks up to timeout_ms for the lock, ahead of the queue (the node's own restarts). */
+bool vfs_wlock_take(struct vfs_wlock *w, const void *who, uint32_t timeout_ms);
+const void *vfs_wlock_holder(struct vfs_wlock *w);
+
+#endif
