@@ -6,6 +6,8 @@
 #include "vfs/db.h"
 #include "vfs/wlock.h"
 
+struct sqlite3;
+
 /* Extended result codes that applications see. */
 #define WALRAFT_READONLY_NOT_LEADER (8 | (0x57 << 8))   /* SQLITE_READONLY: write to the leader (walraft_leader()) */
 #define WALRAFT_IOERR_NOT_COMMITTED (10 | (0x57 << 8))  /* SQLITE_IOERR: superseded or refused; nothing of the transaction is or will be there: retry */
