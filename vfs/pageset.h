@@ -5,12 +5,14 @@
  * ignored (its beginning was superseded). No page is in two chunks; pages ascend within an entry and over the chunks.
  *
  *   bytes   u8 version (1), u8 flags, u16 chunk number (from 0; saturates), u32 page size, 16 bytes transaction id, u64 timestamp (us since 1970, the
- *           leader's), u64 first index (close of a chunked transaction; else 0), u32 number of chunks (in CLOSE), u64 checksum before, u64 checksum after (in CLOSE; else 0),
+ *           leader's), u64 first index (close of a chunked transaction; else 0), u32 number of chunks (in CLOSE), u32 0, u64 checksum before, u64 checksum after (in CLOSE; else 0),
  *           u32 db pages before, u32 db pages after (in CLOSE; else 0), u32 number of pages here, u32 raw length of the body;
  *           body: lz4 block when LZ4 is set in flags, else as it is. (Fixed header: VFS_PAGESET_HDR bytes.)
  *   body    per page: varint pgno minus the previous one's (from 0), u64 hash after, varint n ranges; n = 0: full page follows;
- *           else n times varint gap to the end of the previous range, varint length (>= 1), bytes.
- *   valid if and only if it parses to exactly its end, pages ascend, ranges lie inside the page. */
+ *           else n times varint gap to the end of the previous range, varint length (>= 1), bytes. (A page without any
+ *           difference has one range of one byte.)
+ *   valid if and only if it parses to exactly its end, its body is at most VFS_PAGESET_RAW_MAX bytes raw, pages ascend, ranges lie inside the page,
+ *   the lock-byte page is not there, a single entry has no page above its db pages after, and the chunk number is 0 exactly in FIRST. */
 #ifndef VFS_PAGESET_H
 #define VFS_PAGESET_H
 
@@ -20,6 +22,7 @@
 #define VFS_TXID_BYTES 16
 #define VFS_CHUNK_BYTES (1u << 20)
 #define VFS_PAGESET_HDR 80
+#define VFS_PAGESET_RAW_MAX ((4u << 20) - VFS_PAGESET_HDR) /* an unpacked entry stays within what a message may carry */
 enum vfs_pageset_flags { VFS_PAGESET_FIRST = 1, VFS_PAGESET_CLOSE = 2, VFS_PAGESET_LZ4 = 4 };
 
 struct vfs_pageset_head {
@@ -35,7 +38,8 @@ struct vfs_pageset_head {
 struct vfs_pageset_enc { struct wire_buf body; uint32_t n_pages, last_pgno, page_size; };
 void vfs_pageset_enc_init(struct vfs_pageset_enc *e, uint32_t page_size);
 void vfs_pageset_enc_add(struct vfs_pageset_enc *e, uint32_t pgno, const void *base, const void *page, uint64_t hash_after);
-/* Appends header and (perhaps packed) body to `out`; fills n_pages, raw_len and the LZ4 flag itself; resets e for the next chunk. */
+/* Appends header and (perhaps packed) body to `out`; fills page_size, n_pages, raw_len and the LZ4 flag itself, and what its flags make 0 (or
+ * n_chunks 1); resets e for the next chunk. WIRE_NOMEM, WIRE_TOOBIG: `out` is as before. */
 int vfs_pageset_enc_finish(struct vfs_pageset_enc *e, const struct vfs_pageset_head *head, struct wire_buf *out, struct wire_err *err);
 void vfs_pageset_enc_free(struct vfs_pageset_enc *e);
 

@@ -47,9 +47,10 @@ bool vfs_walindex_read_header(const void *region0, bool torn_ok, struct vfs_wali
 void vfs_walindex_write_header(void *region0, struct vfs_walindex_hdr *hdr);
 struct vfs_ckpt_info *vfs_walindex_ckpt_info(void *region0);
 /* Appends frame -> pgno; zeroes the hash of a region at its first entry; cleans leftovers above frame-1 (of a writer that
- * died) where it finds any. WIRE_NOMEM when the region cannot be had; never for a region that was had before. */
+ * died) where it finds any. frame must be above the published header's mx_frame: readers rely on all up to it. WIRE_NOMEM when the region cannot be had; never for
+ * a region that was had before. WIRE_CORRUPT when the region is damaged: the wal-index must be made anew. */
 int vfs_walindex_append(const struct vfs_regions *r, uint32_t frame, uint32_t pgno, struct wire_err *err);
-/* Latest frame <= mx_frame and >= min_frame that holds pgno; 0: none. */
+/* Latest frame <= mx_frame and >= min_frame that holds pgno; 0: none. All regions up to mx_frame's must be there. */
 uint32_t vfs_walindex_find(const struct vfs_regions *r, uint32_t pgno, uint32_t min_frame, uint32_t mx_frame);
 uint32_t vfs_walindex_pgno(const struct vfs_regions *r, uint32_t frame);
 

@@ -1,0 +1,36 @@
+# libvfs.la: SQLite's formats, the published database, the shim. Sources by part, each added to by its own list.
+VFS_FORMAT_SOURCES = \
+	vfs/walfmt.c vfs/walfmt.h \
+	vfs/walindex.c vfs/walindex.h \
+	vfs/pages.c vfs/pages.h \
+	vfs/pageset.c vfs/pageset.h \
+	vfs/wlock.c vfs/wlock.h
+VFS_DB_SOURCES = \
+	vfs/db.h
+VFS_SHIM_SOURCES = \
+	vfs/vfs.h
+
+noinst_LTLIBRARIES += libvfs.la
+libvfs_la_SOURCES = $(VFS_FORMAT_SOURCES) $(VFS_DB_SOURCES) $(VFS_SHIM_SOURCES)
+
+VFS_TEST_LIBS = libvfs.la libwire.la $(SQLITE_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS) $(CMOCKA_LIBS)
+
+VFS_FORMAT_TESTS = \
+	test/unit/test_walfmt \
+	test/unit/test_walindex \
+	test/unit/test_pages \
+	test/unit/test_pageset \
+	test/unit/test_wlock
+check_PROGRAMS += $(VFS_FORMAT_TESTS)
+TESTS += $(VFS_FORMAT_TESTS)
+
+test_unit_test_walfmt_SOURCES = test/unit/test_walfmt.c
+test_unit_test_walfmt_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_walindex_SOURCES = test/unit/test_walindex.c
+test_unit_test_walindex_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_pages_SOURCES = test/unit/test_pages.c
+test_unit_test_pages_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_pageset_SOURCES = test/unit/test_pageset.c
+test_unit_test_pageset_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_wlock_SOURCES = test/unit/test_wlock.c
+test_unit_test_wlock_LDADD = $(VFS_TEST_LIBS)
