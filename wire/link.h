@@ -8,10 +8,15 @@
  * Every connection starts with HELLO; anything else first, another protocol version, or another cluster closes it (the
  * refused side gets HELLO_REPLY with the reason, by on_refused). A HELLO with cluster 0 is a *guest* (a node that is joining): its
  * messages are delivered with guest = true, and it can be answered by its node id for as long as it stays connected
- * (the link dials the URL of its HELLO).
+ * (the link dials the URL of its HELLO, with the connection's own address in place of a wildcard host).
+ * A node that joins may know only an address, not the id behind it: it may add a peer by a made-up id. As long as one side has
+ * cluster 0 that passes; between members a HELLO that means another node id is refused.
+ *
+ * A received message's `from` is always the node that greeted; wire_link_send puts our own id there.
  *
  * A peer from which nothing arrived for silence_ms although its lane is up is taken as gone: its connections are closed
- * and dialled again; callers send heartbeats more often than that. Redialling waits 10 ms to 250 ms.
+ * and dialled again; callers send heartbeats more often than that. Redialling waits up to 250 ms, after a refusal a
+ * second. Guests, and a link that is a guest itself, are not watched for silence.
  *
  * Threads: all functions may be called from any thread, except wire_link_close, which must not be called from a
  * callback. Callbacks run on nng's threads, several at a time for different connections (one at a time for each); they
@@ -44,9 +49,10 @@ struct wire_link_opts {
 	size_t queue_max_bytes; /* a lane's queue; 0: 32 MiB */
 	void *ctx;
 	void (*on_msg)(void *ctx, struct wire_link_msg *m); /* takes ownership */
-	/* Both control and log lane of the peer are connected (up) or no longer are (down). */
+	/* Both control and log lane of the peer are connected (up) or no longer are (down). Not for guests, nor for a peer
+	 * that was removed. */
 	void (*on_peer)(void *ctx, uint64_t peer, bool up);
-	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. */
+	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. Comes again every few seconds while it lasts. */
 	void (*on_refused)(void *ctx, uint64_t peer, const char *why);
 };
 
@@ -55,14 +61,18 @@ struct wire_link_opts {
 int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_link, struct wire_err *err);
 void wire_link_close(struct wire_link *l); /* stops callbacks, closes everything, waits until done */
 
-/* From a guest to a member: later connections say HELLO with this cluster id. */
+/* From a guest to a member: HELLO goes out again with this cluster id on the connections that are there, and on later
+ * ones; connections from nodes of other clusters are closed. */
 void wire_link_set_cluster(struct wire_link *l, uint64_t cluster);
 
-/* Dials a peer and keeps it dialled. A second add with another URL replaces the first. WIRE_INVALID: bad URL. */
+/* Dials a peer and keeps it dialled. A second add with another URL replaces the first, one with the same URL changes
+ * nothing. WIRE_INVALID: bad URL, id 0 or our own id. */
 int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, struct wire_err *err);
+/* Nothing more is heard of the peer's connections but a call of on_peer that is already under way. */
 void wire_link_remove_peer(struct wire_link *l, uint64_t peer);
 
-/* Encodes and queues. WIRE_CLOSED: no such peer or not connected; WIRE_BUSY: queue full; WIRE_TOOBIG. */
+/* Encodes and queues; on an idle lane it writes the socket itself. WIRE_CLOSED: no such peer or not connected; WIRE_BUSY:
+ * queue full; WIRE_NOMEM; and as wire_msg_encode. */
 int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m);
 bool wire_link_is_up(struct wire_link *l, uint64_t peer);
 void wire_link_msg_free(struct wire_link_msg *m);

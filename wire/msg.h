@@ -7,8 +7,12 @@
  *           commit, hint, text (varint length + bytes), varint count of entries, then per entry
  *           varint term, u8 kind, u64 sum, varint size, bytes; then varint size of data, data bytes;
  *           last u64 XXH3 of all bytes before it (seed WIRE_PROTOCOL).
- *   valid if and only if the version is ours, the type is known, every count is within the limits below, the fields end
- *           exactly at the checksum, the checksum matches, and each entry's sum is wire_hash(data, size, 0). */
+ *   valid if and only if the version is ours, the type is known and not NONE, every count is within the limits below,
+ *           the fields end exactly at the checksum, the checksum matches, each entry's kind is known, and its sum is
+ *           wire_hash(data, size, 0).
+ *
+ * HELLO and HELLO_REPLY keep this layout in every version of the protocol (the checksum's seed is the version byte), so
+ * that a node can tell one of another version why it is refused. */
 #ifndef WIRE_MSG_H
 #define WIRE_MSG_H
 
@@ -91,12 +95,19 @@ struct wire_msg {
 
 const char *wire_msg_name(int type); /* "APPEND"; "?" outside the range */
 
-/* Appends the encoded message to `b`. WIRE_TOOBIG past a limit above, WIRE_NOMEM. */
+/* Exact size in bytes of the encoded message. */
+size_t wire_msg_size(const struct wire_msg *m);
+
+/* Appends the encoded message to `b`; nothing on failure. WIRE_TOOBIG past a limit above, WIRE_NOMEM, WIRE_INVALID for an
+ * unknown type or kind, or data that is missing. Entries' sums are taken as they are. */
 int wire_msg_encode(const struct wire_msg *m, struct wire_buf *b, struct wire_err *err);
 
 /* Decodes exactly n bytes. Data pointers point into `p`. Entries go to *ret_entries_mem (malloc'ed, caller frees after
  * use; NULL when there are none). WIRE_VERSION for another protocol version, WIRE_CORRUPT for anything malformed. */
 int wire_msg_decode(const void *p, size_t n, struct wire_msg *ret_msg, struct wire_entry **ret_entries_mem,
                     struct wire_err *err);
+
+/* Decodes a HELLO or HELLO_REPLY of any protocol version, which is *ret_version. WIRE_CORRUPT for anything else. */
+int wire_msg_decode_hello(const void *p, size_t n, struct wire_msg *ret_msg, unsigned *ret_version, struct wire_err *err);
 
 #endif

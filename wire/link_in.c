@@ -1,0 +1,240 @@
+/* What comes in: greetings, refusals, messages. */
+#include "wire/link_impl.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GUESTS_MAX = 32, NOTICES_MAX = 64 };
+
+static const uint64_t NOTICE_LIFE_NS = 2000ull * WIRE_LINK_MS; /* also the least time between refusals to one address */
+static const uint64_t REFUSED_HOLD_NS = 1000ull * WIRE_LINK_MS;
+
+static struct wire_packet *notice_greeting(void *ctx) {
+	struct wire_notice *n = ctx;
+	int rc = WIRE_OK;
+	return wire_link_packet(&n->reply, &rc);
+}
+
+static void notice_changed(void *ctx) {
+	(void)ctx;
+}
+
+void wire_notice_open(struct wire_notice *n) {
+	struct wire_outlet_opts o = { .url = n->url,
+		                      .queue_max_bytes = 1,
+		                      .ctx = n,
+		                      .greeting = notice_greeting,
+		                      .changed = notice_changed };
+	if (wire_outlet_open(&o, &n->out, NULL) != WIRE_OK)
+		n->out = NULL; /* the refusal stands; only its reason is not told this time */
+}
+
+void wire_notice_close(struct wire_notice *n) {
+	if (n->out)
+		wire_outlet_close(n->out);
+	free(n);
+}
+
+/* One notice to an address at a time: a refused node that keeps dialling is not answered each time. */
+static void send_notice(struct wire_link *l, const struct wire_msg *hello, const char *url, const char *why) {
+	struct wire_notice *n = calloc(1, sizeof(*n));
+	if (!n)
+		return; /* as in wire_notice_open */
+	n->link = l;
+	n->end_ns = wire_link_now_ns() + NOTICE_LIFE_NS;
+	snprintf(n->url, sizeof(n->url), "%s", url);
+	n->reply.type = WIRE_MSG_HELLO_REPLY;
+	n->reply.flags = WIRE_MSG_REJECT;
+	n->reply.from = l->opts.self;
+	n->reply.to = hello->from;
+	n->reply.corr = hello->corr;
+	n->reply.hint = hello->to;
+	snprintf(n->reply.text, sizeof(n->reply.text), "%s", why);
+	pthread_mutex_lock(&l->table);
+	bool known = l->n_notices >= NOTICES_MAX;
+	for (struct wire_notice *o = l->notices; o && !known; o = o->next)
+		known = strcmp(o->url, url) == 0;
+	if (!known) {
+		n->next = l->notices;
+		l->notices = n;
+		l->n_notices++;
+		l->wake_due = true;
+		pthread_cond_signal(&l->wake);
+	}
+	pthread_mutex_unlock(&l->table);
+	if (known)
+		free(n);
+}
+
+static void on_refusal(struct wire_link *l, struct wire_msg *m) {
+	struct wire_peer *p = m->corr == l->nonce && (m->flags & WIRE_MSG_REJECT) ? wire_peer_use(l, m->hint) : NULL;
+	if (!p)
+		return;
+	for (char *c = m->text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	char why[2 * WIRE_TEXT_MAX + 64];
+	snprintf(why, sizeof(why), "the node at %s refused this one: %s", p->url, m->text);
+	uint64_t until = wire_link_now_ns() + REFUSED_HOLD_NS;
+	for (int i = 0; i < WIRE_LANE_COUNT; i++)
+		wire_outlet_hold(p->lanes[i].out, until);
+	bool live = atomic_load(&p->live);
+	wire_peer_unuse(p);
+	wire_link_wake(l);
+	if (live && !atomic_load(&l->closing))
+		l->opts.on_refused(l->opts.ctx, m->hint, why);
+}
+
+static void drop(struct wire_link *l, uint32_t conn) {
+	pthread_mutex_lock(&l->table);
+	wire_conns_remove(&l->conns, conn);
+	pthread_mutex_unlock(&l->table);
+	wire_inlet_drop(l->inlet, conn);
+}
+
+void wire_link_on_opened(void *ctx, uint32_t conn) {
+	struct wire_link *l = ctx;
+	uint32_t evict = 0;
+	pthread_mutex_lock(&l->table);
+	if (!wire_conns_add(&l->conns, conn, wire_link_now_ns(), &evict))
+		evict = conn;
+	pthread_mutex_unlock(&l->table);
+	if (evict)
+		wire_inlet_drop(l->inlet, evict);
+}
+
+void wire_link_on_closed(void *ctx, uint32_t conn) {
+	struct wire_link *l = ctx;
+	pthread_mutex_lock(&l->table);
+	wire_conns_remove(&l->conns, conn);
+	pthread_mutex_unlock(&l->table);
+}
+
+/* The address to dial back: as given, but where it says "all interfaces" the connection's own source. */
+static bool answer_url(struct wire_link *l, uint32_t conn, const char *given, char *dst, size_t cap) {
+	if (wire_url_check(given, NULL, NULL) != WIRE_OK)
+		return false;
+	const char *host = given + strlen("tcp://"), *port = strrchr(given, ':');
+	size_t n = (size_t)(port - host);
+	char from[64] = "";
+	if ((n == strlen("0.0.0.0") && strncmp(host, "0.0.0.0", n) == 0) || (n == 4 && strncmp(host, "[::]", n) == 0))
+		wire_inlet_host(l->inlet, conn, from, sizeof(from));
+	int len = from[0] ? snprintf(dst, cap, "tcp://%s%s", from, port) : snprintf(dst, cap, "%s", given);
+	return len > 0 && (size_t)len < cap;
+}
+
+static bool same_lane(const struct wire_conn *a, const void *arg) {
+	const struct wire_conn *b = arg;
+	return a->greeted && a->id != b->id && a->peer == b->peer && a->lane == b->lane;
+}
+
+/* False: room for guests is exhausted. */
+static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url) {
+	size_t guests = 0;
+	pthread_mutex_lock(&l->table);
+	struct wire_peer *known = wire_peer_find_locked(l, id);
+	for (size_t i = 0; i < l->n_peers; i++)
+		guests += atomic_load(&l->peers[i]->guest);
+	if (known && atomic_load(&known->guest) && strcmp(known->url, url) != 0) {
+		wire_peer_bury_locked(l, known);
+		known = NULL;
+		guests--;
+	}
+	pthread_mutex_unlock(&l->table);
+	if (known)
+		return true;
+	return guests < GUESTS_MAX && wire_peer_add(l, id, url, true, NULL) == WIRE_OK;
+}
+
+static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *packet) {
+	struct wire_msg m;
+	unsigned version = 0;
+	char url[WIRE_TEXT_MAX + 1], why[WIRE_TEXT_MAX + 1];
+	int rc = wire_msg_decode_hello(wire_packet_data(packet), wire_packet_size(packet), &m, &version, NULL);
+	if (rc == WIRE_OK && m.type == WIRE_MSG_HELLO_REPLY) {
+		on_refusal(l, &m);
+		return;
+	}
+	if (rc != WIRE_OK || !answer_url(l, id, m.text, url, sizeof(url))) {
+		drop(l, id);
+		return;
+	}
+	uint64_t cluster = atomic_load(&l->cluster);
+	bool guest = m.term == 0 && cluster != 0;
+	bool ok = wire_greet_admits(l->opts.self, cluster, &m, version, why, sizeof(why));
+	if (ok && guest && !welcome_guest(l, m.from, url)) {
+		snprintf(why, sizeof(why), "it is busy with %d other nodes that join: try again later", GUESTS_MAX);
+		ok = false;
+	}
+	if (!ok) {
+		drop(l, id);
+		send_notice(l, &m, url, why);
+		return;
+	}
+	pthread_mutex_lock(&l->table);
+	uint32_t stale = 0;
+	struct wire_conn *c = wire_conns_find(&l->conns, id);
+	if (c) {
+		c->greeted = true;
+		c->guest = guest;
+		c->peer = m.from;
+		c->cluster = m.term;
+		c->lane = (uint8_t)m.index;
+		struct wire_conn me = *c;
+		stale = wire_conns_take(&l->conns, same_lane, &me);
+		struct wire_peer *p = wire_peer_find_locked(l, m.from);
+		if (p)
+			atomic_store(&p->heard_ns, wire_link_now_ns());
+	}
+	pthread_mutex_unlock(&l->table);
+	if (stale)
+		wire_inlet_drop(l->inlet, stale);
+}
+
+/* Takes the packet. */
+static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_packet *packet) {
+	struct wire_link_msg *m = calloc(1, sizeof(*m));
+	struct wire_entry *entries = NULL;
+	int rc = m ? wire_msg_decode(wire_packet_data(packet), wire_packet_size(packet), &m->msg, &entries, NULL) :
+	             WIRE_NOMEM;
+	if (rc == WIRE_OK && m->msg.from != c->peer) {
+		free(entries);
+		rc = WIRE_INVALID;
+	}
+	if (rc != WIRE_OK || atomic_load(&l->closing)) {
+		free(rc == WIRE_OK ? entries : NULL);
+		free(m);
+		wire_packet_free(packet);
+		/* Without memory the message is lost, as a message may be; anything else is not what a node sends. */
+		if (rc != WIRE_OK && rc != WIRE_NOMEM)
+			drop(l, c->id);
+		return;
+	}
+	m->guest = c->guest;
+	m->impl = packet;
+	l->opts.on_msg(l->opts.ctx, m);
+}
+
+void wire_link_on_packet(void *ctx, uint32_t id, struct wire_packet *packet) {
+	struct wire_link *l = ctx;
+	struct wire_conn conn = { 0 };
+	pthread_mutex_lock(&l->table);
+	const struct wire_conn *c = wire_conns_find(&l->conns, id);
+	if (c) {
+		conn = *c;
+		struct wire_peer *p = c->greeted ? wire_peer_find_locked(l, c->peer) : NULL;
+		if (p)
+			atomic_store_explicit(&p->heard_ns, wire_link_now_ns(), memory_order_relaxed);
+	}
+	pthread_mutex_unlock(&l->table);
+	const uint8_t *bytes = wire_packet_data(packet);
+	size_t n = wire_packet_size(packet);
+	bool greets = n > 1 && (bytes[1] == WIRE_MSG_HELLO || bytes[1] == WIRE_MSG_HELLO_REPLY);
+	if (c && conn.greeted && !greets) {
+		deliver(l, &conn, packet);
+		return;
+	}
+	if (c)
+		on_greeting(l, id, packet);
+	wire_packet_free(packet);
+}
