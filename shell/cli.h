@@ -1,0 +1,38 @@
+/* The `walraft` command. Each subcommand parses its own options, prints results on stdout (a table, or JSON with --json), progress and
+ * errors on stderr, and returns the exit status: 0 done, 1 failed, 2 wrong usage. */
+#ifndef SHELL_CLI_H
+#define SHELL_CLI_H
+
+#include "shell/node.h"
+
+struct cli_opts {
+	const char *db, *listen, *peer;
+	bool json, insecure, help;
+	unsigned timeout_s;
+};
+
+/* allowed: letters of the options a command takes: l listen, p peer, j json, i insecure, t timeout. -1: wrong, told on stderr. */
+int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts);
+/* Prints "walraft: text" on stderr (with --json as {"error": ...}) and returns 1. */
+int cli_fail(const struct cli_opts *o, const struct wire_err *err);
+/* One line that overwrites itself on a terminal, a line every few seconds elsewhere. done >= total ends it. */
+void cli_progress(const char *what, uint64_t done, uint64_t total);
+/* URL that may be listened at: well formed, loopback unless insecure. */
+int cli_check_listen(const struct cli_opts *o, struct wire_err *err);
+/* Loads the extension that is linked into this program into SQLite. */
+int cli_sqlite_init(struct wire_err *err);
+/* Blocks SIGINT, SIGTERM, SIGHUP in this and later threads, so that cli_wait_signal (or cli_signal_pending) gets them. */
+void cli_signals_block(void);
+int cli_wait_signal(unsigned timeout_ms); /* number of the signal, 0: time passed */
+
+/* init and join: the node directory, made where it is missing, and its lock; leftovers of an attempt without node.conf; a random id, not 0. */
+int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err);
+void cli_remove_leftovers(const struct wire_env *env, const struct shell_paths *paths);
+uint64_t cli_random_id(const struct wire_env *env);
+
+int cli_init(int argc, char **argv);
+int cli_join(int argc, char **argv);
+int cli_serve(int argc, char **argv);
+int cli_status(int argc, char **argv);
+
+#endif

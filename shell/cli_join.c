@@ -1,0 +1,481 @@
+/* walraft join: a new replica. As a guest it asks to be added as a learner, fetches a consistent image while writes go on, sets up its
+ * files, then starts the node and lets the leader make it a voter once it has caught up.
+ *
+ * node.conf says "joining" from the first step to the last file. A join that was killed is repeated with the same node id; files it left are its own
+ * and are replaced. */
+#include "raft/journal.h"
+#include "shell/cli.h"
+#include "snapshot/image.h"
+#include "vfs/pages.h"
+#include "wire/link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ASK_MS 250       /* unanswered requests are repeated */
+#define CHUNK_WINDOW 8   /* chunks asked for and not arrived */
+#define STALL_MS 3000    /* no chunk for so long: ask again; several times: open the image again */
+#define PEER_ID 1        /* what our link calls the peer before its real id is known */
+
+struct join {
+	const struct wire_env *env;
+	struct shell_paths paths;
+	struct shell_conf conf;
+	struct cli_opts o;
+	struct wire_link *link;
+	uint64_t peer, deadline_us, corr;
+	struct raft_config config;
+	struct snap_info info;
+	struct snap_recv *recv;
+	struct vfs_pages *pages;
+
+	pthread_mutex_t mu;
+	pthread_cond_t cond;
+	struct wire_link_msg *inbox, **tail;
+	char refused[256];
+};
+
+static uint64_t now_us(const struct join *j)
+{
+	return j->env->now_ns(j->env->ctx) / 1000;
+}
+
+/* --- the link's side --- */
+
+static void on_msg(void *ctx, struct wire_link_msg *m)
+{
+	struct join *j = ctx;
+
+	m->next = NULL;
+	pthread_mutex_lock(&j->mu);
+	*j->tail = m;
+	j->tail = &m->next;
+	pthread_cond_signal(&j->cond);
+	pthread_mutex_unlock(&j->mu);
+}
+
+static void on_peer(void *ctx, uint64_t peer, bool up)
+{
+	(void)ctx, (void)peer, (void)up;
+}
+
+static void on_refused(void *ctx, uint64_t peer, const char *why)
+{
+	struct join *j = ctx;
+
+	(void)peer;
+	pthread_mutex_lock(&j->mu);
+	snprintf(j->refused, sizeof j->refused, "%s", why);
+	pthread_cond_signal(&j->cond);
+	pthread_mutex_unlock(&j->mu);
+}
+
+/* The next message, or NULL after `ms`. */
+static struct wire_link_msg *receive(struct join *j, unsigned ms)
+{
+	struct wire_link_msg *m;
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	pthread_mutex_lock(&j->mu);
+	while (!j->inbox && !*j->refused && pthread_cond_timedwait(&j->cond, &j->mu, &t) != ETIMEDOUT)
+		;
+	m = j->inbox;
+	if (m && !(j->inbox = m->next))
+		j->tail = &j->inbox;
+	pthread_mutex_unlock(&j->mu);
+	return m;
+}
+
+static int check_refused(struct join *j, struct wire_err *err)
+{
+	int rc = WIRE_OK;
+
+	pthread_mutex_lock(&j->mu);
+	if (*j->refused)
+		rc = wire_fail(err, WIRE_FOREIGN, "%s refused us: %s", j->o.peer, j->refused);
+	pthread_mutex_unlock(&j->mu);
+	return rc;
+}
+
+static void send(struct join *j, const struct wire_msg *q, enum wire_lane lane)
+{
+	struct wire_msg m = *q;
+
+	m.from = j->conf.node;
+	m.to = j->peer;
+	m.group = j->conf.group;
+	(void)wire_link_send(j->link, j->peer, lane, &m); /* repeated until answered */
+}
+
+/* --- being added --- */
+
+/* Another node leads: from now on ask that one. */
+static int follow_leader(struct join *j, const struct wire_msg *m, struct wire_err *err)
+{
+	char url[RAFT_URL_MAX + 1];
+
+	if (!m->hint || m->data_len > RAFT_URL_MAX)
+		return WIRE_OK; /* no leader yet: ask again */
+	memcpy(url, m->data, m->data_len);
+	url[m->data_len] = 0;
+	if (j->peer == m->hint)
+		return WIRE_OK;
+	j->peer = m->hint;
+	return wire_link_add_peer(j->link, j->peer, url, err);
+}
+
+static int added(struct join *j, const struct wire_msg *m, struct wire_err *err)
+{
+	int rc = raft_config_get(m->data, m->data_len, &j->config, err);
+
+	if (rc)
+		return rc;
+	j->conf.cluster = m->term;
+	j->conf.group = m->group;
+	wire_link_set_cluster(j->link, j->conf.cluster);
+	return WIRE_OK;
+}
+
+static int ask_to_join(struct join *j, struct wire_err *err)
+{
+	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ };
+	char last[WIRE_TEXT_MAX + 1] = "no answer";
+	int rc = WIRE_OK;
+	bool done = false;
+
+	snprintf(q.text, sizeof q.text, "%s", j->conf.listen);
+	for (j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000; !rc && !done;) {
+		struct wire_link_msg *m;
+		bool refused;
+
+		if (now_us(j) >= j->deadline_us)
+			return wire_fail(err, WIRE_TIMEOUT, "%s did not take this node in within %u s (%s); does its node run, and does its cluster have a leader?",
+			                 j->o.peer, j->o.timeout_s, last);
+		send(j, &q, WIRE_LANE_CONTROL);
+		m = receive(j, ASK_MS);
+		rc = check_refused(j, err);
+		if (!m || rc) {
+			if (m)
+				wire_link_msg_free(m);
+			continue;
+		}
+		refused = m->msg.flags & WIRE_MSG_REJECT;
+		if (m->msg.type == WIRE_MSG_JOIN_RESP && refused) {
+			snprintf(last, sizeof last, "%s", m->msg.text);
+			if (strcmp(last, "not the leader"))
+				rc = wire_fail(err, WIRE_EXISTS, "%s refused to take this node in: %s", j->o.peer, last);
+			else
+				rc = follow_leader(j, &m->msg, err);
+		} else if (m->msg.type == WIRE_MSG_JOIN_RESP) {
+			rc = added(j, &m->msg, err);
+			done = true;
+		}
+		wire_link_msg_free(m);
+	}
+	return rc;
+}
+
+/* --- the image --- */
+
+static void on_page(void *ctx, uint32_t pgno, uint64_t hash)
+{
+	struct join *j = ctx;
+
+	if (!vfs_pages_is_lock_page(j->info.page_size, pgno))
+		vfs_pages_set(j->pages, pgno, hash, j->info.index);
+}
+
+static void close_image(struct join *j)
+{
+	if (j->recv)
+		snap_recv_abort(j->recv);
+	j->recv = NULL;
+	if (j->pages)
+		vfs_pages_free(j->pages);
+	j->pages = NULL;
+}
+
+static int open_image(struct join *j, struct wire_err *err)
+{
+	struct wire_msg q = { .type = WIRE_MSG_IMAGE_OPEN };
+	int rc = WIRE_OK;
+	bool done = false;
+
+	close_image(j);
+	q.corr = j->corr = cli_random_id(j->env);
+	while (!rc && !done) {
+		struct wire_link_msg *m;
+
+		if (now_us(j) >= j->deadline_us)
+			return wire_fail(err, WIRE_TIMEOUT, "the leader does not send an image; run walraft join again");
+		send(j, &q, WIRE_LANE_CONTROL);
+		m = receive(j, ASK_MS);
+		if (m && m->msg.type == WIRE_MSG_IMAGE_INFO && m->msg.corr == j->corr) {
+			if (m->msg.flags & WIRE_MSG_REJECT)
+				rc = wire_fail(err, WIRE_IO, "the leader cannot send an image: %s", m->msg.text);
+			else
+				rc = snap_info_get(m->msg.data, m->msg.data_len, &j->info, err);
+			done = true;
+		}
+		if (m)
+			wire_link_msg_free(m);
+	}
+	if (!rc)
+		rc = raft_config_get(j->info.config, j->info.config_len, &j->config, err);
+	if (!rc && !(j->pages = vfs_pages_new(j->info.page_size, j->conf.group)))
+		rc = wire_fail(err, WIRE_NOMEM, "no memory for page hashes");
+	if (!rc)
+		rc = vfs_pages_resize(j->pages, j->info.pages, err);
+	if (!rc)
+		rc = snap_recv_open(j->env, j->paths.image, &j->info, on_page, j, &j->recv, err);
+	return rc;
+}
+
+static void ask_chunks(struct join *j, unsigned *in_flight)
+{
+	struct wire_msg q = { .type = WIRE_MSG_IMAGE_GET, .corr = j->corr };
+	uint32_t first, n;
+
+	while (*in_flight < CHUNK_WINDOW && snap_recv_next(j->recv, &first, &n)) {
+		q.index = first;
+		q.hint = n;
+		send(j, &q, WIRE_LANE_CONTROL);
+		++*in_flight;
+	}
+}
+
+/* WIRE_CLOSED: the image is gone at the sender, open another. */
+static int fetch_chunks(struct join *j, struct wire_err *err)
+{
+	uint64_t done, total;
+	unsigned in_flight = 0, stalls = 0;
+	int rc = WIRE_OK;
+
+	while (!rc && !snap_recv_complete(j->recv)) {
+		struct wire_link_msg *m;
+
+		ask_chunks(j, &in_flight);
+		m = receive(j, STALL_MS);
+		if (!m) {
+			if (++stalls == 4)
+				return wire_fail(err, WIRE_CLOSED, "the sender of the image fell silent");
+			snap_recv_retry(j->recv);
+			in_flight = 0;
+			continue;
+		}
+		if (m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == j->corr) {
+			stalls = 0;
+			in_flight -= in_flight ? 1 : 0;
+			if (m->msg.flags & WIRE_MSG_REJECT)
+				rc = wire_fail(err, WIRE_CLOSED, "%s", m->msg.text);
+			else
+				rc = snap_recv_chunk(j->recv, m->msg.data, m->msg.data_len, err);
+			snap_recv_progress(j->recv, &done, &total);
+			cli_progress("fetching", done, total);
+		}
+		wire_link_msg_free(m);
+	}
+	return rc;
+}
+
+/* A database of the same name must not be replaced, whoever made it meanwhile; one left by an interrupted join was removed at the start. */
+static int install(struct join *j, struct wire_err *err)
+{
+	struct raft_journal_opts opts = { .group = j->conf.group };
+	struct raft_journal_mark mark = { .index = j->info.index, .checksum = j->info.checksum, .db_pages = j->info.pages };
+	struct vfs_pages_flush *flush;
+	int rc;
+
+	if (!access(j->paths.db, F_OK))
+		return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+	rc = snap_recv_finish(j->recv, j->paths.db, err);
+	j->recv = NULL;
+	if (!rc)
+		rc = vfs_pages_flush_begin(j->pages, j->info.index, &flush, err);
+	if (!rc)
+		rc = vfs_pages_flush_write(flush, j->env, j->paths.pages, err);
+	if (!rc)
+		rc = raft_journal_create(j->env, j->paths.journal, &opts, j->info.term, j->info.index, j->info.term, &j->config, &mark, err);
+	if (!rc)
+		rc = j->env->sync_dir(j->env->ctx, j->paths.dir, err);
+	if (!rc) {
+		j->conf.joining = false;
+		rc = shell_conf_write(j->env, &j->paths, &j->conf, err);
+	}
+	return rc;
+}
+
+static int fetch(struct join *j, struct wire_err *err)
+{
+	int rc = WIRE_CLOSED;
+
+	for (int tries = 0; rc == WIRE_CLOSED && tries < 5; tries++) {
+		j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
+		rc = open_image(j, err);
+		if (!rc)
+			rc = fetch_chunks(j, err);
+	}
+	if (!rc) {
+		struct wire_msg q = { .type = WIRE_MSG_IMAGE_CLOSE, .corr = j->corr };
+
+		send(j, &q, WIRE_LANE_CONTROL);
+		rc = install(j, err);
+	}
+	close_image(j);
+	return rc;
+}
+
+/* --- from the first step to the last --- */
+
+/* New, or the rest of an interrupted join. */
+static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
+{
+	int rc = shell_conf_read(j->env, &j->paths, &j->conf, err);
+	bool again = !rc && j->conf.joining;
+
+	if (!rc && !j->conf.joining)
+		return wire_fail(err, WIRE_EXISTS, "%s is already set up as a replica; start it with walraft serve %s", j->paths.db, j->o.db);
+	if (rc && rc != WIRE_NOTFOUND)
+		return rc;
+	if (!again && !access(j->paths.db, F_OK))
+		return wire_fail(err, WIRE_EXISTS, "%s exists already; a replica is fetched whole: move that file away, or give another name", j->paths.db);
+	rc = cli_make_dir(j->env, &j->paths, ret_lock, err);
+	if (rc)
+		return rc;
+	cli_remove_leftovers(j->env, &j->paths);
+	if (again)
+		(void)j->env->unlink(j->env->ctx, j->paths.db, NULL);
+	else
+		j->conf = (struct shell_conf){ .node = cli_random_id(j->env), .joining = true };
+	j->conf.joining = true;
+	j->conf.insecure = j->o.insecure;
+	snprintf(j->conf.listen, sizeof j->conf.listen, "%s", j->o.listen);
+	return shell_conf_write(j->env, &j->paths, &j->conf, err);
+}
+
+static int transfer(struct join *j, struct wire_err *err)
+{
+	struct wire_link_opts opts = {
+		.listen_url = j->conf.listen, .self = j->conf.node, .ctx = j, .on_msg = on_msg, .on_peer = on_peer, .on_refused = on_refused,
+		.queue_max_bytes = 4u << 20,
+	};
+	int rc = wire_link_open(&opts, &j->link, err);
+
+	j->peer = PEER_ID;
+	if (!rc) {
+		rc = wire_link_add_peer(j->link, j->peer, j->o.peer, err);
+		if (!rc)
+			rc = ask_to_join(j, err);
+		if (!rc)
+			rc = fetch(j, err);
+		wire_link_close(j->link);
+	}
+	while (j->inbox) {
+		struct wire_link_msg *m = j->inbox;
+
+		j->inbox = m->next;
+		wire_link_msg_free(m);
+	}
+	return rc;
+}
+
+static int become_voter(struct join *j, struct wire_err *err)
+{
+	struct shell_node *n;
+	struct shell_self self = { 0 };
+	char failure[512] = "", refusal[256];
+	uint64_t deadline = now_us(j) + (uint64_t)j->o.timeout_s * 1000000, before = 0;
+	int rc = cli_sqlite_init(err);
+
+	if (!rc)
+		rc = shell_node_acquire(j->o.db, &n, err);
+	if (rc)
+		return rc;
+	shell_node_want_promotion(n);
+	for (;;) {
+		shell_node_self(n, &self);
+		if (self.voter && self.stable)
+			break;
+		if (self.published > before) { /* it moves: patience */
+			before = self.published;
+			deadline = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
+		}
+		shell_node_failure(n, failure, sizeof failure);
+		shell_node_promotion_refusal(n, refusal, sizeof refusal);
+		if (*failure)
+			rc = wire_fail(err, WIRE_IO, "%s", failure);
+		else if (cli_wait_signal(50))
+			rc = wire_fail(err, WIRE_CLOSED, "interrupted; the replica is a learner: walraft serve %s keeps it up, and walraft join is not needed again", j->o.db);
+		else if (now_us(j) >= deadline)
+			rc = wire_fail(err, WIRE_TIMEOUT, "the replica is a learner, but was not made a voter in time%s%s", *refusal ? ": " : "", refusal);
+		if (rc)
+			break;
+	}
+	shell_node_release(n);
+	return rc;
+}
+
+static int join(struct join *j, struct wire_err *err)
+{
+	bool loopback;
+	int lock = -1, rc = cli_check_listen(&j->o, err);
+
+	if (!rc && !j->o.peer)
+		rc = wire_fail(err, WIRE_INVALID, "--peer is missing: the URL of any running member, like tcp://127.0.0.1:7401");
+	if (!rc)
+		rc = wire_url_check(j->o.peer, &loopback, err);
+	if (!rc)
+		rc = shell_paths_make(j->o.db, &j->paths, err);
+	if (!rc)
+		rc = prepare(j, &lock, err);
+	if (!rc)
+		rc = transfer(j, err);
+	if (lock >= 0)
+		shell_lock_release(lock);
+	return rc ? rc : become_voter(j, err);
+}
+
+int cli_join(int argc, char **argv)
+{
+	struct join *j = calloc(1, sizeof *j);
+	struct wire_err err;
+	int rc;
+
+	if (!j) {
+		fprintf(stderr, "walraft: out of memory\n");
+		return 1;
+	}
+	if (cli_parse(argc, argv, "lpijt", &j->o)) {
+		free(j);
+		return 2;
+	}
+	j->env = wire_env_posix();
+	j->tail = &j->inbox;
+	pthread_mutex_init(&j->mu, NULL);
+	pthread_cond_init(&j->cond, NULL);
+	cli_signals_block();
+	rc = j->o.help ? WIRE_OK : join(j, &err);
+	if (rc)
+		rc = cli_fail(&j->o, &err);
+	else if (!j->o.help && j->o.json)
+		printf("{\"path\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
+		       j->paths.db, j->conf.cluster, j->conf.node, j->conf.listen, j->info.pages, j->info.page_size, j->info.index);
+	else if (!j->o.help)
+		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a voter.\nStart it now: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
+		       j->paths.db, j->conf.node, j->conf.cluster, j->o.db, j->o.db);
+	free(j);
+	return rc;
+}

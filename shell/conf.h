@@ -1,0 +1,40 @@
+/* node.conf: what a node is, in lines of "key value". Written by init and join, read at every start.
+ *
+ *   version 1
+ *   state member | joining
+ *   cluster, group, node   16 hex digits each
+ *   listen URL             absent: no listener
+ *   insecure yes           a listener beyond loopback without TLS was asked for
+ * Unknown keys, missing ones and bad values are errors that name the line. '#' starts a comment. */
+#ifndef SHELL_CONF_H
+#define SHELL_CONF_H
+
+#include "raft/config.h"
+#include "wire/env.h"
+#include <limits.h>
+
+struct shell_conf {
+	bool joining, insecure;
+	uint64_t cluster, group, node;
+	char listen[RAFT_URL_MAX + 1]; /* "" none */
+};
+
+/* Paths of the node directory of a database. */
+struct shell_paths {
+	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX],
+	        image[PATH_MAX];
+};
+
+/* db need not exist, its directory must; ret_paths->db is canonical. WIRE_INVALID when too long. */
+int shell_paths_make(const char *db, struct shell_paths *ret_paths, struct wire_err *err);
+/* WIRE_NOTFOUND: not set up (the text names `walraft init`). */
+int shell_conf_read(const struct wire_env *env, const struct shell_paths *paths, struct shell_conf *ret_conf,
+                    struct wire_err *err);
+int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths, const struct shell_conf *conf,
+                     struct wire_err *err);
+
+/* The lock that makes this process the node. WIRE_BUSY names the process that has it. The descriptor is kept till unlock. */
+int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err);
+void shell_lock_release(int fd);
+
+#endif

@@ -1,0 +1,174 @@
+/* node.sock: one request a connection, a word and a newline; the answer ends with the connection.
+ *
+ *   status    the node's status as a JSON object
+ *
+ * The socket lies in the node directory; whoever may write there may ask. */
+#include "shell/node_impl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#define CONTROL_TIMEOUT_MS 2000
+
+/* A path too long for sockaddr_un is reached through a descriptor of its directory. */
+int node_control_address(const struct shell_paths *paths, struct sockaddr_un *a, int *ret_dir_fd, struct wire_err *err)
+{
+	*a = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*ret_dir_fd = -1;
+	if (strlen(paths->sock) < sizeof a->sun_path) {
+		memcpy(a->sun_path, paths->sock, strlen(paths->sock) + 1);
+		return WIRE_OK;
+	}
+	*ret_dir_fd = open(paths->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*ret_dir_fd < 0)
+		return wire_fail_errno(err, errno, "cannot open %s", paths->dir);
+	snprintf(a->sun_path, sizeof a->sun_path, "/proc/self/fd/%d/node.sock", *ret_dir_fd);
+	return WIRE_OK;
+}
+
+int node_control_open(struct shell_node *n, struct wire_err *err)
+{
+	struct sockaddr_un a;
+	int dir_fd, rc = node_control_address(&n->paths, &a, &dir_fd, err);
+
+	if (rc)
+		return rc;
+	unlink(n->paths.sock); /* of a node that was killed; the lock says that it is not there any more */
+	n->control_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (n->control_fd < 0 || bind(n->control_fd, (struct sockaddr *)&a, sizeof a) || listen(n->control_fd, 16) ||
+	    pipe2(n->control_stop, O_CLOEXEC))
+		rc = wire_fail_errno(err, errno, "cannot listen on %s", n->paths.sock);
+	if (dir_fd >= 0)
+		close(dir_fd);
+	return rc;
+}
+
+static bool read_line(int fd, char *line, size_t cap)
+{
+	size_t len = 0;
+
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		ssize_t got;
+
+		if (poll(&p, 1, CONTROL_TIMEOUT_MS) <= 0)
+			return false;
+		got = read(fd, line + len, cap - 1 - len);
+		if (got <= 0)
+			return false;
+		len += (size_t)got;
+		line[len] = 0;
+		if (strchr(line, '\n'))
+			return *strchr(line, '\n') = 0, true;
+		if (len == cap - 1)
+			return false;
+	}
+}
+
+static void write_all(int fd, const uint8_t *p, size_t n)
+{
+	while (n) {
+		struct pollfd w = { .fd = fd, .events = POLLOUT };
+		ssize_t put = poll(&w, 1, CONTROL_TIMEOUT_MS) > 0 ? send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
+
+		if (put <= 0)
+			return; /* the asker sees a cut answer */
+		p += put;
+		n -= (size_t)put;
+	}
+}
+
+static void serve(struct shell_node *n, int fd)
+{
+	struct wire_buf b = WIRE_BUF_INIT;
+	char line[64] = "";
+	static const char unknown[] = "{\"error\":\"unknown request\"}";
+
+	if (read_line(fd, line, sizeof line)) {
+		if (!strcmp(line, "status"))
+			shell_node_status_json(n, &b);
+		else
+			wire_put_bytes(&b, unknown, sizeof unknown - 1);
+		wire_put_u8(&b, '\n');
+		if (!b.failed)
+			write_all(fd, b.data, b.len);
+	}
+	wire_buf_free(&b);
+	close(fd);
+}
+
+void *node_control_main(void *node)
+{
+	struct shell_node *n = node;
+
+	for (;;) {
+		struct pollfd p[2] = { { .fd = n->control_fd, .events = POLLIN }, { .fd = n->control_stop[0], .events = POLLIN } };
+		int fd;
+
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return NULL;
+		if (p[1].revents)
+			return NULL;
+		if (!(p[0].revents & POLLIN))
+			continue;
+		fd = accept4(n->control_fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0)
+			serve(n, fd);
+	}
+}
+
+void node_control_close(struct shell_node *n)
+{
+	if (n->started & THREAD_CONTROL) {
+		ssize_t put = write(n->control_stop[1], "x", 1);
+
+		(void)put; /* a pipe with room for one byte */
+		pthread_join(n->thread_control, NULL);
+	}
+	for (int i = 0; i < 2; i++)
+		if (n->control_stop[i] >= 0)
+			close(n->control_stop[i]);
+	if (n->control_fd >= 0) {
+		close(n->control_fd);
+		unlink(n->paths.sock);
+	}
+}
+
+int shell_control_ask(const struct shell_paths *paths, const char *request, struct wire_buf *ret_answer, struct wire_err *err)
+{
+	struct sockaddr_un a;
+	int dir_fd = -1, fd, rc = node_control_address(paths, &a, &dir_fd, err);
+	char chunk[4096];
+	ssize_t got;
+
+	if (rc)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a)) {
+		rc = errno == ENOENT || errno == ECONNREFUSED
+		             ? wire_fail(err, WIRE_CLOSED, "no process is running the node of %s; start one with: walraft serve %s",
+		                         paths->db, paths->db)
+		             : wire_fail_errno(err, errno, "cannot reach the node of %s", paths->db);
+	} else {
+		struct timeval t = { .tv_sec = 5 };
+
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+		snprintf(chunk, sizeof chunk, "%s\n", request);
+		write_all(fd, (const uint8_t *)chunk, strlen(chunk));
+		while ((got = read(fd, chunk, sizeof chunk)) > 0)
+			wire_put_bytes(ret_answer, chunk, (size_t)got);
+		if (got < 0 || ret_answer->failed || !ret_answer->len || ret_answer->data[ret_answer->len - 1] != '\n')
+			rc = wire_fail(err, WIRE_IO, "the node of %s gave no whole answer", paths->db);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (dir_fd >= 0)
+		close(dir_fd);
+	return rc;
+}

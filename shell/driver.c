@@ -1,0 +1,691 @@
+/* The node thread: feeds the core, in the order of durability that raft/README.md gives. The thread also writes and syncs the
+ * journal: two hand-overs less on the way of a commit than with a thread of its own, and a node whose disk hangs falls silent by itself. */
+#include "shell/node_impl.h"
+#include "wire/hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- entry cache --- */
+
+static void slot_drop(struct entry_cache *c, struct cache_slot *s)
+{
+	c->bytes -= s->e.size;
+	free(s->data);
+	memset(s, 0, sizeof *s);
+}
+
+void entry_cache_put(struct entry_cache *c, const struct wire_entry *e)
+{
+	struct cache_slot *s = &c->slot[e->index % CACHE_SLOTS];
+	uint8_t *copy = malloc(e->size ? e->size : 1);
+
+	if (s->e.index)
+		slot_drop(c, s);
+	if (!copy)
+		return; /* the journal has it */
+	if (e->size)
+		memcpy(copy, e->data, e->size);
+	s->e = *e;
+	s->e.data = s->data = copy;
+	c->bytes += e->size;
+	if (!c->oldest || c->oldest + CACHE_SLOTS <= e->index)
+		c->oldest = e->index >= CACHE_SLOTS ? e->index - CACHE_SLOTS + 1 : 1;
+	for (; c->bytes > CACHE_BYTES && c->oldest < e->index; c->oldest++) {
+		s = &c->slot[c->oldest % CACHE_SLOTS];
+		if (s->e.index == c->oldest)
+			slot_drop(c, s);
+	}
+}
+
+const struct cache_slot *entry_cache_get(const struct entry_cache *c, uint64_t index, uint64_t term)
+{
+	const struct cache_slot *s = &c->slot[index % CACHE_SLOTS];
+
+	return s->e.index == index && s->e.term == term ? s : NULL;
+}
+
+void entry_cache_drop_from(struct entry_cache *c, uint64_t index)
+{
+	for (size_t i = 0; i < CACHE_SLOTS; i++)
+		if (c->slot[i].e.index >= index && c->slot[i].e.index)
+			slot_drop(c, &c->slot[i]);
+}
+
+void entry_cache_free(struct entry_cache *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < CACHE_SLOTS; i++)
+		free(c->slot[i].data);
+	free(c);
+}
+
+/* --- sending --- */
+
+static enum wire_lane lane_of(uint8_t type)
+{
+	switch (type) {
+	case WIRE_MSG_APPEND:
+		return WIRE_LANE_LOG;
+	case WIRE_MSG_IMAGE_INFO:
+	case WIRE_MSG_IMAGE_CHUNK:
+		return WIRE_LANE_BULK;
+	default:
+		return WIRE_LANE_CONTROL;
+	}
+}
+
+/* Points the entries of an APPEND at their data: in the cache, else read from the journal into scratch. */
+static int fill_entries(struct shell_node *n, struct wire_msg *m, struct wire_err *err)
+{
+	struct wire_buf one = WIRE_BUF_INIT;
+	size_t offset[WIRE_ENTRIES_MAX];
+	int rc = WIRE_OK;
+
+	wire_buf_reset(&n->scratch);
+	for (uint32_t i = 0; i < m->n_entries && !rc; i++) {
+		struct wire_entry *e = &m->entries[i];
+		const struct cache_slot *s = entry_cache_get(n->cache, e->index, e->term);
+
+		offset[i] = SIZE_MAX;
+		if (s) {
+			*e = s->e;
+			continue;
+		}
+		rc = raft_journal_read(n->journal, e->index, &one, e, err);
+		offset[i] = n->scratch.len;
+		if (!rc)
+			wire_put_bytes(&n->scratch, one.data, e->size);
+	}
+	if (!rc && n->scratch.failed)
+		rc = wire_fail(err, WIRE_NOMEM, "no memory for sending entries");
+	for (uint32_t i = 0; i < m->n_entries && !rc; i++)
+		if (offset[i] != SIZE_MAX)
+			m->entries[i].data = m->entries[i].size ? n->scratch.data + offset[i] : NULL;
+	wire_buf_free(&one);
+	return rc;
+}
+
+void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m)
+{
+	struct wire_msg copy = *m;
+
+	copy.group = n->conf.group;
+	copy.from = n->conf.node;
+	copy.to = to;
+	/* What is not sent is lost like any message; Raft and the membership requests repeat themselves. */
+	if (n->link)
+		(void)wire_link_send(n->link, to, lane_of(m->type), &copy);
+}
+
+static int send_raft(struct shell_node *n, struct wire_msg *m)
+{
+	struct wire_err err;
+
+	if (m->type == WIRE_MSG_HEARTBEAT)
+		m->hint = raft_min_match(n->raft);
+	if (m->type == WIRE_MSG_APPEND && m->n_entries) {
+		if (m->n_entries > WIRE_ENTRIES_MAX)
+			return wire_fail(NULL, WIRE_INTERNAL, "append too long");
+		if (fill_entries(n, m, &err)) {
+			node_fail(n, "%s", err.text);
+			return err.code;
+		}
+	}
+	node_send(n, m->to, m);
+	return WIRE_OK;
+}
+
+static int queue_late(struct shell_node *n, const struct wire_msg *m)
+{
+	if (n->n_late == n->cap_late) {
+		size_t cap = n->cap_late ? 2 * n->cap_late : 64;
+		struct wire_msg *p = realloc(n->late, cap * sizeof *p);
+
+		if (!p) {
+			node_fail(n, "out of memory");
+			return WIRE_NOMEM;
+		}
+		n->late = p;
+		n->cap_late = cap;
+	}
+	n->late[n->n_late] = *m; /* acks, votes, reads: no entries, no data */
+	n->late[n->n_late++].n_entries = 0;
+	return WIRE_OK;
+}
+
+/* --- settling --- */
+
+void request_unref(struct request *r)
+{
+	if (--r->refs)
+		return;
+	pthread_cond_destroy(&r->cond);
+	free(r->data);
+	free(r);
+}
+
+static void settle(struct request *r, int code, uint64_t index)
+{
+	r->done = true;
+	r->code = code;
+	r->index = index;
+	pthread_cond_signal(&r->cond);
+	request_unref(r);
+}
+
+void node_pending_remove(struct shell_node *n, uint64_t index)
+{
+	for (struct pending **at = &n->pending, *p; (p = *at); at = &p->next)
+		if (p->index == index) {
+			*at = p->next;
+			free(p);
+			return;
+		}
+}
+
+/* Superseded ones are lost for good; committed ones go to their askers. mu held. */
+static void settle_pending(struct shell_node *n, uint64_t truncate_from)
+{
+	struct pending **at = &n->pending, *p;
+	uint64_t sure = n->shared.commit < n->shared.persisted ? n->shared.commit : n->shared.persisted;
+
+	while ((p = *at)) {
+		bool lost = truncate_from && p->index >= truncate_from;
+
+		if (!p->req || (!lost && p->index > sure)) {
+			at = &p->next;
+			continue;
+		}
+		if (!lost && raft_term_of(n->raft, p->index) != p->term)
+			lost = true;
+		if (!lost && !p->req->abandoned) { /* stays listed until commit_end */
+			settle(p->req, WIRE_OK, p->index);
+			p->req = NULL;
+			at = &p->next;
+			continue;
+		}
+		settle(p->req, lost ? WIRE_LOST : WIRE_UNKNOWN, p->index);
+		*at = p->next;
+		free(p);
+	}
+}
+
+static void settle_reads(struct shell_node *n, const struct raft_update *u)
+{
+	for (uint32_t i = 0; i < u->n_reads; i++)
+		for (struct request **at = &n->reads, *r; (r = *at); at = &r->next)
+			if (r->corr == u->reads[i].corr) {
+				*at = r->next;
+				settle(r, u->reads[i].code, u->reads[i].index);
+				break;
+			}
+}
+
+uint64_t node_publish_limit(const struct shell_node *n)
+{
+	uint64_t limit = n->shared.commit < n->shared.persisted ? n->shared.commit : n->shared.persisted;
+
+	if (n->pending && n->pending->index <= limit)
+		limit = n->pending->index - 1;
+	return limit;
+}
+
+static void share(struct shell_node *n, const struct raft_update *u)
+{
+	struct node_shared *s = &n->shared;
+
+	pthread_mutex_lock(&n->mu);
+	s->role = u->role;
+	s->term = u->term;
+	s->leader = u->leader;
+	s->commit = u->commit;
+	s->last_index = u->last_index;
+	s->leader_ready = u->leader_ready;
+	if (u->config_changed)
+		s->config = *raft_config_current(n->raft);
+	s->config_committed = raft_config_committed(n->raft);
+	settle_pending(n, u->truncate_from);
+	settle_reads(n, u);
+	if (vfs_db_published(n->db) < node_publish_limit(n))
+		pthread_cond_signal(&n->publish_wake);
+	if (u->role_changed)
+		pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+}
+
+/* --- one step --- */
+
+static void link_members(struct shell_node *n)
+{
+	const struct raft_config *c = raft_config_current(n->raft);
+	struct wire_err err;
+
+	if (!n->link)
+		return;
+	for (uint32_t i = 0; i < n->linked.n; i++)
+		if (n->linked.m[i].id != n->conf.node && !raft_config_find(c, n->linked.m[i].id))
+			wire_link_remove_peer(n->link, n->linked.m[i].id);
+	for (uint32_t i = 0; i < c->n; i++) {
+		const struct raft_member *was = raft_config_find(&n->linked, c->m[i].id);
+
+		if (c->m[i].id == n->conf.node || (was && !strcmp(was->url, c->m[i].url)))
+			continue;
+		if (wire_link_add_peer(n->link, c->m[i].id, c->m[i].url, &err))
+			shell_log(n, "cannot dial member %s: %s", c->m[i].url, err.text);
+	}
+	n->linked = *c;
+}
+
+static int write_journal(struct shell_node *n, const struct raft_update *u, struct wire_err *err)
+{
+	int rc = WIRE_OK;
+
+	if (u->truncate_from)
+		rc = raft_journal_append_truncate(n->journal, u->truncate_from, err);
+	if (!rc && u->n_entries)
+		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, err);
+	if (!rc && u->hard_state_changed)
+		rc = raft_journal_append_vote(n->journal, u->term, u->vote, err);
+	if (!rc && u->role_changed) {
+		char note[96];
+
+		snprintf(note, sizeof note, "%s in term %llu, leader %016llx", raft_role_name(u->role),
+		         (unsigned long long)u->term, (unsigned long long)u->leader);
+		rc = raft_journal_append_note(n->journal, note, err);
+		shell_log(n, "%s", note);
+	}
+	return rc;
+}
+
+static int absorb(struct shell_node *n, const struct raft_update *u)
+{
+	struct wire_err err;
+	int rc = WIRE_OK;
+
+	if (u->config_changed)
+		link_members(n);
+	if (u->truncate_from)
+		entry_cache_drop_from(n->cache, u->truncate_from);
+	for (uint32_t i = 0; i < u->n_entries; i++)
+		entry_cache_put(n->cache, &u->entries[i]);
+	for (uint32_t i = 0; i < u->n_msgs && !rc; i++)
+		rc = u->msgs[i].after_persist ? queue_late(n, &u->msgs[i]) : send_raft(n, &u->msgs[i]);
+	if (rc)
+		return rc;
+	if (write_journal(n, u, &err)) {
+		node_fail(n, "journal: %s", err.text);
+		return err.code;
+	}
+	n->must_sync |= u->must_sync;
+	n->last_index = u->last_index;
+	n->deadline_us = u->deadline_us;
+	share(n, u);
+	return WIRE_OK;
+}
+
+int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index)
+{
+	struct raft_update u;
+	struct wire_err err;
+
+	ev->now_us = node_now_us(n);
+	if (raft_step(n->raft, ev, &u, &err)) {
+		node_fail(n, "%s", err.text);
+		return err.code;
+	}
+	if (ret_code)
+		*ret_code = u.proposal_code;
+	if (ret_index)
+		*ret_index = u.proposal_index;
+	return absorb(n, &u);
+}
+
+/* Makes durable what the batch wrote, tells the core, then sends what had to wait for it. */
+static int finish_batch(struct shell_node *n)
+{
+	struct wire_err err;
+	int rc = WIRE_OK;
+
+	if (n->must_sync) {
+		uint64_t index = n->last_index;
+		struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = index, .term = raft_term_of(n->raft, index) };
+
+		n->must_sync = false;
+		if (raft_journal_sync(n->journal, &err)) {
+			node_fail(n, "journal: %s", err.text);
+			return err.code;
+		}
+		pthread_mutex_lock(&n->mu);
+		n->shared.persisted = index;
+		pthread_mutex_unlock(&n->mu);
+		rc = node_step(n, &ev, NULL, NULL);
+	}
+	for (size_t i = 0; i < n->n_late && !rc; i++)
+		rc = send_raft(n, &n->late[i]);
+	n->n_late = 0;
+	return rc;
+}
+
+/* --- events --- */
+
+static int handle_propose(struct shell_node *n, struct request *r)
+{
+	struct wire_entry e = { .kind = WIRE_ENTRY_DATA, .size = r->size, .data = r->data };
+	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .entries = &e, .n_entries = 1 };
+	struct pending *p = NULL, **at;
+	uint64_t index = 0, term = n->shared.term; /* only this thread changes it */
+	int code = WIRE_FENCED, rc = WIRE_OK;
+	bool wanted;
+
+	pthread_mutex_lock(&n->mu);
+	wanted = !r->abandoned;
+	pthread_mutex_unlock(&n->mu);
+	if (r->is_close && !(p = calloc(1, sizeof *p)))
+		code = WIRE_NOMEM;
+	else if (n->shared.role == RAFT_LEADER && term == r->epoch && wanted) {
+		e.sum = wire_hash(r->data, r->size, 0);
+		rc = node_step(n, &ev, &code, &index);
+	}
+	pthread_mutex_lock(&n->mu);
+	if (rc || code || !r->is_close) {
+		/* A step that failed may have sent the entry already. */
+		settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
+		free(p);
+	} else {
+		*p = (struct pending){ .index = index, .term = term, .req = r };
+		for (at = &n->pending; *at; at = &(*at)->next)
+			;
+		*at = p;
+	}
+	pthread_mutex_unlock(&n->mu);
+	return rc;
+}
+
+static int handle_requests(struct shell_node *n, struct request *list)
+{
+	struct request *next;
+	int rc = WIRE_OK;
+
+	for (struct request *r = list; r; r = next) {
+		next = r->next;
+		r->next = NULL;
+		if (rc) {
+			pthread_mutex_lock(&n->mu);
+			settle(r, WIRE_CLOSED, 0);
+			pthread_mutex_unlock(&n->mu);
+		} else if (r->kind == REQUEST_PROPOSE) {
+			rc = handle_propose(n, r);
+		} else {
+			struct raft_event ev = { .type = RAFT_EV_READ, .corr = r->corr };
+
+			r->next = n->reads;
+			n->reads = r;
+			rc = node_step(n, &ev, NULL, NULL);
+		}
+	}
+	return rc;
+}
+
+static bool is_raft(uint8_t type)
+{
+	return type >= WIRE_MSG_PREVOTE_REQ && type <= WIRE_MSG_TIMEOUT_NOW;
+}
+
+static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
+{
+	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m->msg };
+
+	if (!is_raft(m->msg.type)) {
+		node_membership_msg(n, m);
+		return n->failed ? WIRE_CLOSED : WIRE_OK;
+	}
+	if (m->guest || m->msg.group != n->conf.group || m->msg.to != n->conf.node)
+		return WIRE_OK;
+	if (m->msg.type == WIRE_MSG_HEARTBEAT && m->msg.term >= n->shared.term) {
+		pthread_mutex_lock(&n->mu);
+		n->shared.keep_above = m->msg.hint;
+		pthread_mutex_unlock(&n->mu);
+	}
+	return node_step(n, &ev, NULL, NULL);
+}
+
+/* What status shows of the members; not worth the work at every step. */
+static void share_progress(struct shell_node *n, uint64_t now)
+{
+	struct node_shared *s = &n->shared;
+
+	if (now < n->progress_at_us)
+		return;
+	n->progress_at_us = now + 100000;
+	pthread_mutex_lock(&n->mu);
+	s->now_us = now;
+	if (s->role == RAFT_LEADER)
+		s->keep_above = raft_min_match(n->raft);
+	for (uint32_t i = 0; i < s->config.n; i++) {
+		struct raft_progress p = { 0 };
+
+		(void)raft_progress_of(n->raft, s->config.m[i].id, &p);
+		s->progress[i].match = p.match;
+		s->progress[i].last_contact_us = p.last_contact_us;
+		s->up[i] = s->config.m[i].id == n->conf.node || (n->link && wire_link_is_up(n->link, s->config.m[i].id));
+	}
+	pthread_mutex_unlock(&n->mu);
+}
+
+struct batch {
+	struct wire_link_msg *msgs;
+	struct request *requests;
+	struct peer_event *peers;
+	bool stop;
+};
+
+static void take_batch(struct shell_node *n, struct batch *b)
+{
+	pthread_mutex_lock(&n->mu);
+	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && node_now_us(n) < n->deadline_us)
+		node_wait(n, &n->wake, n->deadline_us);
+	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed };
+	n->inbox = NULL;
+	n->inbox_tail = &n->inbox;
+	n->requests = NULL;
+	n->requests_tail = &n->requests;
+	n->peer_events = NULL;
+	n->peer_events_tail = &n->peer_events;
+	pthread_mutex_unlock(&n->mu);
+}
+
+static int run_batch(struct shell_node *n, struct batch *b)
+{
+	int rc = b->stop ? WIRE_CLOSED : WIRE_OK;
+	uint64_t published = vfs_db_published(n->db), now;
+
+	while (b->peers) {
+		struct peer_event *p = b->peers;
+		struct raft_event ev = { .type = p->up ? RAFT_EV_REACHABLE : RAFT_EV_UNREACHABLE, .peer = p->peer };
+
+		if (!rc)
+			rc = node_step(n, &ev, NULL, NULL);
+		b->peers = p->next;
+		free(p);
+	}
+	if (!rc && published != n->applied_told && published <= n->shared.commit) {
+		struct raft_event ev = { .type = RAFT_EV_APPLIED, .index = published };
+
+		n->applied_told = published;
+		rc = node_step(n, &ev, NULL, NULL);
+	}
+	while (b->msgs) {
+		struct wire_link_msg *m = b->msgs;
+
+		b->msgs = m->next;
+		if (!rc)
+			rc = handle_msg(n, m);
+		wire_link_msg_free(m);
+	}
+	if (rc) {
+		for (struct request *r = b->requests, *next; r; r = next) {
+			next = r->next;
+			pthread_mutex_lock(&n->mu);
+			settle(r, WIRE_CLOSED, 0);
+			pthread_mutex_unlock(&n->mu);
+		}
+		return rc;
+	}
+	rc = handle_requests(n, b->requests);
+	now = node_now_us(n);
+	if (!rc && now >= n->deadline_us) {
+		struct raft_event ev = { .type = RAFT_EV_TICK };
+
+		rc = node_step(n, &ev, NULL, NULL);
+	}
+	if (!rc)
+		rc = finish_batch(n);
+	if (!rc) {
+		share_progress(n, now);
+		node_membership_tick(n, now);
+	}
+	return rc;
+}
+
+/* Whoever still waits learns that the node is gone: proposals' outcome is open. */
+static void settle_all(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->mu);
+	for (struct pending **at = &n->pending, *p; (p = *at);) {
+		if (!p->req) {
+			at = &p->next;
+			continue;
+		}
+		settle(p->req, WIRE_UNKNOWN, p->index);
+		*at = p->next;
+		free(p);
+	}
+	for (struct request *r = n->reads, *next; r; r = next) {
+		next = r->next;
+		settle(r, WIRE_CLOSED, 0);
+	}
+	n->reads = NULL;
+	n->shared.role = RAFT_FOLLOWER;
+	n->shared.leader = 0;
+	n->shared.leader_ready = false;
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void *node_thread_main(void *node)
+{
+	struct shell_node *n = node;
+	struct batch b;
+
+	do
+		take_batch(n, &b);
+	while (!run_batch(n, &b));
+	settle_all(n);
+	/* After a failure messages and requests still arrive; they are answered at the door (enqueue checks `failed`). */
+	return NULL;
+}
+
+/* --- start and end --- */
+
+int node_driver_start(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err)
+{
+	uint64_t published = vfs_db_published(n->db);
+	struct raft_init init = {
+		.self = n->conf.node,
+		.now_us = node_now_us(n),
+		.term = st->term,
+		.vote = st->vote,
+		.base_index = st->base_index,
+		.base_term = st->base_term,
+		.base_config = st->base_config,
+		.entries = st->entries,
+		.n_entries = st->n_entries,
+		.configs = st->configs,
+		.n_configs = st->n_configs,
+		.commit = st->commit,
+		.applied = published < st->commit ? published : st->commit,
+		.window_bytes = 4u << 20,
+	};
+
+	n->env->random(n->env->ctx, &init.seed, sizeof init.seed);
+	n->cache = calloc(1, sizeof *n->cache);
+	n->raft = raft_new(&init, err);
+	if (!n->cache || !n->raft)
+		return n->raft ? wire_fail(err, WIRE_NOMEM, "no memory for the node") : (err ? err->code : WIRE_NOMEM);
+	n->last_index = st->base_index + st->n_entries;
+	n->shared.last_index = n->shared.persisted = n->last_index;
+	n->shared.commit = st->commit;
+	n->shared.term = st->term;
+	n->shared.keep_above = st->base_index;
+	n->shared.config = *raft_config_current(n->raft);
+	n->applied_told = init.applied;
+	n->deadline_us = 0; /* the first step tells */
+	link_members(n);
+	return WIRE_OK;
+}
+
+void node_driver_free(struct shell_node *n)
+{
+	while (n->inbox) {
+		struct wire_link_msg *m = n->inbox;
+
+		n->inbox = m->next;
+		wire_link_msg_free(m);
+	}
+	while (n->peer_events) {
+		struct peer_event *p = n->peer_events;
+
+		n->peer_events = p->next;
+		free(p);
+	}
+	raft_free(n->raft);
+	entry_cache_free(n->cache);
+	wire_buf_free(&n->scratch);
+	free(n->late);
+}
+
+/* --- from the link's threads --- */
+
+void node_on_msg(void *node, struct wire_link_msg *m)
+{
+	struct shell_node *n = node;
+
+	m->next = NULL;
+	if (m->msg.type == WIRE_MSG_IMAGE_OPEN || m->msg.type == WIRE_MSG_IMAGE_GET || m->msg.type == WIRE_MSG_IMAGE_CLOSE) {
+		node_images_queue(n, m);
+		return;
+	}
+	pthread_mutex_lock(&n->mu);
+	if (n->stop || n->failed) {
+		pthread_mutex_unlock(&n->mu);
+		wire_link_msg_free(m);
+		return;
+	}
+	*n->inbox_tail = m;
+	n->inbox_tail = &m->next;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void node_on_peer(void *node, uint64_t peer, bool up)
+{
+	struct shell_node *n = node;
+	struct peer_event *p = calloc(1, sizeof *p);
+
+	if (!p)
+		return; /* only a hint: heartbeats find out too */
+	*p = (struct peer_event){ .peer = peer, .up = up };
+	pthread_mutex_lock(&n->mu);
+	*n->peer_events_tail = p;
+	n->peer_events_tail = &p->next;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void node_on_refused(void *node, uint64_t peer, const char *why)
+{
+	shell_log(node, "member %016llx refused us: %s", (unsigned long long)peer, why);
+}

@@ -1,0 +1,15 @@
+# libshell.la: the imperative shell. The module and the command are built from the same objects.
+noinst_LTLIBRARIES += libshell.la
+libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/node_ops.c \
+	shell/workers.c shell/images.c shell/members.c shell/control.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c
+
+WALRAFT_LIBS = libshell.la libsnapshot.la libvfs.la libraft.la libwire.la $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
+
+pkglib_LTLIBRARIES += walraft.la
+walraft_la_SOURCES = shell/module.c
+walraft_la_LIBADD = $(WALRAFT_LIBS)
+walraft_la_LDFLAGS = -module -avoid-version -shared -export-symbols-regex '^sqlite3_walraft_init$$' -Wl,-z,nodelete -Wl,-z,now
+
+bin_PROGRAMS += walraft
+walraft_SOURCES = shell/cli.h shell/cli_main.c shell/cli_init.c shell/cli_join.c shell/cli_serve.c shell/cli_status.c
+walraft_LDADD = $(WALRAFT_LIBS) $(SQLITE_LIBS)

@@ -1,0 +1,189 @@
+/* Membership requests on the node thread. Each is answered from the state as it is: done (answered), possible (started, unanswered),
+ * or refused. The asker repeats itself until it is answered, so nothing is remembered here. */
+#include "shell/node_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROMOTE_RETRY_US 200000
+#define CAUGHT_UP_ENTRIES 64 /* so close behind the leader's last entry a learner may become a voter */
+
+static void refuse(struct shell_node *n, const struct wire_msg *q, int type, const char *why)
+{
+	struct wire_msg m = { .type = (uint8_t)type, .flags = WIRE_MSG_REJECT, .corr = q->corr };
+	const struct raft_member *leader = raft_config_find(raft_config_current(n->raft), n->shared.leader);
+
+	snprintf(m.text, sizeof m.text, "%s", why);
+	if (n->shared.role != RAFT_LEADER && leader) {
+		m.hint = leader->id;
+		m.data = (const uint8_t *)leader->url;
+		m.data_len = (uint32_t)strlen(leader->url);
+	}
+	node_send(n, q->from, &m);
+}
+
+static void propose_config(struct shell_node *n, const struct wire_msg *q, int reply_type, const struct raft_config *c)
+{
+	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
+	int code = WIRE_OK;
+
+	if (node_step(n, &ev, &code, NULL))
+		return;
+	if (code && code != WIRE_BUSY)
+		refuse(n, q, reply_type, code == WIRE_NOTLEADER ? "not the leader" : "the configuration change was refused");
+}
+
+static void handle_join(struct shell_node *n, const struct wire_msg *m)
+{
+	const struct raft_config *now = raft_config_current(n->raft);
+	const struct raft_member *self = raft_config_find(now, m->from);
+	struct raft_config *c;
+	struct wire_err err;
+	bool loopback;
+
+	if (n->shared.role != RAFT_LEADER) {
+		refuse(n, m, WIRE_MSG_JOIN_RESP, "not the leader");
+		return;
+	}
+	if (wire_url_check(m->text, &loopback, &err)) {
+		refuse(n, m, WIRE_MSG_JOIN_RESP, err.text);
+		return;
+	}
+	for (uint32_t i = 0; i < now->n; i++)
+		if (now->m[i].id != m->from && !strcmp(now->m[i].url, m->text)) {
+			refuse(n, m, WIRE_MSG_JOIN_RESP, "another member has this address");
+			return;
+		}
+	if (self && !strcmp(self->url, m->text)) {
+		struct wire_msg r = { .type = WIRE_MSG_JOIN_RESP, .corr = m->corr, .term = n->conf.cluster };
+		struct wire_buf b = WIRE_BUF_INIT;
+
+		if (!raft_config_committed(n->raft))
+			return;
+		raft_config_put(now, &b);
+		r.data = b.data;
+		r.data_len = (uint32_t)b.len;
+		if (!b.failed)
+			node_send(n, m->from, &r);
+		wire_buf_free(&b);
+		return;
+	}
+	if (now->n == RAFT_MEMBERS_MAX) {
+		refuse(n, m, WIRE_MSG_JOIN_RESP, "the cluster has as many members as it can have");
+		return;
+	}
+	if (self) {
+		refuse(n, m, WIRE_MSG_JOIN_RESP, "this node is a member under another address");
+		return;
+	}
+	if (now->joint || !raft_config_committed(n->raft) || !(c = malloc(sizeof *c)))
+		return;
+	*c = *now;
+	c->m[c->n] = (struct raft_member){ .id = m->from, .flags = RAFT_LEARNER };
+	snprintf(c->m[c->n].url, sizeof c->m[c->n].url, "%s", m->text);
+	c->n++;
+	shell_log(n, "adding learner %016llx at %s", (unsigned long long)m->from, m->text);
+	propose_config(n, m, WIRE_MSG_JOIN_RESP, c);
+	free(c);
+}
+
+static void handle_promote(struct shell_node *n, const struct wire_msg *m)
+{
+	const struct raft_config *now = raft_config_current(n->raft);
+	const struct raft_member *self = raft_config_find(now, m->from);
+	struct raft_progress p = { 0 };
+	struct raft_config *c;
+
+	if (n->shared.role != RAFT_LEADER || !self) {
+		refuse(n, m, WIRE_MSG_PROMOTE_RESP, self ? "not the leader" : "not a member of this cluster");
+		return;
+	}
+	if (now->joint || !raft_config_committed(n->raft))
+		return;
+	if (self->flags & RAFT_VOTER) {
+		struct wire_msg r = { .type = WIRE_MSG_PROMOTE_RESP, .corr = m->corr };
+
+		node_send(n, m->from, &r);
+		return;
+	}
+	/* Both what it holds durably and what it has published: a voter that must first publish gigabytes would hold reads up. */
+	if (!raft_progress_of(n->raft, m->from, &p) || p.match + CAUGHT_UP_ENTRIES < n->shared.last_index ||
+	    m->index + CAUGHT_UP_ENTRIES < n->shared.commit || !(c = malloc(sizeof *c)))
+		return;
+	*c = *now;
+	for (uint32_t i = 0; i < c->n; i++)
+		if (c->m[i].id == m->from)
+			c->m[i].flags = RAFT_VOTER;
+	shell_log(n, "promoting learner %016llx to voter", (unsigned long long)m->from);
+	propose_config(n, m, WIRE_MSG_PROMOTE_RESP, c);
+	free(c);
+}
+
+void node_membership_msg(struct shell_node *n, const struct wire_link_msg *lm)
+{
+	const struct wire_msg *m = &lm->msg;
+
+	switch (m->type) {
+	case WIRE_MSG_JOIN_REQ:
+		handle_join(n, m);
+		break;
+	case WIRE_MSG_PROMOTE_REQ:
+		if (m->group == n->conf.group)
+			handle_promote(n, m);
+		break;
+	case WIRE_MSG_PROMOTE_RESP:
+		pthread_mutex_lock(&n->mu);
+		if (m->flags & WIRE_MSG_REJECT)
+			snprintf(n->promotion_refusal, sizeof n->promotion_refusal, "%s", m->text);
+		pthread_mutex_unlock(&n->mu);
+		break;
+	default:
+		break; /* a type that nobody asked for */
+	}
+}
+
+void node_membership_tick(struct shell_node *n, uint64_t now_us)
+{
+	struct wire_msg m = { .type = WIRE_MSG_PROMOTE_REQ, .index = vfs_db_published(n->db) };
+	bool want;
+
+	pthread_mutex_lock(&n->mu);
+	want = n->want_promotion;
+	pthread_mutex_unlock(&n->mu);
+	if (!want || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
+		return;
+	n->promote_at_us = now_us + PROMOTE_RETRY_US;
+	node_send(n, n->shared.leader, &m);
+}
+
+void shell_node_want_promotion(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->mu);
+	n->want_promotion = true;
+	pthread_cond_signal(&n->wake);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void shell_node_promotion_refusal(struct shell_node *n, char *dst, size_t cap)
+{
+	pthread_mutex_lock(&n->mu);
+	snprintf(dst, cap, "%s", n->promotion_refusal);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void shell_node_self(struct shell_node *n, struct shell_self *ret_self)
+{
+	const struct raft_member *m;
+
+	pthread_mutex_lock(&n->mu);
+	m = raft_config_find(&n->shared.config, n->conf.node);
+	*ret_self = (struct shell_self){
+		.voter = m && (m->flags & RAFT_VOTER),
+		.learner = m && (m->flags & RAFT_LEARNER),
+		.stable = !n->shared.config.joint && n->shared.config_committed,
+		.published = vfs_db_published(n->db),
+		.leader_commit = n->shared.commit,
+	};
+	pthread_mutex_unlock(&n->mu);
+}

@@ -1,0 +1,426 @@
+/* Start, registry, failure and end of nodes. */
+#include "shell/node_impl.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER; /* also serialises starts and stops */
+static struct shell_node *registry;
+static void (*_Atomic log_line)(const char *text);
+
+void shell_log_to(void (*line)(const char *text))
+{
+	atomic_store(&log_line, line);
+}
+
+void shell_log(const struct shell_node *n, const char *fmt, ...)
+{
+	void (*line)(const char *) = atomic_load(&log_line);
+	char text[1024];
+	int len;
+	va_list ap;
+
+	if (!line)
+		return;
+	len = snprintf(text, sizeof text, "%s: ", n->paths.db);
+	if (len < 0 || (size_t)len >= sizeof text)
+		len = 0;
+	va_start(ap, fmt);
+	vsnprintf(text + len, sizeof text - (size_t)len, fmt, ap);
+	va_end(ap);
+	line(text);
+}
+
+uint64_t node_now_us(const struct shell_node *n)
+{
+	return n->env->now_ns(n->env->ctx) / 1000;
+}
+
+void node_fail(struct shell_node *n, const char *fmt, ...)
+{
+	va_list ap;
+	bool first;
+
+	pthread_mutex_lock(&n->mu);
+	first = !n->failed;
+	if (first) {
+		va_start(ap, fmt);
+		vsnprintf(n->failure, sizeof n->failure, fmt, ap);
+		va_end(ap);
+		n->failed = true;
+	}
+	pthread_cond_broadcast(&n->wake);
+	pthread_cond_broadcast(&n->publish_wake);
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+	if (first)
+		shell_log(n, "this node has ended its part in the cluster: %s", n->failure);
+}
+
+void shell_node_failure(struct shell_node *n, char *dst, size_t cap)
+{
+	pthread_mutex_lock(&n->mu);
+	snprintf(dst, cap, "%s", n->failure);
+	pthread_mutex_unlock(&n->mu);
+}
+
+bool node_stopping(struct shell_node *n)
+{
+	bool stop;
+
+	pthread_mutex_lock(&n->mu);
+	stop = n->stop || n->failed;
+	pthread_mutex_unlock(&n->mu);
+	return stop;
+}
+
+void node_cond_init(pthread_cond_t *c)
+{
+	pthread_condattr_t a;
+
+	pthread_condattr_init(&a);
+	pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &a);
+	pthread_condattr_destroy(&a);
+}
+
+bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us)
+{
+	uint64_t now = node_now_us(n), left;
+	struct timespec t;
+
+	if (now >= deadline_us)
+		return false;
+	left = deadline_us - now;
+	if (left > 60000000)
+		left = 60000000; /* callers loop */
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += (time_t)(left / 1000000);
+	t.tv_nsec += (long)(left % 1000000) * 1000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return pthread_cond_timedwait(cond, &n->mu, &t) != ETIMEDOUT || node_now_us(n) < deadline_us;
+}
+
+void node_published(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->mu);
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+}
+
+int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data,
+                    struct wire_err *err)
+{
+	struct shell_node *n = node;
+	struct wire_entry e;
+	int rc = raft_journal_read(n->journal, index, ret_data, &e, err);
+
+	if (rc)
+		return rc;
+	*ret_kind = e.kind;
+	*ret_term = e.term;
+	return WIRE_OK;
+}
+
+/* --- start --- */
+
+static int open_database(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err)
+{
+	struct vfs_known_pos *known = calloc(st->n_publications + 1, sizeof *known);
+	struct vfs_node_ops ops;
+	struct vfs_db_start start = {
+		.path = n->paths.db,
+		.pages_path = n->paths.pages,
+		.group = n->conf.group,
+		.mark_index = st->mark.index,
+		.mark_checksum = st->mark.checksum,
+		.mark_db_pages = st->mark.db_pages,
+		.last_index = st->base_index + st->n_entries,
+		.known = known,
+		.n_known = st->n_publications,
+		.read_ctx = n,
+		.read_entry = node_read_entry,
+		.env = n->env,
+		.ops = &ops,
+	};
+	int rc;
+
+	if (!known)
+		return wire_fail(err, WIRE_NOMEM, "no memory for starting %s", n->paths.db);
+	for (size_t i = 0; i < st->n_publications; i++) {
+		const struct raft_journal_publication *p = &st->publications[i];
+
+		known[i].index = p->index;
+		known[i].pos.mx_frame = p->mx_frame;
+		memcpy(known[i].pos.salt, p->salt, sizeof p->salt);
+		memcpy(known[i].pos.cksum, p->cksum, sizeof p->cksum);
+	}
+	node_ops_make(n, &ops);
+	rc = vfs_db_open(&start, &n->db, err);
+	free(known);
+	return rc;
+}
+
+static int open_link(struct shell_node *n, struct wire_err *err)
+{
+	struct wire_link_opts opts = {
+		.listen_url = n->conf.listen,
+		.cluster = n->conf.cluster,
+		.self = n->conf.node,
+		.group = n->conf.group,
+		.queue_max_bytes = 12u << 20,
+		.ctx = n,
+		.on_msg = node_on_msg,
+		.on_peer = node_on_peer,
+		.on_refused = node_on_refused,
+	};
+	bool loopback;
+	int rc;
+
+	if (!*n->conf.listen)
+		return WIRE_OK;
+	rc = wire_url_check(n->conf.listen, &loopback, err);
+	if (!rc && !loopback && !n->conf.insecure)
+		rc = wire_fail(err, WIRE_PERM, "%s is not a loopback address, and links are not encrypted yet: use --insecure if you accept that", n->conf.listen);
+	if (!rc)
+		rc = wire_link_open(&opts, &n->link, err);
+	return rc;
+}
+
+static int start_thread(struct shell_node *n, pthread_t *t, void *(*run)(void *), unsigned bit, struct wire_err *err)
+{
+	int e = pthread_create(t, NULL, run, n);
+
+	if (e)
+		return wire_fail_errno(err, e, "cannot start a thread for %s", n->paths.db);
+	n->started |= bit;
+	return WIRE_OK;
+}
+
+static int start_threads(struct shell_node *n, struct wire_err *err)
+{
+	int rc = start_thread(n, &n->thread_publisher, node_publisher_main, THREAD_PUBLISHER, err);
+
+	if (!rc)
+		rc = start_thread(n, &n->thread_checkpoint, node_checkpoint_main, THREAD_CHECKPOINT, err);
+	if (!rc)
+		rc = start_thread(n, &n->thread_upkeep, node_upkeep_main, THREAD_UPKEEP, err);
+	if (!rc)
+		rc = start_thread(n, &n->thread_images, node_images_main, THREAD_IMAGES, err);
+	if (!rc)
+		rc = start_thread(n, &n->thread_control, node_control_main, THREAD_CONTROL, err);
+	if (!rc)
+		rc = start_thread(n, &n->thread_node, node_thread_main, THREAD_NODE, err);
+	return rc;
+}
+
+static int start_node(struct shell_node *n, struct wire_err *err)
+{
+	struct raft_journal_opts jopts = { .group = n->conf.group };
+	struct raft_journal_state st;
+	int rc = shell_lock_take(&n->paths, &n->lock_fd, err);
+
+	if (!rc)
+		rc = raft_journal_open(n->env, n->paths.journal, &jopts, &n->journal, &st, err);
+	if (!rc && st.cut_bytes)
+		shell_log(n, "cut %llu bytes of a torn tail from the journal", (unsigned long long)st.cut_bytes);
+	n->mark_index = rc ? 0 : st.mark.index;
+	if (!rc)
+		rc = open_link(n, err);
+	if (!rc)
+		rc = open_database(n, &st, err);
+	if (!rc)
+		rc = node_driver_start(n, &st, err);
+	if (!rc)
+		rc = node_control_open(n, err);
+	if (!rc)
+		rc = start_threads(n, err);
+	return rc;
+}
+
+static struct shell_node *new_node(const struct shell_paths *paths)
+{
+	struct shell_node *n = calloc(1, sizeof *n);
+
+	if (!n)
+		return NULL;
+	n->paths = *paths;
+	n->env = wire_env_posix();
+	n->lock_fd = n->control_fd = n->control_stop[0] = n->control_stop[1] = -1;
+	pthread_mutex_init(&n->mu, NULL);
+	pthread_mutex_init(&n->image_mu, NULL);
+	node_cond_init(&n->wake);
+	node_cond_init(&n->publish_wake);
+	node_cond_init(&n->published_cond);
+	node_cond_init(&n->image_wake);
+	n->inbox_tail = &n->inbox;
+	n->requests_tail = &n->requests;
+	n->peer_events_tail = &n->peer_events;
+	n->image_tail = &n->image_inbox;
+	return n;
+}
+
+/* --- end --- */
+
+static void stop_node(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->mu);
+	n->stop = true;
+	pthread_cond_broadcast(&n->wake);
+	pthread_cond_broadcast(&n->publish_wake);
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+	pthread_mutex_lock(&n->image_mu);
+	pthread_cond_broadcast(&n->image_wake);
+	pthread_mutex_unlock(&n->image_mu);
+	node_control_close(n);
+	if (n->started & THREAD_NODE)
+		pthread_join(n->thread_node, NULL);
+	if (n->link)
+		wire_link_close(n->link);
+	if (n->started & THREAD_IMAGES)
+		pthread_join(n->thread_images, NULL);
+	node_images_close(n);
+	if (n->started & THREAD_PUBLISHER)
+		pthread_join(n->thread_publisher, NULL);
+	if (n->started & THREAD_CHECKPOINT)
+		pthread_join(n->thread_checkpoint, NULL);
+	if (n->started & THREAD_UPKEEP)
+		pthread_join(n->thread_upkeep, NULL);
+	node_driver_free(n);
+	if (n->db)
+		vfs_db_close(n->db);
+	if (n->journal)
+		raft_journal_close(n->journal);
+	while (n->pending) {
+		struct pending *p = n->pending;
+
+		n->pending = p->next;
+		free(p);
+	}
+	if (n->lock_fd >= 0)
+		shell_lock_release(n->lock_fd);
+	free(n);
+}
+
+/* --- registry --- */
+
+/* A child shares nothing with its parent's node; the descriptor would keep the parent's lock alive. */
+static void after_fork_in_child(void)
+{
+	for (struct shell_node *n = registry; n; n = n->next)
+		if (n->lock_fd >= 0)
+			close(n->lock_fd);
+	registry = NULL;
+	pthread_mutex_init(&registry_mu, NULL);
+}
+
+static void install_fork_handler(void)
+{
+	pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
+static int start_registered(const struct shell_paths *paths, struct shell_node **ret_node, struct wire_err *err)
+{
+	struct shell_node *n = new_node(paths);
+	sigset_t all, old;
+	int rc;
+
+	if (!n)
+		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
+	rc = shell_conf_read(n->env, paths, &n->conf, err);
+	if (!rc && n->conf.joining)
+		rc = wire_fail(err, WIRE_INVALID, "%s has not finished joining its cluster; run walraft join again", paths->db);
+	if (!rc) {
+		/* Threads, ours and nng's, inherit the mask: the host's signals stay the host's. */
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &old);
+		rc = start_node(n, err);
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
+	if (rc) {
+		stop_node(n);
+		return rc;
+	}
+	n->next = registry;
+	registry = n;
+	*ret_node = n;
+	return WIRE_OK;
+}
+
+static struct shell_node *find(const char *canonical_path)
+{
+	struct shell_node *n = registry;
+
+	while (n && strcmp(n->paths.db, canonical_path))
+		n = n->next;
+	return n;
+}
+
+int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct shell_paths *paths = malloc(sizeof *paths);
+	struct shell_node *n = NULL;
+	int rc;
+
+	if (!paths)
+		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
+	pthread_once(&once, install_fork_handler);
+	rc = shell_paths_make(path, paths, err);
+	pthread_mutex_lock(&registry_mu);
+	if (!rc && !(n = find(paths->db)))
+		rc = start_registered(paths, &n, err);
+	if (!rc) {
+		n->refs++;
+		*ret_node = n;
+	}
+	pthread_mutex_unlock(&registry_mu);
+	free(paths);
+	return rc;
+}
+
+void shell_node_release(struct shell_node *n)
+{
+	pthread_mutex_lock(&registry_mu);
+	if (--n->refs == 0) {
+		struct shell_node **at = &registry;
+
+		while (*at != n)
+			at = &(*at)->next;
+		*at = n->next;
+		stop_node(n);
+	}
+	pthread_mutex_unlock(&registry_mu);
+}
+
+struct shell_node *shell_node_find(const char *canonical_path)
+{
+	struct shell_node *n;
+
+	pthread_mutex_lock(&registry_mu);
+	n = find(canonical_path);
+	if (n)
+		n->refs++;
+	pthread_mutex_unlock(&registry_mu);
+	return n;
+}
+
+struct vfs_db *shell_node_db(struct shell_node *n)
+{
+	return n->db;
+}
+
+const struct shell_paths *shell_node_paths(struct shell_node *n)
+{
+	return &n->paths;
+}

@@ -1,0 +1,43 @@
+/* The node of one database in this process: threads, files, links around the Raft core. See shell/README.md.
+ *
+ * shell_node_acquire starts the node at its first call for a database, later ones share it; the last release stops it. */
+#ifndef SHELL_NODE_H
+#define SHELL_NODE_H
+
+#include "shell/conf.h"
+#include "vfs/db.h"
+
+struct shell_node;
+
+/* path: of the database, as given by a person. WIRE_NOTFOUND: not set up; WIRE_BUSY: another process is its node. */
+int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err);
+void shell_node_release(struct shell_node *n);
+/* The running node of this process for a canonical path, with a reference; NULL: none. */
+struct shell_node *shell_node_find(const char *canonical_path);
+struct vfs_db *shell_node_db(struct shell_node *n);
+const struct shell_paths *shell_node_paths(struct shell_node *n);
+
+/* Lines for the person who runs a daemon; NULL (the default): silence. Called from any thread, must not block for long. */
+void shell_log_to(void (*line)(const char *text));
+
+/* Status as a JSON object (shell/status.c lists the keys), appended without newline. */
+void shell_node_status_json(struct shell_node *n, struct wire_buf *b);
+/* What to tell about the node's failure; "" while it works. */
+void shell_node_failure(struct shell_node *n, char *dst, size_t cap);
+void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap);
+
+/* The state of this node's own membership, for join. */
+struct shell_self {
+	bool voter, learner, stable; /* stable: the configuration is committed and not joint */
+	uint64_t published, leader_commit;
+};
+void shell_node_self(struct shell_node *n, struct shell_self *ret_self);
+/* Keeps asking the leader to make this learner a voter once it has caught up. */
+void shell_node_want_promotion(struct shell_node *n);
+/* The leader's last refusal of that; "" none. */
+void shell_node_promotion_refusal(struct shell_node *n, char *dst, size_t cap);
+
+/* Asks the process that runs the node of a database over node.sock. WIRE_CLOSED: none runs. The answer ends with a newline. */
+int shell_control_ask(const struct shell_paths *paths, const char *request, struct wire_buf *ret_answer, struct wire_err *err);
+
+#endif

@@ -1,0 +1,173 @@
+/* Inside of a node. Threads:
+ *
+ *   node       steps the core, writes and syncs the journal, sends. The only one that touches `raft`, `cache`, `pending`'s links.
+ *   publisher  publishes committed entries that no connection of this process publishes itself
+ *   checkpoint checkpoints, restarts of the WAL, trimming of the journal
+ *   upkeep     journal segments ahead of need, watchdog of the wal-index header
+ *   images     serves images to joining nodes
+ *   control    answers on node.sock
+ *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
+ *
+ * Locks (outer first): `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
+ * None is held over I/O, a call of the core, the journal, the link or vfs. */
+#ifndef SHELL_NODE_IMPL_H
+#define SHELL_NODE_IMPL_H
+
+#include "raft/journal.h"
+#include "raft/raft.h"
+#include "shell/node.h"
+#include "wire/link.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum request_kind { REQUEST_PROPOSE, REQUEST_READ };
+
+/* A question of an application thread to the node thread; one reference each. done, abandoned, code, index are under `mu`. */
+struct request {
+	enum request_kind kind;
+	unsigned refs; /* mu */
+	bool done, abandoned;
+	bool is_close;  /* PROPOSE: wait for the commit, not only for the index */
+	int code;       /* answer */
+	uint64_t epoch; /* PROPOSE: term it may be proposed in */
+	uint64_t index; /* PROPOSE: given to the entry; READ: the read index */
+	uint8_t *data;  /* PROPOSE: owned */
+	uint32_t size;
+	uint64_t corr; /* READ */
+	pthread_cond_t cond;
+	struct request *next; /* inbox, then the node thread's list of reads */
+};
+
+/* A closing entry in flight that some connection waits for. When it is committed and its asker is still there, the asker publishes it, and the
+ * publisher stays below it until commit_end; else the publisher does. All under `mu`. */
+struct pending {
+	uint64_t index, term;
+	struct request *req; /* a reference; NULL once handed over */
+	struct pending *next;
+};
+
+/* The latest entries' data, for sending without reading the journal. */
+struct cache_slot { struct wire_entry e; uint8_t *data; };
+#define CACHE_SLOTS 4096
+#define CACHE_BYTES (8u << 20)
+struct entry_cache {
+	struct cache_slot slot[CACHE_SLOTS]; /* by index % CACHE_SLOTS */
+	uint64_t oldest;                     /* indexes below are not in it */
+	size_t bytes;
+};
+
+struct peer_event { uint64_t peer; bool up; struct peer_event *next; };
+
+struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_view_info info; uint64_t used_us; };
+#define IMAGE_SESSIONS 4
+
+struct node_shared { /* what other threads read, under mu */
+	enum raft_role role;
+	uint64_t term, leader, commit, last_index, persisted;
+	bool leader_ready;
+	struct raft_config config;
+	bool config_committed;
+	struct { uint64_t match, last_contact_us; } progress[RAFT_MEMBERS_MAX];
+	bool up[RAFT_MEMBERS_MAX];
+	uint64_t now_us;
+	uint64_t keep_above; /* journal entries above it are needed by some member */
+};
+
+struct shell_node {
+	struct shell_node *next; /* registry */
+	unsigned refs;
+	struct shell_paths paths;
+	struct shell_conf conf;
+	const struct wire_env *env;
+	int lock_fd;
+	struct raft *raft;
+	struct raft_journal *journal;
+	struct wire_link *link;
+	struct vfs_db *db;
+
+	pthread_mutex_t mu;
+	pthread_cond_t wake;            /* node thread */
+	pthread_cond_t publish_wake;    /* publisher */
+	pthread_cond_t published_cond;  /* those who wait for an index to be published, or for a role */
+	struct wire_link_msg *inbox, **inbox_tail;
+	struct request *requests, **requests_tail;
+	struct peer_event *peer_events, **peer_events_tail;
+	bool stop, failed;
+	char failure[512];
+	struct node_shared shared;
+	struct pending *pending; /* ascending index */
+	uint64_t next_corr;
+	bool want_promotion;
+	char promotion_refusal[256];
+
+	/* node thread only */
+	struct entry_cache *cache;
+	struct wire_msg *late;
+	size_t n_late, cap_late;
+	struct request *reads;
+	struct raft_config linked; /* whose members the link dials */
+	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
+	bool must_sync;
+	struct wire_buf scratch;
+
+	/* image service */
+	pthread_mutex_t image_mu;
+	pthread_cond_t image_wake;
+	struct wire_link_msg *image_inbox, **image_tail;
+	unsigned image_queued;
+	struct image_session image[IMAGE_SESSIONS];
+
+	int control_fd, control_stop[2];
+	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control;
+	unsigned started; /* bits of enum node_thread */
+	uint64_t mark_index;
+};
+
+enum node_thread { THREAD_NODE = 1, THREAD_PUBLISHER = 2, THREAD_CHECKPOINT = 4, THREAD_UPKEEP = 8, THREAD_IMAGES = 16, THREAD_CONTROL = 32 };
+
+void shell_log(const struct shell_node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+uint64_t node_now_us(const struct shell_node *n);
+/* Ends this node's part: it answers nobody any more, everything that waits gets an error. Any thread. The first reason stays. */
+void node_fail(struct shell_node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool node_stopping(struct shell_node *n);
+/* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
+bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
+void node_cond_init(pthread_cond_t *c);
+/* Highest index that the publisher may publish: committed, durable here, and below every entry that a connection publishes. mu held. */
+uint64_t node_publish_limit(const struct shell_node *n);
+/* After published moved: wakes those who wait. */
+void node_published(struct shell_node *n);
+int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data,
+                    struct wire_err *err);
+
+void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops);
+void *node_thread_main(void *node);       /* driver.c */
+int node_driver_start(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err);
+void node_driver_free(struct shell_node *n);
+void node_on_msg(void *node, struct wire_link_msg *m);
+void node_on_peer(void *node, uint64_t peer, bool up);
+void node_on_refused(void *node, uint64_t peer, const char *why);
+void *node_publisher_main(void *node);    /* workers.c */
+void *node_checkpoint_main(void *node);
+void *node_upkeep_main(void *node);
+void *node_images_main(void *node);       /* images.c */
+void node_images_queue(struct shell_node *n, struct wire_link_msg *m);
+void node_images_close(struct shell_node *n);
+int node_control_open(struct shell_node *n, struct wire_err *err); /* control.c */
+void *node_control_main(void *node);
+void node_control_close(struct shell_node *n);
+/* members.c: membership requests, on the node thread. */
+void node_membership_msg(struct shell_node *n, const struct wire_link_msg *m);
+void node_membership_tick(struct shell_node *n, uint64_t now_us);
+/* Steps the core and does what it asks for, but for the sync and what must follow it. *ret_code, *ret_index: PROPOSE and CONFIG; may be NULL. */
+int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index); /* driver.c */
+void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* fills group and from */
+void request_unref(struct request *r); /* mu held */
+void node_pending_remove(struct shell_node *n, uint64_t index); /* mu held */
+
+void entry_cache_put(struct entry_cache *c, const struct wire_entry *e);
+const struct cache_slot *entry_cache_get(const struct entry_cache *c, uint64_t index, uint64_t term);
+void entry_cache_drop_from(struct entry_cache *c, uint64_t index);
+void entry_cache_free(struct entry_cache *c);
+
+#endif

@@ -1,0 +1,350 @@
+/* What connections ask of the node (vfs_node_ops), on their own threads. */
+#include "shell/node_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Chunks of a large transaction that may be uncommitted at a time: bounds memory on every node. */
+#define CHUNKS_IN_FLIGHT 6
+
+static struct request *request_new(enum request_kind kind)
+{
+	struct request *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return NULL;
+	r->kind = kind;
+	r->refs = 2;
+	node_cond_init(&r->cond);
+	return r;
+}
+
+static int closed(struct shell_node *n, struct wire_err *err) /* mu held */
+{
+	return wire_fail(err, WIRE_CLOSED, "the node of %s has ended its part: %s", n->paths.db,
+	                 n->failed ? n->failure : "it is being closed");
+}
+
+/* Hands r to the node thread and waits for its answer. WIRE_OK: answered, r->code tells. WIRE_TIMEOUT: not in time; the node
+ * thread may still be at it. The caller's reference is dropped by the caller. */
+static int ask(struct shell_node *n, struct request *r, uint64_t deadline_us, struct wire_err *err)
+{
+	int rc = WIRE_OK;
+
+	pthread_mutex_lock(&n->mu);
+	if (n->stop || n->failed) {
+		r->refs--; /* the node thread's */
+		rc = closed(n, err);
+	} else {
+		r->corr = ++n->next_corr;
+		*n->requests_tail = r;
+		n->requests_tail = &r->next;
+		pthread_cond_signal(&n->wake);
+		while (!r->done && node_wait(n, &r->cond, deadline_us))
+			;
+		if (!r->done) {
+			r->abandoned = true;
+			rc = n->failed ? closed(n, err) : wire_fail(err, WIRE_TIMEOUT, "no answer in time");
+		}
+	}
+	pthread_mutex_unlock(&n->mu);
+	return rc;
+}
+
+static void request_drop(struct shell_node *n, struct request *r)
+{
+	pthread_mutex_lock(&n->mu);
+	request_unref(r);
+	pthread_mutex_unlock(&n->mu);
+}
+
+/* --- reads --- */
+
+static bool lone_leader(struct shell_node *n) /* mu held */
+{
+	const struct raft_config *c = &n->shared.config;
+	uint32_t voters = 0;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		voters += c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? 1 : 0;
+	return voters == 1 && n->shared.leader_ready;
+}
+
+static int wait_published(struct shell_node *n, uint64_t index, uint64_t deadline_us, struct wire_err *err)
+{
+	int rc = WIRE_OK;
+
+	if (vfs_db_published(n->db) >= index)
+		return WIRE_OK;
+	pthread_mutex_lock(&n->mu);
+	while (!rc && vfs_db_published(n->db) < index) {
+		if (n->stop || n->failed)
+			rc = closed(n, err);
+		else if (!node_wait(n, &n->published_cond, deadline_us))
+			rc = wire_fail(err, WIRE_TIMEOUT, "this node is %llu entries behind what the read has to see",
+			               (unsigned long long)(index - vfs_db_published(n->db)));
+	}
+	pthread_mutex_unlock(&n->mu);
+	return rc;
+}
+
+/* One read-index round, repeated while leadership is open. */
+static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_index, struct wire_err *err)
+{
+	for (;;) {
+		struct request *r = request_new(REQUEST_READ);
+		int rc, code;
+
+		if (!r)
+			return wire_fail(err, WIRE_NOMEM, "no memory for a read");
+		rc = ask(n, r, deadline_us, err);
+		code = r->code;
+		*ret_index = r->index;
+		request_drop(n, r);
+		if (rc == WIRE_TIMEOUT || (!rc && code && node_now_us(n) >= deadline_us))
+			return wire_fail(err, WIRE_TIMEOUT,
+			                 "no quorum confirmed the read in time (no leader, or cut off from it); for this node's own state use PRAGMA walraft_read='stale'");
+		if (rc)
+			return rc;
+		if (code == WIRE_OK)
+			return WIRE_OK;
+		if (code == WIRE_CLOSED) {
+			pthread_mutex_lock(&n->mu);
+			rc = closed(n, err);
+			pthread_mutex_unlock(&n->mu);
+			return rc;
+		}
+		/* No leader now: until the next change of roles, or a moment, and again. */
+		pthread_mutex_lock(&n->mu);
+		if (!n->stop && !n->failed) {
+			uint64_t until = node_now_us(n) + 10000;
+
+			node_wait(n, &n->published_cond, until < deadline_us ? until : deadline_us);
+		}
+		pthread_mutex_unlock(&n->mu);
+	}
+}
+
+static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000, index = 0;
+	bool alone;
+	int rc;
+
+	*ret_waited = false;
+	if (level == VFS_READ_STALE)
+		return WIRE_OK;
+	pthread_mutex_lock(&n->mu);
+	alone = lone_leader(n) && !n->stop && !n->failed;
+	index = n->shared.commit;
+	pthread_mutex_unlock(&n->mu);
+	if (alone && vfs_db_published(n->db) >= index)
+		return WIRE_OK;
+	*ret_waited = true;
+	rc = read_index(n, deadline, &index, err);
+	if (!rc)
+		rc = wait_published(n, index, deadline, err);
+	return rc;
+}
+
+/* --- writes --- */
+
+static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	int rc = WIRE_OK;
+
+	pthread_mutex_lock(&n->mu);
+	if (n->stop || n->failed)
+		rc = closed(n, err);
+	else if (n->shared.role != RAFT_LEADER)
+		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
+	else if (!n->shared.leader_ready || vfs_db_published(n->db) != n->shared.last_index)
+		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
+	else
+		*ret_epoch = n->shared.term;
+	pthread_mutex_unlock(&n->mu);
+	return rc;
+}
+
+static bool epoch_valid(void *ctx, uint64_t epoch)
+{
+	struct shell_node *n = ctx;
+	bool valid;
+
+	pthread_mutex_lock(&n->mu);
+	valid = !n->stop && !n->failed && n->shared.role == RAFT_LEADER && n->shared.term == epoch;
+	pthread_mutex_unlock(&n->mu);
+	return valid;
+}
+
+static struct request *proposal(uint64_t epoch, const void *data, size_t len, bool is_close, struct wire_err *err)
+{
+	struct request *r = len <= WIRE_ENTRY_MAX ? request_new(REQUEST_PROPOSE) : NULL;
+
+	if (len > WIRE_ENTRY_MAX) {
+		wire_fail(err, WIRE_TOOBIG, "an entry of %zu bytes is over the limit", len);
+		return NULL;
+	}
+	if (r && !(r->data = malloc(len ? len : 1))) {
+		r->refs = 1;
+		request_unref(r);
+		r = NULL;
+	}
+	if (!r) {
+		wire_fail(err, WIRE_NOMEM, "no memory for proposing a transaction");
+		return NULL;
+	}
+	memcpy(r->data, data, len);
+	r->size = (uint32_t)len;
+	r->epoch = epoch;
+	r->is_close = is_close;
+	return r;
+}
+
+static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint32_t timeout_ms, uint64_t *ret_index,
+                   struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000;
+	struct request *r;
+	int rc = WIRE_OK;
+
+	pthread_mutex_lock(&n->mu);
+	/* Polled: commit moves without a signal of its own, and a chunk takes milliseconds anyway. */
+	while (!n->stop && !n->failed && n->shared.term == epoch && n->shared.last_index > n->shared.commit + CHUNKS_IN_FLIGHT &&
+	       node_now_us(n) < deadline)
+		node_wait(n, &n->published_cond, node_now_us(n) + 1000);
+	if (n->stop || n->failed)
+		rc = closed(n, err);
+	else if (n->shared.term == epoch && n->shared.last_index > n->shared.commit + CHUNKS_IN_FLIGHT)
+		rc = wire_fail(err, WIRE_TIMEOUT, "the quorum does not keep up with the transaction");
+	pthread_mutex_unlock(&n->mu);
+	if (rc)
+		return rc;
+	if (!(r = proposal(epoch, data, len, false, err)))
+		return err ? err->code : WIRE_NOMEM;
+	rc = ask(n, r, deadline, err);
+	if (!rc && r->code)
+		rc = wire_fail(err, r->code == WIRE_NOTLEADER ? WIRE_FENCED : r->code, "leadership was lost during the transaction");
+	if (!rc)
+		*ret_index = r->index;
+	request_drop(n, r);
+	return rc;
+}
+
+static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint32_t timeout_ms, uint64_t *ret_index,
+                  struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	struct request *r = proposal(epoch, data, len, true, err);
+	int rc;
+
+	if (!r)
+		return err ? err->code : WIRE_NOMEM;
+	rc = ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, err);
+	if (rc == WIRE_TIMEOUT)
+		rc = wire_fail(err, WIRE_UNKNOWN, "no quorum within %u ms: whether the transaction is committed is open", timeout_ms);
+	else if (rc == WIRE_CLOSED && r->abandoned)
+		rc = wire_fail(err, WIRE_UNKNOWN, "this node failed while the transaction was being committed: its outcome is open");
+	else if (!rc && r->code == WIRE_LOST)
+		rc = wire_fail(err, WIRE_LOST, "another leader superseded the transaction: it is not committed");
+	else if (!rc && r->code == WIRE_UNKNOWN)
+		rc = wire_fail(err, WIRE_UNKNOWN, "the node ended its part: whether the transaction is committed is open");
+	else if (!rc && r->code)
+		rc = wire_fail(err, r->code, "leadership was lost before the transaction was proposed");
+	else if (!rc)
+		*ret_index = r->index;
+	request_drop(n, r);
+	return rc;
+}
+
+static void commit_end(void *ctx, uint64_t index, bool published)
+{
+	struct shell_node *n = ctx;
+
+	pthread_mutex_lock(&n->mu);
+	node_pending_remove(n, index);
+	if (vfs_db_published(n->db) < node_publish_limit(n))
+		pthread_cond_signal(&n->publish_wake);
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+	if (!published)
+		node_fail(n, "a committed transaction (entry %llu) could not be written to the WAL", (unsigned long long)index);
+}
+
+/* --- notes in the journal --- */
+
+static int note_publication(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	struct raft_journal_publication p = { .mx_frame = pos->mx_frame, .index = index };
+
+	memcpy(p.salt, pos->salt, sizeof p.salt);
+	memcpy(p.cksum, pos->cksum, sizeof p.cksum);
+	return raft_journal_append_publication(n->journal, &p, err);
+}
+
+static int note_restart(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	int rc = note_publication(ctx, pos, index, err);
+
+	return rc ? rc : raft_journal_sync(n->journal, err);
+}
+
+static int note_mark(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_pages, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	struct raft_journal_mark m = { .index = index, .checksum = checksum, .db_pages = db_pages };
+	int rc = raft_journal_append_mark(n->journal, &m, err);
+
+	if (!rc)
+		rc = raft_journal_sync(n->journal, err);
+	if (!rc) {
+		pthread_mutex_lock(&n->mu);
+		n->mark_index = index;
+		pthread_mutex_unlock(&n->mu);
+	}
+	return rc;
+}
+
+static void leader_url(void *ctx, char *dst, size_t cap)
+{
+	shell_node_leader_url(ctx, dst, cap);
+}
+
+static void new_txid(void *ctx, uint8_t txid[VFS_TXID_BYTES])
+{
+	struct shell_node *n = ctx;
+
+	n->env->random(n->env->ctx, txid, VFS_TXID_BYTES);
+}
+
+static uint64_t wall_us(void *ctx)
+{
+	struct shell_node *n = ctx;
+
+	return n->env->wall_us(n->env->ctx);
+}
+
+void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
+{
+	*ret_ops = (struct vfs_node_ops){
+		.ctx = n,
+		.read_gate = read_gate,
+		.write_begin = write_begin,
+		.epoch_valid = epoch_valid,
+		.propose = propose,
+		.commit = commit,
+		.commit_end = commit_end,
+		.note_publication = note_publication,
+		.note_restart = note_restart,
+		.note_mark = note_mark,
+		.leader_url = leader_url,
+		.new_txid = new_txid,
+		.wall_us = wall_us,
+	};
+}

@@ -1,0 +1,128 @@
+/* SQL functions, about the main database of the connection that calls them. NULL when it is not a replicated one.
+ *
+ *   walraft_leader()    URL of the leader; NULL when none is known
+ *   walraft_status()    JSON, as `walraft status --json` (shell/status.c)
+ *   walraft_error()     why the last call of this connection failed in walraft's hands; NULL: none did
+ *   walraft_checksum()  state checksum of what is published here, 16 hex digits
+ *   walraft_position()  index of this connection's last commit, 16 hex digits, so that texts sort; NULL before the first
+ *   walraft_version()   version of the library (on any connection) */
+#include <sqlite3ext.h>
+SQLITE_EXTENSION_INIT3
+
+#include "shell/ext.h"
+#include "shell/node.h"
+#include "vfs/vfs.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifndef PACKAGE_VERSION
+#define PACKAGE_VERSION "0.1.0"
+#endif
+
+static struct vfs_conn *conn_of(sqlite3_context *c)
+{
+	struct vfs_conn *conn = vfs_conn_of(sqlite3_context_db_handle(c));
+
+	return conn && vfs_conn_db(conn) ? conn : NULL;
+}
+
+static struct shell_node *node_of(sqlite3_context *c)
+{
+	struct vfs_conn *conn = conn_of(c);
+
+	return conn ? shell_node_find(vfs_db_path(vfs_conn_db(conn))) : NULL;
+}
+
+static void fn_leader(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct shell_node *n = node_of(c);
+	char url[RAFT_URL_MAX + 1];
+
+	(void)argc, (void)argv;
+	if (!n)
+		return;
+	shell_node_leader_url(n, url, sizeof url);
+	shell_node_release(n);
+	if (*url)
+		sqlite3_result_text(c, url, -1, SQLITE_TRANSIENT);
+}
+
+static void fn_status(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct shell_node *n = node_of(c);
+	struct wire_buf b = WIRE_BUF_INIT;
+
+	(void)argc, (void)argv;
+	if (!n)
+		return;
+	shell_node_status_json(n, &b);
+	shell_node_release(n);
+	if (b.failed)
+		sqlite3_result_error_nomem(c);
+	else
+		sqlite3_result_text(c, (const char *)b.data, (int)b.len, SQLITE_TRANSIENT);
+	wire_buf_free(&b);
+}
+
+static void fn_error(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct vfs_conn *conn = conn_of(c);
+
+	(void)argc, (void)argv;
+	if (conn && *vfs_conn_last_error(conn))
+		sqlite3_result_text(c, vfs_conn_last_error(conn), -1, SQLITE_TRANSIENT);
+}
+
+static void fn_checksum(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct vfs_conn *conn = conn_of(c);
+	struct vfs_db_status s;
+	char text[32];
+
+	(void)argc, (void)argv;
+	if (!conn)
+		return;
+	vfs_db_status(vfs_conn_db(conn), &s);
+	snprintf(text, sizeof text, "%016" PRIx64, s.checksum);
+	sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
+}
+
+static void fn_position(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct vfs_conn *conn = conn_of(c);
+	char text[48];
+
+	(void)argc, (void)argv;
+	if (!conn || !vfs_conn_last_index(conn))
+		return;
+	snprintf(text, sizeof text, "%016" PRIx64, vfs_conn_last_index(conn));
+	sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
+}
+
+static void fn_version(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	(void)argc, (void)argv;
+	sqlite3_result_text(c, PACKAGE_VERSION, -1, SQLITE_STATIC);
+}
+
+int shell_sqlfn_register(sqlite3 *db)
+{
+	static const struct {
+		const char *name;
+		void (*fn)(sqlite3_context *, int, sqlite3_value **);
+	} fns[] = {
+		{ "walraft_leader", fn_leader },     { "walraft_status", fn_status },     { "walraft_error", fn_error },
+		{ "walraft_checksum", fn_checksum }, { "walraft_position", fn_position }, { "walraft_version", fn_version },
+	};
+
+	for (size_t i = 0; i < sizeof fns / sizeof *fns; i++) {
+		int rc = sqlite3_create_function_v2(db, fns[i].name, 0, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, fns[i].fn, NULL, NULL,
+		                                    NULL);
+
+		if (rc)
+			return rc;
+	}
+	return SQLITE_OK;
+}
