@@ -19,10 +19,10 @@ enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER }
 const char *raft_role_name(enum raft_role r); /* "follower", ... */
 
 /* What the journal recovered. `entries` (metadata only, data NULL) are base_index+1 .. in order; `configs` are the
- * CONFIG entries among them, in order. */
+ * CONFIG entries among them, in order. All of it must be durable. */
 struct raft_log_config { uint64_t index; struct raft_config config; };
 struct raft_init {
-	uint64_t self, seed, now_us;
+	uint64_t self, seed, now_us; /* seed: another one at each start, else ids of an earlier life come again */
 	uint64_t term, vote; /* vote 0: none */
 	uint64_t base_index, base_term;
 	struct raft_config base_config; /* in force at base_index; n = 0: not a member of anything yet */
@@ -45,7 +45,7 @@ enum raft_event_type {
 	RAFT_EV_PROPOSE,     /* entries: kind DATA with size, sum and data set; index and term are given by the core */
 	RAFT_EV_CONFIG,      /* config: the target configuration, not joint; the core goes through the joint one and leaves it by itself */
 	RAFT_EV_READ,        /* a linearizable read wants an index; corr names it */
-	RAFT_EV_PERSISTED,   /* all of the log up to index, as of term, is durable here */
+	RAFT_EV_PERSISTED,   /* the log up to the entry at index is durable here; term: that entry's term */
 	RAFT_EV_APPLIED,     /* index: published here */
 	RAFT_EV_UNREACHABLE, /* peer: its link went down, what was in flight may be lost */
 	RAFT_EV_REACHABLE,   /* peer: its link came up */
@@ -69,9 +69,9 @@ struct raft_read { uint64_t corr, index; int code; };
 /* What the driver must do, in this order (raft/README.md says why):
  *   1. send msgs whose after_persist is false (the leader's appends overlap its own disk write)
  *   2. journal: truncation, entries, then term and vote; sync when must_sync
- *   3. step RAFT_EV_PERSISTED for the entries
- *   4. send msgs whose after_persist is true
- *   5. settle proposals and reads, publish up to commit
+ *   3. send msgs whose after_persist is true
+ *   4. settle proposals and reads, publish up to commit
+ *   5. step RAFT_EV_PERSISTED for the entries
  * All pointers are valid until the next raft_step on the same object; msgs' and entries' data may point into the event. */
 struct raft_update {
 	bool must_sync; /* hard state changed, or entries were appended or truncated */
@@ -88,7 +88,7 @@ struct raft_update {
 	uint64_t proposal_index;
 	const struct raft_read *reads;
 	uint32_t n_reads;
-	/* current values, always set */
+	/* current values, always set. commit: known committed and durable here (I9), so it may be published at once */
 	uint64_t commit, last_index;
 	enum raft_role role;
 	uint64_t leader;        /* 0: unknown */

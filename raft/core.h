@@ -1,0 +1,211 @@
+/* Insides of the core, shared by the files of this folder and by nobody else. raft/README.md explains them from the
+ * outside.
+ *
+ * One step: begin (scratch is emptied) -> handle the event -> timers -> leader's flush -> finish (update is filled).
+ * Every state change goes through one function: raft_become for roles, raft_peer_to for a peer's progress,
+ * raft_commit_to for the commit index, raft_configs_* for the configuration. */
+#ifndef RAFT_CORE_H
+#define RAFT_CORE_H
+
+#include "raft/raft.h"
+#include <assert.h>
+
+/* Above this a term or index in a message is nonsense; keeps all additions from overflowing. */
+#define RAFT_NUMBER_MAX (UINT64_MAX >> 2)
+/* Requests for a read index that other nodes may have waiting here. */
+#define RAFT_REMOTE_READS_MAX 4096u
+
+/* ---- log.c: metadata of the log, a ring ---- */
+struct raft_log_meta {
+	uint64_t term;
+	uint32_t size;
+	uint8_t kind;
+};
+struct raft_log {
+	struct raft_log_meta *ring;
+	size_t cap, head, n; /* cap is a power of two or 0 */
+	uint64_t base_index, base_term;
+};
+uint64_t raft_log_last(const struct raft_log *l);
+uint64_t raft_log_last_term(const struct raft_log *l);
+uint64_t raft_log_term(const struct raft_log *l, uint64_t index);     /* 0 outside base .. last */
+struct raft_log_meta raft_log_at(const struct raft_log *l, uint64_t index); /* base < index <= last */
+bool raft_log_matches(const struct raft_log *l, uint64_t index, uint64_t term);
+bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t kind); /* false: no memory */
+void raft_log_truncate(struct raft_log *l, uint64_t from);
+void raft_log_trim(struct raft_log *l, uint64_t upto);
+/* Largest index <= `index` whose term is <= `term`, as far as the log reaches down; the entry at which two logs may
+ * still agree (fast back-up, end of section 5.3 of the paper). */
+uint64_t raft_log_back_up(const struct raft_log *l, uint64_t index, uint64_t term);
+
+/* ---- progress.c: peers ---- */
+struct raft_inflight {
+	uint64_t last; /* index of the append's last entry */
+	uint64_t bytes;
+};
+struct raft_peer {
+	uint64_t id;
+	uint8_t flags; /* as in the current configuration */
+	uint8_t state; /* enum raft_progress_state */
+	bool paused;   /* PROBE: one is out, wait */
+	bool voted, granted; /* in the campaign that runs */
+	uint64_t epoch; /* counts returns to PROBE; refusals of what was sent before the latest one are late */
+	uint64_t match, next, applied;
+	uint64_t heard_us;        /* latest answer to this leader; 0: none */
+	uint64_t last_contact_us; /* the same for CheckQuorum, which counts from when it became a voter or we the leader */
+	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
+	uint64_t round_ack;       /* latest read round that it answered */
+	uint64_t sent_us;         /* since when it owes us progress */
+	uint64_t stall_us;        /* how long that may take before we send again */
+	struct raft_inflight *fl; /* ring of window_msgs, allocated with the peer */
+	uint32_t fl_head, fl_n;
+	uint64_t fl_bytes;
+};
+
+/* ---- readindex.c ---- */
+struct raft_pending_read {
+	uint64_t corr, from; /* from 0: asked on this node */
+	uint64_t id;         /* follower: order among those forwarded; requests name the newest one they stand for */
+	uint64_t round;      /* leader: the round that serves it; 0: joins the next */
+	uint64_t deadline_us;
+};
+
+struct raft {
+	uint64_t self, now_us, rng;
+	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us;
+
+	uint64_t term, vote;
+	struct raft_log log;
+	uint64_t commit, applied;
+	uint64_t durable; /* the log is durable here up to this index */
+	uint64_t matched; /* follower: the log is known to equal that of this term's leader up to this index */
+
+	enum raft_role role;
+	uint64_t leader;
+	bool ever_contact;
+	uint64_t contact_us;           /* last sign of a live leader; a restart counts (I11) */
+	uint64_t election_deadline_us; /* UINT64_MAX: none */
+	uint64_t campaign;             /* id of the pre-vote round that runs */
+
+	/* configurations: the latest committed one and all later ones; the last is in force. configs[0] may be at or
+	 * below base_index. */
+	struct raft_log_config *configs;
+	size_t n_configs, cap_configs;
+	uint64_t config_changes; /* counts changes of what is in force */
+
+	struct raft_peer peers[RAFT_MEMBERS_MAX];
+	uint32_t n_peers;
+
+	/* leader */
+	uint64_t term_start; /* index of the first entry of its term */
+	bool elected_alone;  /* won without a message: term and vote are durable no earlier than entry term_start */
+	uint64_t heartbeat_due_us, commit_due_us; /* UINT64_MAX: none */
+
+	struct raft_pending_read *reads;
+	size_t n_reads, cap_reads, n_remote_reads;
+	uint64_t round, round_done, round_index; /* latest read round begun, latest that a quorum answered, commit when it began */
+	uint64_t read_id;        /* follower: latest id given */
+	uint64_t request_due_us; /* follower: when a request for those waiting is due */
+
+	/* scratch of one step */
+	bool nomem;
+	bool hard_changed;
+	uint64_t truncate_from;
+	struct wire_entry *new_entries;
+	size_t n_new, cap_new;
+	struct wire_buf config_bytes;
+	struct wire_msg *msgs;
+	size_t *msg_at; /* where in `pool` the message's entries begin */
+	size_t n_msgs, cap_msgs;
+	struct wire_entry *pool;
+	size_t n_pool, cap_pool;
+	struct raft_read *settled;
+	size_t n_settled, cap_settled;
+	int proposal_code;
+	uint64_t proposal_index;
+};
+
+/* ---- step.c ---- */
+/* Makes room for one more element; false and r->nomem when memory is short. */
+bool raft_grow(struct raft *r, void **array, size_t *cap, size_t n, size_t elem);
+uint64_t raft_random(struct raft *r);
+/* A new message to `to` with the current term; NULL when memory is short. Valid until the next call. */
+struct wire_msg *raft_send(struct raft *r, enum wire_msg_type type, uint64_t to, bool after_persist);
+/* An entry at the end of the log and in the update. */
+void raft_append(struct raft *r, const struct wire_entry *e);
+void raft_commit_to(struct raft *r, uint64_t index);
+
+/* ---- role.c ---- */
+void raft_become(struct raft *r, enum raft_role role);
+void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader);
+void raft_reset_election(struct raft *r);
+void raft_contact(struct raft *r);
+
+/* ---- config.c ---- */
+const struct raft_log_config *raft_config_last(const struct raft *r);
+uint8_t raft_self_flags(const struct raft *r);
+bool raft_self_votes(const struct raft *r);   /* a voter in either half of the current configuration */
+bool raft_may_campaign(const struct raft *r);
+bool raft_alone(const struct raft *r);        /* and the only one */
+int raft_config_check(const struct raft_config *c, struct wire_err *err); /* usable as a target or as a base */
+bool raft_configs_push(struct raft *r, uint64_t index, const struct raft_config *c);
+void raft_configs_truncate(struct raft *r, uint64_t from);
+void raft_configs_prune(struct raft *r);
+bool raft_config_same_voters(const struct raft_config *a, const struct raft_config *b);
+/* Way into and out of a joint configuration (thesis 4.3). false: the union has too many members. */
+bool raft_config_join(const struct raft_config *old, const struct raft_config *target, struct raft_config *ret);
+void raft_config_leave(const struct raft_config *joint, struct raft_config *ret);
+
+/* ---- progress.c ---- */
+struct raft_peer *raft_peer(struct raft *r, uint64_t id);
+bool raft_peers_sync(struct raft *r); /* after a change of configuration */
+void raft_peers_free(struct raft *r);
+void raft_peers_begin(struct raft *r); /* a new leader's view of them */
+void raft_peer_to(struct raft *r, struct raft_peer *p, enum raft_progress_state state);
+void raft_peer_ack(struct raft *r, struct raft_peer *p, uint64_t index);
+void raft_peer_reject(struct raft *r, struct raft_peer *p, const struct wire_msg *m);
+void raft_peer_check_stall(struct raft *r, struct raft_peer *p);
+void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t bytes);
+bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p);
+/* The largest value that a quorum has reached: the quorum-th largest over the voters, the smaller of both halves when
+ * joint. */
+uint64_t raft_quorum(const struct raft *r, uint64_t (*get)(const struct raft_peer *), uint64_t self_value);
+
+/* ---- election.c ---- */
+void raft_campaign(struct raft *r);
+bool raft_leader_alive(const struct raft *r); /* votes are refused */
+void raft_on_vote_req(struct raft *r, const struct wire_msg *m);
+void raft_on_vote_resp(struct raft *r, const struct wire_msg *m);
+
+/* ---- leader.c ---- */
+void raft_leader_begin(struct raft *r);
+void raft_leader_timers(struct raft *r);
+void raft_leader_flush(struct raft *r);
+uint64_t raft_leader_deadline(const struct raft *r);
+void raft_heartbeat(struct raft *r, struct raft_peer *p);
+void raft_propose(struct raft *r, const struct raft_event *ev);
+void raft_propose_config(struct raft *r, const struct raft_config *target);
+void raft_on_append_resp(struct raft *r, const struct wire_msg *m);
+void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m);
+bool raft_leader_is_ready(const struct raft *r);
+
+/* ---- follower.c ---- */
+void raft_on_append(struct raft *r, const struct wire_msg *m);
+void raft_on_heartbeat(struct raft *r, const struct wire_msg *m);
+
+/* ---- readindex.c ---- */
+void raft_read_ask(struct raft *r, uint64_t corr);
+void raft_on_read_req(struct raft *r, const struct wire_msg *m);
+void raft_on_read_resp(struct raft *r, const struct wire_msg *m);
+void raft_read_pump(struct raft *r);      /* leader: finish and begin rounds */
+void raft_read_forward(struct raft *r);   /* follower: (re)send a request when one is due */
+void raft_read_fail_all(struct raft *r);  /* leadership is lost */
+void raft_read_adopt(struct raft *r);     /* leadership is won: those forwarded become ours */
+void raft_read_timers(struct raft *r);
+uint64_t raft_read_deadline(const struct raft *r);
+
+/* ---- invariant.c ---- */
+/* WIRE_OK, or WIRE_INTERNAL with what contradicts itself. */
+int raft_invariants(const struct raft *r, struct wire_err *err);
+
+#endif

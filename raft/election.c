@@ -1,0 +1,138 @@
+/* Elections: pre-vote (thesis 9.6), vote (paper 5.2, 5.4.1), and their refusal under a live leader (thesis 4.2.3). */
+#include "raft/core.h"
+
+static uint64_t granted(const struct raft_peer *p)
+{
+	return p->granted;
+}
+
+static uint64_t not_refused(const struct raft_peer *p)
+{
+	return !p->voted || p->granted;
+}
+
+static void stand(struct raft *r, enum raft_role role, enum wire_msg_type type, uint64_t term)
+{
+	raft_become(r, role);
+	for (uint32_t i = 0; i < r->n_peers; i++)
+		r->peers[i].voted = r->peers[i].granted = false;
+	r->campaign++;
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		struct raft_peer *p = &r->peers[i];
+		if (!(p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)))
+			continue;
+		/* I9: a vote request tells of a term and of a vote for ourselves. */
+		struct wire_msg *m = raft_send(r, type, p->id, true);
+		if (!m)
+			return;
+		m->term = term;
+		m->corr = r->campaign;
+		m->index = raft_log_last(&r->log);
+		m->log_term = raft_log_last_term(&r->log);
+	}
+}
+
+static void stand_for_vote(struct raft *r)
+{
+	r->term++;
+	r->vote = r->self;
+	r->hard_changed = true;
+	r->matched = r->commit;
+	bool alone = raft_alone(r);
+
+	stand(r, RAFT_CANDIDATE, WIRE_MSG_VOTE_REQ, r->term);
+	if (!alone)
+		return;
+	r->elected_alone = true;
+	raft_become(r, RAFT_LEADER);
+}
+
+void raft_campaign(struct raft *r)
+{
+	assert(raft_may_campaign(r) && r->role != RAFT_LEADER);
+	bool alone = raft_alone(r);
+
+	stand(r, RAFT_PRECANDIDATE, WIRE_MSG_PREVOTE_REQ, r->term + 1);
+	if (alone)
+		stand_for_vote(r);
+}
+
+/* I11: for the shortest election timeout after a sign of the leader nobody can be elected in its place. A leader is its
+ * own sign: CheckQuorum ends it when it has become useless. */
+bool raft_leader_alive(const struct raft *r)
+{
+	return r->role == RAFT_LEADER || (r->ever_contact && r->now_us < r->contact_us + r->election_us);
+}
+
+static void answer(struct raft *r, const struct wire_msg *m, bool grant)
+{
+	bool pre = m->type == WIRE_MSG_PREVOTE_REQ;
+	struct wire_msg *a = raft_send(r, pre ? WIRE_MSG_PREVOTE_RESP : WIRE_MSG_VOTE_RESP, m->from, true);
+
+	if (!a)
+		return;
+	a->corr = m->corr;
+	if (!grant)
+		a->flags = WIRE_MSG_REJECT;
+	else if (pre)
+		a->term = m->term;
+}
+
+/* Who is not a voter, as far as its own log goes, is not refused: it may have been made one by an entry that it lacks.
+ * Candidates ask and count only voters of their configuration. */
+void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
+{
+	bool pre = m->type == WIRE_MSG_PREVOTE_REQ;
+	uint64_t last_term = raft_log_last_term(&r->log);
+	/* Election restriction (paper 5.4.1). */
+	bool up_to_date = m->log_term > last_term || (m->log_term == last_term && m->index >= raft_log_last(&r->log));
+
+	if (raft_leader_alive(r)) {
+		if (pre)
+			answer(r, m, false);
+		return;
+	}
+	if (m->term < r->term) {
+		answer(r, m, false);
+		return;
+	}
+	if (pre) {
+		answer(r, m, m->term > r->term && up_to_date);
+		return;
+	}
+	if (m->term > r->term) {
+		/* A stranger may be a member by a configuration that we lack, but then its log is ahead. One that was
+		 * removed must not push terms up (thesis 4.2.3). */
+		if (!up_to_date && !raft_config_find(raft_config_current(r), m->from))
+			return;
+		raft_become_follower(r, m->term, 0);
+	}
+	bool grant = up_to_date && (r->vote == m->from || (!r->vote && !r->leader));
+	if (grant && !r->vote) {
+		r->vote = m->from;
+		r->hard_changed = true;
+	}
+	if (grant)
+		raft_reset_election(r);
+	answer(r, m, grant);
+}
+
+void raft_on_vote_resp(struct raft *r, const struct wire_msg *m)
+{
+	bool pre = m->type == WIRE_MSG_PREVOTE_RESP;
+	struct raft_peer *p = raft_peer(r, m->from);
+
+	/* The campaign's number keeps a late answer from counting in a later pre-vote of the same term. */
+	if (!p || r->role != (pre ? RAFT_PRECANDIDATE : RAFT_CANDIDATE) || m->corr != r->campaign || p->voted)
+		return;
+	p->voted = true;
+	p->granted = !(m->flags & WIRE_MSG_REJECT);
+	if (raft_quorum(r, granted, 1)) {
+		if (pre)
+			stand_for_vote(r);
+		else
+			raft_become(r, RAFT_LEADER);
+	} else if (!raft_quorum(r, not_refused, 1)) {
+		raft_become_follower(r, r->term, 0);
+	}
+}

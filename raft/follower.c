@@ -1,0 +1,131 @@
+/* Following: appends and heartbeats of the term's leader (paper figure 2, AppendEntries, receiver). */
+#include "raft/core.h"
+#include <stdlib.h>
+
+/* Is this the leader of the current term? Answers one of an earlier term, so that it steps down; takes up a new one. */
+static bool accept_leader(struct raft *r, const struct wire_msg *m, enum wire_msg_type answer)
+{
+	if (m->term < r->term) {
+		struct wire_msg *a = raft_send(r, answer, m->from, true);
+		if (a)
+			a->flags = WIRE_MSG_REJECT;
+		return false;
+	}
+	/* I1: two leaders in one term do not exist; whoever says so is ignored. */
+	if (m->term == r->term && (r->role == RAFT_LEADER || (r->leader && r->leader != m->from)))
+		return false;
+	raft_become_follower(r, m->term, m->from);
+	raft_contact(r);
+	return true;
+}
+
+/* Entries as a leader can have them: terms do not fall, none is above its own. */
+static bool plausible(const struct wire_msg *m)
+{
+	uint64_t term = m->log_term;
+
+	if (m->n_entries && !m->entries)
+		return false;
+	for (uint32_t i = 0; i < m->n_entries; i++) {
+		const struct wire_entry *e = &m->entries[i];
+		if (!e->term || e->term < term || e->term > m->term || e->kind > WIRE_ENTRY_CONFIG)
+			return false;
+		term = e->term;
+	}
+	return term <= m->term;
+}
+
+static void refuse(struct raft *r, const struct wire_msg *m)
+{
+	struct wire_msg *a = raft_send(r, WIRE_MSG_APPEND_RESP, m->from, true);
+
+	if (!a)
+		return;
+	a->flags = WIRE_MSG_REJECT;
+	a->corr = m->corr;
+	a->index = m->index;
+	a->hint = raft_log_back_up(&r->log, m->index, m->log_term);
+	a->log_term = raft_log_term(&r->log, a->hint);
+}
+
+/* The entries from the first that is new or differs; all before are there already. Returns false, with nothing changed,
+ * when a configuration among them cannot be read: acknowledging what we do not understand would be wrong. */
+static bool take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n)
+{
+	struct raft_config c;
+
+	while (n && first <= raft_log_last(&r->log) && raft_log_term(&r->log, first) == entries->term) {
+		first++;
+		entries++;
+		n--;
+	}
+	if (!n)
+		return true;
+	for (uint32_t i = 0; i < n; i++)
+		if (entries[i].kind == WIRE_ENTRY_CONFIG &&
+		    (raft_config_get(entries[i].data, entries[i].size, &c, NULL) != WIRE_OK || raft_config_check(&c, NULL) != WIRE_OK))
+			return false;
+	if (first <= raft_log_last(&r->log)) {
+		/* I3, I4: what is committed is in every leader's log. */
+		assert(first > r->commit);
+		raft_log_truncate(&r->log, first);
+		raft_configs_truncate(r, first);
+		r->truncate_from = first;
+		if (r->durable >= first)
+			r->durable = first - 1;
+	}
+	for (uint32_t i = 0; i < n && !r->nomem; i++) {
+		struct wire_entry e = entries[i];
+		e.index = first + i;
+		raft_append(r, &e);
+		if (e.kind == WIRE_ENTRY_CONFIG && raft_config_get(e.data, e.size, &c, NULL) == WIRE_OK)
+			raft_configs_push(r, e.index, &c);
+	}
+	return true;
+}
+
+void raft_on_append(struct raft *r, const struct wire_msg *m)
+{
+	if (!plausible(m) || !accept_leader(r, m, WIRE_MSG_APPEND_RESP))
+		return;
+	uint64_t prev = m->index, last = m->index + m->n_entries;
+	const struct wire_entry *entries = m->entries;
+	uint32_t n = m->n_entries;
+
+	if (prev < r->commit) {
+		/* What is committed agrees; it may be trimmed here. */
+		uint64_t skip = r->commit - prev < n ? r->commit - prev : n;
+		entries += skip;
+		n -= (uint32_t)skip;
+		prev += skip;
+	} else if (!raft_log_matches(&r->log, prev, m->log_term)) {
+		refuse(r, m);
+		return;
+	}
+	if (n && !take(r, prev + 1, entries, n))
+		return;
+	if (last > r->matched)
+		r->matched = last;
+	raft_commit_to(r, m->commit < r->matched ? m->commit : r->matched);
+	/* I9: it waits for the disk. `matched` covers what was acknowledged before and may have been lost on the way. */
+	struct wire_msg *a = raft_send(r, WIRE_MSG_APPEND_RESP, m->from, true);
+	if (a)
+		a->index = r->matched;
+}
+
+void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
+{
+	if (!accept_leader(r, m, WIRE_MSG_HEARTBEAT_RESP))
+		return;
+	/* The leader tells no more than what we have acknowledged to it, perhaps before a restart. */
+	uint64_t last = raft_log_last(&r->log), commit = m->commit < last ? m->commit : last;
+	if (commit > r->matched)
+		r->matched = commit;
+	raft_commit_to(r, commit);
+	struct wire_msg *a = raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, true);
+	if (!a)
+		return;
+	a->corr = m->corr;
+	a->index = r->matched < r->durable ? r->matched : r->durable;
+	a->hint = r->applied;
+}

@@ -1,0 +1,103 @@
+/* What must hold inside the core between any two steps. */
+#include "raft/core.h"
+
+#define CHECK(cond)                                                                                                    \
+	do {                                                                                                           \
+		if (!(cond))                                                                                           \
+			return wire_fail(err, WIRE_INTERNAL, "node %llu, term %llu: not true that %s",                 \
+			                 (unsigned long long)r->self, (unsigned long long)r->term, #cond);             \
+	} while (0)
+
+static int check_log(const struct raft *r, struct wire_err *err)
+{
+	uint64_t base = r->log.base_index, last = raft_log_last(&r->log);
+
+	CHECK(base <= r->applied && r->applied <= r->commit && r->commit <= r->matched && r->matched <= last);
+	CHECK(base <= r->durable && r->durable <= last);
+	CHECK(r->log.base_term <= raft_log_last_term(&r->log) && raft_log_last_term(&r->log) <= r->term);
+	/* Only the part that steps touch; the whole would make every step slow. */
+	for (uint64_t i = last > base + 8 ? last - 8 : base; i < last; i++)
+		CHECK(raft_log_term(&r->log, i) <= raft_log_term(&r->log, i + 1));
+	for (size_t i = 0; i < r->n_new; i++) {
+		const struct wire_entry *e = &r->new_entries[i];
+		CHECK(e->index == last - r->n_new + 1 + i && e->term == raft_log_term(&r->log, e->index));
+	}
+	CHECK(!r->truncate_from || r->truncate_from > r->commit || r->n_new);
+	CHECK(!r->truncate_from || r->truncate_from == last - r->n_new + 1);
+	return WIRE_OK;
+}
+
+static int check_config(const struct raft *r, struct wire_err *err)
+{
+	CHECK(r->n_configs > 0);
+	for (size_t i = 0; i < r->n_configs; i++) {
+		const struct raft_log_config *c = &r->configs[i];
+		CHECK(raft_config_check(&c->config, NULL) == WIRE_OK);
+		CHECK(!i || (c->index > r->configs[i - 1].index && c->index > r->commit));
+		CHECK(c->index <= r->log.base_index ||
+		      (c->index <= raft_log_last(&r->log) && raft_log_at(&r->log, c->index).kind == WIRE_ENTRY_CONFIG));
+	}
+	const struct raft_config *now = raft_config_current(r);
+	CHECK(r->n_peers + (raft_config_find(now, r->self) != NULL) == now->n);
+	for (uint32_t i = 0; i < r->n_peers; i++)
+		CHECK(raft_config_find(now, r->peers[i].id) && raft_config_find(now, r->peers[i].id)->flags == r->peers[i].flags);
+	return WIRE_OK;
+}
+
+static int check_role(const struct raft *r, struct wire_err *err)
+{
+	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
+	CHECK(r->role == RAFT_FOLLOWER || r->role == RAFT_LEADER || r->leader == 0);
+	CHECK(r->role != RAFT_CANDIDATE || r->vote == r->self);
+	CHECK((r->role == RAFT_LEADER) == (r->election_deadline_us == UINT64_MAX));
+	size_t remote = 0;
+	for (size_t i = 0; i < r->n_reads; i++)
+		remote += r->reads[i].from != 0;
+	CHECK(remote == r->n_remote_reads);
+	if (r->role != RAFT_LEADER) {
+		CHECK(!remote && r->heartbeat_due_us == UINT64_MAX && r->commit_due_us == UINT64_MAX);
+		return WIRE_OK;
+	}
+	CHECK(r->vote == r->self && r->term_start > 0);
+	CHECK(r->term_start <= r->log.base_index || raft_log_term(&r->log, r->term_start) == r->term);
+	/* I12 */
+	CHECK(r->commit < r->term_start || r->commit <= r->log.base_index || raft_log_term(&r->log, r->commit) == r->term);
+	CHECK(r->round_done <= r->round);
+	return WIRE_OK;
+}
+
+static int check_peers(const struct raft *r, struct wire_err *err)
+{
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		const struct raft_peer *p = &r->peers[i];
+		CHECK(p->match < p->next && p->next <= raft_log_last(&r->log) + 1);
+		CHECK(p->match <= raft_log_last(&r->log) && p->round_ack <= r->round);
+		CHECK(p->fl_n <= r->window_msgs && (p->fl_n || !p->fl_bytes));
+		CHECK(p->state == RAFT_REPLICATE || !p->fl_n);
+		CHECK(p->state == RAFT_PROBE || !p->paused);
+		CHECK(p->state != RAFT_REPLICATE || p->fl_n || p->next == p->match + 1);
+		/* Nothing waits that could be sent, unless it needs what is trimmed. */
+		CHECK(!raft_peer_may_send(r, p));
+		uint64_t last = p->match;
+		for (uint32_t k = 0; k < p->fl_n; k++) {
+			const struct raft_inflight *f = &p->fl[(p->fl_head + k) % r->window_msgs];
+			CHECK(f->last > last && f->last < p->next);
+			last = f->last;
+		}
+		CHECK(!p->fl_n || last == p->next - 1);
+	}
+	return WIRE_OK;
+}
+
+int raft_invariants(const struct raft *r, struct wire_err *err)
+{
+	int rc = check_log(r, err);
+
+	if (rc == WIRE_OK)
+		rc = check_config(r, err);
+	if (rc == WIRE_OK)
+		rc = check_role(r, err);
+	if (rc == WIRE_OK && r->role == RAFT_LEADER)
+		rc = check_peers(r, err);
+	return rc;
+}

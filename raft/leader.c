@@ -1,0 +1,300 @@
+/* Leading: entries in, appends and heartbeats out, commit, and the way through a configuration change. */
+#include "raft/core.h"
+#include "wire/hash.h"
+
+static uint64_t match_of(const struct raft_peer *p)
+{
+	return p->match;
+}
+
+static uint64_t contact_of(const struct raft_peer *p)
+{
+	return p->last_contact_us;
+}
+
+bool raft_leader_is_ready(const struct raft *r)
+{
+	return r->role == RAFT_LEADER && r->commit >= r->term_start;
+}
+
+/* I9: what tells of our term goes out before our own disk write only when that term is durable already. It is by the
+ * time somebody else's vote has come in, since the request for it waited for the disk. */
+static bool term_may_be_lost(const struct raft *r)
+{
+	return r->elected_alone && r->durable < r->term_start;
+}
+
+static struct wire_msg *send(struct raft *r, enum wire_msg_type type, uint64_t to)
+{
+	assert(!r->hard_changed || term_may_be_lost(r));
+	return raft_send(r, type, to, term_may_be_lost(r));
+}
+
+static void append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size)
+{
+	raft_append(r, &(struct wire_entry){
+		.index = raft_log_last(&r->log) + 1,
+		.term = r->term,
+		.kind = (uint8_t)kind,
+		.size = size,
+		.sum = wire_hash(size ? (const void *)data : "", size, 0),
+		.data = size ? data : NULL,
+	});
+}
+
+/* An entry of its own term lets a leader commit what earlier ones left (paper 5.4.2, 8). */
+void raft_leader_begin(struct raft *r)
+{
+	raft_peers_begin(r);
+	r->round = r->round_done = 0;
+	r->commit_due_us = UINT64_MAX;
+	r->term_start = raft_log_last(&r->log) + 1;
+	append_local(r, WIRE_ENTRY_NOOP, NULL, 0);
+	raft_read_adopt(r);
+	r->heartbeat_due_us = r->now_us;
+}
+
+void raft_propose(struct raft *r, const struct raft_event *ev)
+{
+	if (r->role != RAFT_LEADER) {
+		r->proposal_code = WIRE_NOTLEADER;
+		return;
+	}
+	r->proposal_code = ev->n_entries ? WIRE_OK : WIRE_INVALID;
+	for (uint32_t i = 0; i < ev->n_entries; i++)
+		if (ev->entries[i].kind != WIRE_ENTRY_DATA)
+			r->proposal_code = WIRE_INVALID;
+	if (r->proposal_code != WIRE_OK)
+		return;
+	r->proposal_index = raft_log_last(&r->log) + 1;
+	for (uint32_t i = 0; i < ev->n_entries; i++) {
+		struct wire_entry e = ev->entries[i];
+		e.index = raft_log_last(&r->log) + 1;
+		e.term = r->term;
+		raft_append(r, &e);
+	}
+}
+
+/* Takes effect at once (thesis 4.1). */
+static void append_config(struct raft *r, const struct raft_config *c)
+{
+	assert(!r->config_bytes.len);
+	raft_config_put(c, &r->config_bytes);
+	if (r->config_bytes.failed) {
+		r->nomem = true;
+		return;
+	}
+	append_local(r, WIRE_ENTRY_CONFIG, r->config_bytes.data, (uint32_t)r->config_bytes.len);
+	raft_configs_push(r, raft_log_last(&r->log), c);
+	/* Without peers nobody kept it. */
+	if (r->heartbeat_due_us <= r->now_us)
+		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
+}
+
+void raft_propose_config(struct raft *r, const struct raft_config *target)
+{
+	const struct raft_config *now = raft_config_current(r);
+
+	r->proposal_code = WIRE_OK;
+	if (r->role != RAFT_LEADER)
+		r->proposal_code = WIRE_NOTLEADER;
+	else if (!target || target->joint || !target->n || raft_config_check(target, NULL) != WIRE_OK)
+		r->proposal_code = WIRE_INVALID;
+	else if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint)
+		r->proposal_code = WIRE_BUSY; /* I13 */
+	if (r->proposal_code != WIRE_OK)
+		return;
+	struct raft_config c = *target;
+	/* Thesis 4.3. When the voters stay the same, so do all quorums, and there is nothing to join. */
+	if (!raft_config_same_voters(now, target) && !raft_config_join(now, target, &c)) {
+		r->proposal_code = WIRE_INVALID;
+		return;
+	}
+	r->proposal_index = raft_log_last(&r->log) + 1;
+	append_config(r, &c);
+}
+
+/* The most that one append may hold from p->next on. */
+static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0, last = raft_log_last(&r->log);
+	uint32_t n = 0;
+
+	r->msg_at[r->n_msgs - 1] = r->n_pool;
+	for (uint64_t i = from; i <= last && n < WIRE_ENTRIES_MAX; i++) {
+		struct raft_log_meta e = raft_log_at(&r->log, i);
+		if (n && bytes + e.size > r->append_max_bytes)
+			break;
+		if (!raft_grow(r, (void **)&r->pool, &r->cap_pool, r->n_pool, sizeof(*r->pool)))
+			break;
+		r->pool[r->n_pool++] = (struct wire_entry){ .index = i, .term = e.term, .kind = e.kind, .size = e.size };
+		bytes += e.size;
+		n++;
+	}
+	m->n_entries = n;
+	*ret_bytes = bytes;
+	return n;
+}
+
+static void replicate(struct raft *r, struct raft_peer *p)
+{
+	while (raft_peer_may_send(r, p)) {
+		uint64_t prev = p->next - 1, bytes;
+		if (prev < r->log.base_index) {
+			raft_peer_to(r, p, RAFT_SNAPSHOT);
+			return;
+		}
+		struct wire_msg *m = send(r, WIRE_MSG_APPEND, p->id);
+		if (!m)
+			return;
+		m->index = prev;
+		m->log_term = raft_log_term(&r->log, prev);
+		m->commit = r->commit;
+		m->corr = p->epoch;
+		uint64_t last = prev + fill(r, m, p->next, &bytes);
+		if (r->nomem)
+			return;
+		raft_peer_sent(r, p, last, bytes);
+		uint64_t told = r->commit < last ? r->commit : last;
+		if (told > p->commit_sent)
+			p->commit_sent = told;
+	}
+}
+
+/* Never tells more than what the peer is known to have (it cannot tell which of its entries above that are ours). */
+static uint64_t commit_for(const struct raft *r, const struct raft_peer *p)
+{
+	return r->commit < p->match ? r->commit : p->match;
+}
+
+void raft_heartbeat(struct raft *r, struct raft_peer *p)
+{
+	struct wire_msg *m = send(r, WIRE_MSG_HEARTBEAT, p->id);
+
+	if (!m)
+		return;
+	m->commit = p->commit_sent = commit_for(r, p);
+	m->corr = r->round;
+}
+
+static bool owes_commit(const struct raft *r, const struct raft_peer *p)
+{
+	return commit_for(r, p) > p->commit_sent;
+}
+
+static void tell_commit(struct raft *r)
+{
+	for (uint32_t i = 0; i < r->n_peers; i++)
+		if (owes_commit(r, &r->peers[i]))
+			raft_heartbeat(r, &r->peers[i]);
+	r->commit_due_us = UINT64_MAX;
+}
+
+void raft_leader_timers(struct raft *r)
+{
+	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
+	if (raft_quorum(r, contact_of, r->now_us) + r->election_us <= r->now_us) {
+		raft_become_follower(r, r->term, 0);
+		return;
+	}
+	if (r->now_us >= r->heartbeat_due_us) {
+		for (uint32_t i = 0; i < r->n_peers; i++)
+			raft_heartbeat(r, &r->peers[i]);
+		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
+	}
+	if (r->now_us >= r->commit_due_us)
+		tell_commit(r);
+}
+
+/* I12, paper 5.4.2 and figure 8: counting replicas commits only entries of the current term, and those below them. Only
+ * what is durable counts, on this node too (thesis 10.2.1: its own disk may be the slowest). */
+static void advance_commit(struct raft *r)
+{
+	uint64_t index = raft_quorum(r, match_of, r->durable);
+
+	if (index > r->commit && raft_log_term(&r->log, index) == r->term)
+		raft_commit_to(r, index);
+}
+
+/* Thesis 4.3: once the joint configuration is committed, the new one alone takes its place; once that is, a leader that
+ * it leaves out steps down, having told the others that far. */
+static void follow_up_config(struct raft *r)
+{
+	if (!raft_leader_is_ready(r) || !raft_config_committed(r))
+		return;
+	if (raft_config_current(r)->joint) {
+		struct raft_config final;
+		raft_config_leave(raft_config_current(r), &final);
+		append_config(r, &final);
+	} else if (!raft_self_votes(r)) {
+		tell_commit(r);
+		raft_become_follower(r, r->term, 0);
+	}
+}
+
+/* At the end of each step: whatever it made possible. */
+void raft_leader_flush(struct raft *r)
+{
+	advance_commit(r);
+	follow_up_config(r);
+	if (r->role != RAFT_LEADER)
+		return;
+	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
+		replicate(r, &r->peers[i]);
+	raft_read_pump(r);
+	bool owed = false;
+	for (uint32_t i = 0; i < r->n_peers; i++)
+		owed |= owes_commit(r, &r->peers[i]);
+	if (!owed)
+		r->commit_due_us = UINT64_MAX;
+	else if (r->commit_due_us == UINT64_MAX)
+		r->commit_due_us = r->now_us + r->commit_delay_us;
+}
+
+uint64_t raft_leader_deadline(const struct raft *r)
+{
+	uint64_t d = raft_quorum(r, contact_of, UINT64_MAX - r->election_us) + r->election_us;
+
+	if (r->n_peers && r->heartbeat_due_us < d)
+		d = r->heartbeat_due_us;
+	if (r->commit_due_us < d)
+		d = r->commit_due_us;
+	return d;
+}
+
+static struct raft_peer *hear(struct raft *r, const struct wire_msg *m)
+{
+	struct raft_peer *p = r->role == RAFT_LEADER ? raft_peer(r, m->from) : NULL;
+
+	if (p) {
+		p->last_contact_us = p->heard_us = r->now_us;
+	}
+	return p;
+}
+
+void raft_on_append_resp(struct raft *r, const struct wire_msg *m)
+{
+	struct raft_peer *p = hear(r, m);
+
+	if (!p || m->index > raft_log_last(&r->log))
+		return;
+	if (m->flags & WIRE_MSG_REJECT)
+		raft_peer_reject(r, p, m);
+	else
+		raft_peer_ack(r, p, m->index);
+}
+
+void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
+{
+	struct raft_peer *p = hear(r, m);
+
+	if (!p)
+		return;
+	if (m->hint > p->applied)
+		p->applied = m->hint;
+	if (m->corr > p->round_ack && m->corr <= r->round)
+		p->round_ack = m->corr;
+	if (m->index <= raft_log_last(&r->log))
+		raft_peer_ack(r, p, m->index);
+	raft_peer_check_stall(r, p);
+}

@@ -1,0 +1,82 @@
+/* Roles: the one place that changes them, and the timers that go with them. */
+#include "raft/core.h"
+
+static const char *const names[] = { "follower", "precandidate", "candidate", "leader" };
+
+const char *raft_role_name(enum raft_role r)
+{
+	return (unsigned)r < sizeof(names) / sizeof(names[0]) ? names[r] : "?";
+}
+
+/* Figure 4 of the paper, with the pre-vote before the vote (thesis 9.6). A leader never goes back to standing for
+ * election in one move, a follower never leads without having been a candidate. */
+static const bool allowed[4][4] = {
+	/* to:              follower precandidate candidate leader */
+	[RAFT_FOLLOWER] = { true, true, false, false },
+	[RAFT_PRECANDIDATE] = { true, true, true, false },
+	[RAFT_CANDIDATE] = { true, true, false, true },
+	[RAFT_LEADER] = { true, false, false, false },
+};
+
+void raft_become(struct raft *r, enum raft_role role)
+{
+	assert(allowed[r->role][role]);
+	enum raft_role from = r->role;
+
+	r->role = role;
+	if (role == RAFT_LEADER) {
+		r->leader = r->self;
+		r->election_deadline_us = UINT64_MAX;
+		raft_leader_begin(r);
+		return;
+	}
+	if (role != RAFT_FOLLOWER || from == RAFT_LEADER)
+		r->leader = 0;
+	if (from == RAFT_LEADER) {
+		r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
+		r->elected_alone = false;
+		raft_read_fail_all(r);
+	}
+	if (role != RAFT_FOLLOWER || from == RAFT_LEADER)
+		raft_reset_election(r);
+}
+
+void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
+{
+	assert(term >= r->term);
+	bool new_term = term > r->term;
+
+	if (new_term) {
+		r->term = term;
+		r->vote = 0;
+		r->hard_changed = true;
+		/* Leader completeness (I3): whoever leads this term has all that is committed. */
+		r->matched = r->commit;
+		if (r->role != RAFT_LEADER)
+			r->leader = 0;
+	}
+	bool restart = new_term || r->role != RAFT_FOLLOWER;
+	raft_become(r, RAFT_FOLLOWER);
+	if (restart)
+		raft_reset_election(r);
+	if (leader && r->leader != leader) {
+		r->leader = leader;
+		/* Requests to an earlier leader may never be answered. */
+		r->request_due_us = 0;
+		raft_read_forward(r);
+	}
+}
+
+/* Randomised in [election_us, 2 * election_us) (paper 5.2). Only voters stand for election; the others use the same
+ * timer to forget a leader that is gone. */
+void raft_reset_election(struct raft *r)
+{
+	r->election_deadline_us = r->now_us + r->election_us + raft_random(r) % r->election_us;
+}
+
+void raft_contact(struct raft *r)
+{
+	r->contact_us = r->now_us;
+	r->ever_contact = true;
+	raft_reset_election(r);
+}

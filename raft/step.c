@@ -1,0 +1,425 @@
+/* One step: event in, update out. What happens inside is in the other files; this one makes the object, takes events
+ * apart, runs the timers and puts the update together. */
+#include "raft/core.h"
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t raft_random(struct raft *r)
+{
+	/* splitmix64 */
+	uint64_t z = r->rng += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+bool raft_grow(struct raft *r, void **array, size_t *cap, size_t n, size_t elem)
+{
+	if (n < *cap)
+		return true;
+	size_t want = *cap ? *cap * 2 : 16;
+	void *p = realloc(*array, want * elem);
+	if (!p) {
+		r->nomem = true;
+		return false;
+	}
+	*array = p;
+	*cap = want;
+	return true;
+}
+
+struct wire_msg *raft_send(struct raft *r, enum wire_msg_type type, uint64_t to, bool after_persist)
+{
+	if (r->n_msgs == r->cap_msgs) {
+		size_t cap = r->cap_msgs;
+		if (!raft_grow(r, (void **)&r->msgs, &cap, r->n_msgs, sizeof(*r->msgs)))
+			return NULL;
+		size_t *at = realloc(r->msg_at, cap * sizeof(*at));
+		if (!at) {
+			r->nomem = true;
+			return NULL;
+		}
+		r->msg_at = at;
+		r->cap_msgs = cap;
+	}
+	struct wire_msg *m = &r->msgs[r->n_msgs];
+	r->msg_at[r->n_msgs++] = 0;
+	memset(m, 0, sizeof(*m));
+	m->type = (uint8_t)type;
+	m->after_persist = after_persist;
+	m->from = r->self;
+	m->to = to;
+	m->term = r->term;
+	return m;
+}
+
+void raft_append(struct raft *r, const struct wire_entry *e)
+{
+	assert(e->index == raft_log_last(&r->log) + 1 && e->term <= r->term);
+	if (!raft_grow(r, (void **)&r->new_entries, &r->cap_new, r->n_new, sizeof(*r->new_entries)))
+		return;
+	if (!raft_log_append(&r->log, e->term, e->size, e->kind)) {
+		r->nomem = true;
+		return;
+	}
+	r->new_entries[r->n_new++] = *e;
+}
+
+void raft_commit_to(struct raft *r, uint64_t index)
+{
+	if (index <= r->commit)
+		return;
+	assert(index <= raft_log_last(&r->log));
+	r->commit = index;
+	if (r->matched < index)
+		r->matched = index;
+	raft_configs_prune(r);
+}
+
+static int check_init(const struct raft_init *in, struct wire_err *err)
+{
+	uint64_t last = in->base_index + in->n_entries, term = in->base_term;
+
+	if (!in->self)
+		return wire_fail(err, WIRE_INVALID, "a node's id cannot be 0");
+	for (size_t i = 0; i < in->n_entries; i++) {
+		const struct wire_entry *e = &in->entries[i];
+		if (e->index != in->base_index + i + 1 || e->term < term || e->term > in->term)
+			return wire_fail(err, WIRE_INVALID,
+			                 "the log has index %llu, term %llu where index %llu and a term in %llu..%llu belong",
+			                 (unsigned long long)e->index, (unsigned long long)e->term,
+			                 (unsigned long long)(in->base_index + i + 1), (unsigned long long)term,
+			                 (unsigned long long)in->term);
+		term = e->term;
+	}
+	if (in->base_term > in->term)
+		return wire_fail(err, WIRE_INVALID, "the log begins in term %llu, but the current term is %llu",
+		                 (unsigned long long)in->base_term, (unsigned long long)in->term);
+	if (in->commit > last || in->applied > last)
+		return wire_fail(err, WIRE_INVALID, "commit index %llu and applied index %llu, but the log ends at %llu",
+		                 (unsigned long long)in->commit, (unsigned long long)in->applied, (unsigned long long)last);
+	uint64_t at = in->base_index;
+	for (size_t i = 0; i < in->n_configs; i++) {
+		const struct raft_log_config *c = &in->configs[i];
+		if (c->index <= at || c->index > last || in->entries[c->index - in->base_index - 1].kind != WIRE_ENTRY_CONFIG)
+			return wire_fail(err, WIRE_INVALID, "no configuration belongs at index %llu", (unsigned long long)c->index);
+		if (raft_config_check(&c->config, err) != WIRE_OK) {
+			wire_context(err, "configuration at index %llu", (unsigned long long)c->index);
+			return WIRE_INVALID;
+		}
+		at = c->index;
+	}
+	if (raft_config_check(&in->base_config, err) != WIRE_OK) {
+		wire_context(err, "configuration at the log's base");
+		return WIRE_INVALID;
+	}
+	return WIRE_OK;
+}
+
+static bool fill_log(struct raft *r, const struct raft_init *in)
+{
+	r->log.base_index = in->base_index;
+	r->log.base_term = in->base_term;
+	for (size_t i = 0; i < in->n_entries; i++)
+		if (!raft_log_append(&r->log, in->entries[i].term, in->entries[i].size, in->entries[i].kind))
+			return false;
+	if (!raft_configs_push(r, in->base_index, &in->base_config))
+		return false;
+	for (size_t i = 0; i < in->n_configs; i++)
+		if (!raft_configs_push(r, in->configs[i].index, &in->configs[i].config))
+			return false;
+	return true;
+}
+
+static uint32_t or(uint32_t value, uint32_t standard)
+{
+	return value ? value : standard;
+}
+
+struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
+{
+	if (check_init(in, err) != WIRE_OK)
+		return NULL;
+	struct raft *r = calloc(1, sizeof(*r));
+	if (!r) {
+		wire_fail(err, WIRE_NOMEM, "raft: no memory");
+		return NULL;
+	}
+	r->self = in->self;
+	r->now_us = in->now_us;
+	r->rng = in->seed ^ (in->self * 0x9e3779b97f4a7c15u) ^ (in->now_us << 20) ^ in->term;
+	r->election_us = or(in->election_us, 300000);
+	r->heartbeat_us = or(in->heartbeat_us, 50000);
+	r->window_msgs = or(in->window_msgs, 64);
+	r->window_bytes = or(in->window_bytes, 8u << 20);
+	r->append_max_bytes = or(in->append_max_bytes, 1u << 20);
+	if (r->append_max_bytes > WIRE_MSG_MAX / 2)
+		r->append_max_bytes = WIRE_MSG_MAX / 2; /* leaves room for what is around the entries */
+	r->commit_delay_us = or(in->commit_delay_us, 500);
+	r->term = in->term;
+	r->vote = in->vote;
+	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
+	r->read_id = raft_random(r) >> 2;
+	r->campaign = raft_random(r) >> 2;
+	if (!fill_log(r, in)) {
+		raft_free(r);
+		wire_fail(err, WIRE_NOMEM, "raft: no memory for the metadata of %zu entries", in->n_entries);
+		return NULL;
+	}
+	r->durable = raft_log_last(&r->log);
+	/* A publication tells of a commit too, and so does a trimmed log. */
+	r->applied = in->applied > in->base_index ? in->applied : in->base_index;
+	r->commit = in->commit > r->applied ? in->commit : r->applied;
+	r->matched = r->commit;
+	raft_configs_prune(r);
+	/* I11: before the restart we may have heard from a leader that counts on us; alone there is none to count on us. */
+	raft_contact(r);
+	if (raft_alone(r)) {
+		r->ever_contact = false;
+		r->election_deadline_us = r->now_us;
+	}
+	return r;
+}
+
+void raft_free(struct raft *r)
+{
+	if (!r)
+		return;
+	raft_peers_free(r);
+	wire_buf_free(&r->config_bytes);
+	free(r->log.ring);
+	free(r->configs);
+	free(r->reads);
+	free(r->new_entries);
+	free(r->msgs);
+	free(r->msg_at);
+	free(r->pool);
+	free(r->settled);
+	free(r);
+}
+
+uint64_t raft_term_of(const struct raft *r, uint64_t index)
+{
+	return raft_log_term(&r->log, index);
+}
+
+static void begin(struct raft *r)
+{
+	r->hard_changed = false;
+	r->truncate_from = 0;
+	r->n_new = r->n_msgs = r->n_pool = r->n_settled = 0;
+	r->proposal_code = WIRE_OK;
+	r->proposal_index = 0;
+	wire_buf_reset(&r->config_bytes);
+}
+
+/* Answers: only members count, and none from an earlier term. A later term ends ours, unless a pre-vote was granted for
+ * it, which is only a promise (thesis 9.6). */
+static void on_answer(struct raft *r, const struct wire_msg *m)
+{
+	bool prevote = m->type == WIRE_MSG_PREVOTE_RESP;
+
+	if (!raft_peer(r, m->from))
+		return;
+	if (m->term > r->term && !(prevote && !(m->flags & WIRE_MSG_REJECT))) {
+		raft_become_follower(r, m->term, 0);
+		return;
+	}
+	if (m->term < r->term && !prevote)
+		return;
+	if (prevote || m->type == WIRE_MSG_VOTE_RESP)
+		raft_on_vote_resp(r, m);
+	else if (m->type == WIRE_MSG_APPEND_RESP)
+		raft_on_append_resp(r, m);
+	else
+		raft_on_heartbeat_resp(r, m);
+}
+
+static void on_message(struct raft *r, const struct wire_msg *m)
+{
+	if (!m->from || m->from == r->self || m->term > RAFT_NUMBER_MAX || m->index > RAFT_NUMBER_MAX)
+		return;
+	switch (m->type) {
+	case WIRE_MSG_PREVOTE_REQ:
+	case WIRE_MSG_VOTE_REQ:
+		raft_on_vote_req(r, m);
+		break;
+	case WIRE_MSG_APPEND:
+		raft_on_append(r, m);
+		break;
+	case WIRE_MSG_HEARTBEAT:
+		raft_on_heartbeat(r, m);
+		break;
+	case WIRE_MSG_PREVOTE_RESP:
+	case WIRE_MSG_VOTE_RESP:
+	case WIRE_MSG_APPEND_RESP:
+	case WIRE_MSG_HEARTBEAT_RESP:
+		on_answer(r, m);
+		break;
+	case WIRE_MSG_READ_REQ:
+		raft_on_read_req(r, m);
+		break;
+	case WIRE_MSG_READ_RESP:
+		raft_on_read_resp(r, m);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_persisted(struct raft *r, uint64_t index, uint64_t term)
+{
+	/* By log matching (I2) the pair names the whole log up to there; what was superseded meanwhile does not count. */
+	if (index > r->durable && raft_log_matches(&r->log, index, term))
+		r->durable = index;
+}
+
+static void on_link(struct raft *r, uint64_t peer, bool up)
+{
+	struct raft_peer *p = r->role == RAFT_LEADER ? raft_peer(r, peer) : NULL;
+
+	if (!p)
+		return;
+	if (up) {
+		if (p->state == RAFT_PROBE)
+			p->paused = false;
+		raft_heartbeat(r, p);
+		return;
+	}
+	if (p->state != RAFT_REPLICATE || !p->fl_n)
+		return;
+	raft_peer_to(r, p, RAFT_PROBE);
+	p->paused = true;
+	p->sent_us = r->now_us;
+}
+
+static void on_trimmed(struct raft *r, uint64_t index)
+{
+	if (index <= r->log.base_index)
+		return;
+	assert(index <= r->commit && index <= r->durable);
+	raft_log_trim(&r->log, index);
+	if (r->applied < index)
+		r->applied = index;
+}
+
+static void timers(struct raft *r)
+{
+	if (r->role != RAFT_LEADER && r->now_us >= r->election_deadline_us) {
+		raft_reset_election(r);
+		if (raft_may_campaign(r))
+			raft_campaign(r);
+		else
+			r->leader = 0;
+	}
+	if (r->role == RAFT_LEADER)
+		raft_leader_timers(r);
+	raft_read_timers(r);
+}
+
+static void handle(struct raft *r, const struct raft_event *ev)
+{
+	/* A message may be the very sign of life that a timer asks for; a proposal or a read must not be taken by a leader
+	 * whose time is over. */
+	if (ev->type != RAFT_EV_MESSAGE)
+		timers(r);
+	switch (ev->type) {
+	case RAFT_EV_TICK:
+		break;
+	case RAFT_EV_MESSAGE:
+		on_message(r, ev->msg);
+		timers(r);
+		break;
+	case RAFT_EV_PROPOSE:
+		raft_propose(r, ev);
+		break;
+	case RAFT_EV_CONFIG:
+		raft_propose_config(r, ev->config);
+		break;
+	case RAFT_EV_READ:
+		raft_read_ask(r, ev->corr);
+		break;
+	case RAFT_EV_PERSISTED:
+		on_persisted(r, ev->index, ev->term);
+		break;
+	case RAFT_EV_APPLIED:
+		assert(ev->index <= r->commit);
+		if (ev->index > r->applied)
+			r->applied = ev->index;
+		break;
+	case RAFT_EV_UNREACHABLE:
+	case RAFT_EV_REACHABLE:
+		on_link(r, ev->peer, ev->type == RAFT_EV_REACHABLE);
+		break;
+	case RAFT_EV_TRIMMED:
+		on_trimmed(r, ev->index);
+		break;
+	}
+	if (r->role == RAFT_LEADER)
+		raft_leader_flush(r);
+}
+
+static uint64_t deadline(const struct raft *r)
+{
+	uint64_t d = raft_read_deadline(r), other;
+
+	if (r->role == RAFT_LEADER)
+		other = raft_leader_deadline(r);
+	else
+		other = r->leader || raft_may_campaign(r) ? r->election_deadline_us : UINT64_MAX;
+	return other < d ? other : d;
+}
+
+static void fill_update(struct raft *r, struct raft_update *u)
+{
+	for (size_t i = 0; i < r->n_msgs; i++)
+		r->msgs[i].entries = r->msgs[i].n_entries ? r->pool + r->msg_at[i] : NULL;
+	*u = (struct raft_update){
+		.must_sync = r->hard_changed || r->n_new || r->truncate_from,
+		.hard_state_changed = r->hard_changed,
+		.term = r->term,
+		.vote = r->vote,
+		.truncate_from = r->truncate_from,
+		.entries = r->n_new ? r->new_entries : NULL,
+		.n_entries = (uint32_t)r->n_new,
+		.msgs = r->n_msgs ? r->msgs : NULL,
+		.n_msgs = (uint32_t)r->n_msgs,
+		.proposal_code = r->proposal_code,
+		.proposal_index = r->proposal_index,
+		.reads = r->n_settled ? r->settled : NULL,
+		.n_reads = (uint32_t)r->n_settled,
+		/* I9: what is not durable here is not published here. */
+		.commit = r->commit < r->durable ? r->commit : r->durable,
+		.last_index = raft_log_last(&r->log),
+		.role = r->role,
+		.leader = r->leader,
+		.leader_ready = raft_leader_is_ready(r),
+		.deadline_us = deadline(r),
+	};
+}
+
+int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *ret_update, struct wire_err *err)
+{
+	uint64_t term = r->term, leader = r->leader, configs = r->config_changes;
+	enum raft_role role = r->role;
+
+	begin(r);
+	if (ev->now_us > r->now_us)
+		r->now_us = ev->now_us;
+	handle(r, ev);
+	if (r->nomem)
+		return wire_fail(err, WIRE_NOMEM, "raft: no memory at index %llu; the node must stop",
+		                 (unsigned long long)raft_log_last(&r->log));
+	fill_update(r, ret_update);
+	ret_update->role_changed = r->role != role || r->leader != leader || r->term != term;
+	ret_update->config_changed = r->config_changes != configs;
+#if !defined(NDEBUG) || defined(RAFT_CHECK)
+	struct wire_err wrong = { 0 };
+	if (raft_invariants(r, &wrong) != WIRE_OK) {
+		/* Our own mistake: going on could damage the group's data. */
+		return wire_fail(err, WIRE_INTERNAL, "raft: %s; please report it", wrong.text);
+	}
+#endif
+	return WIRE_OK;
+}

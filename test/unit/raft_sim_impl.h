@@ -1,0 +1,99 @@
+/* Insides of the simulator: raft_sim.c (events, faults, clients) and raft_sim_node.c (driver, disk, checks). */
+#ifndef TEST_UNIT_RAFT_SIM_IMPL_H
+#define TEST_UNIT_RAFT_SIM_IMPL_H
+
+#include "raft/raft.h"
+#include "test/unit/raft_sim.h"
+
+enum { NODES = 6, LOG_MAX = 4096, READS_MAX = 64, WRITES_MAX = 4096 };
+
+struct sim_entry {
+	uint64_t term, sum;
+	uint8_t kind;
+	uint32_t size;
+	const uint8_t *data; /* owned by the run's arena */
+};
+
+/* Entries by index: e[i] is index i; those at and below base are not there any more. */
+struct sim_log {
+	uint64_t base, base_term, last;
+	struct sim_entry e[LOG_MAX];
+};
+
+struct sim_write { /* one update's worth, not durable yet */
+	uint64_t done_us;
+	uint64_t truncate_from, term, vote, first, commit;
+	bool must_sync;
+	uint32_t n_entries;
+	struct sim_entry *entries; /* arena */
+	uint32_t n_msgs;
+	struct wire_msg *msgs; /* arena; to send after it */
+};
+
+struct sim_read { uint64_t corr, floor, at_us; };
+
+struct sim_node {
+	uint64_t id;
+	struct raft *raft; /* NULL: down */
+	bool asleep;
+	uint64_t clock_skew_us, deadline_us;
+	/* durable */
+	uint64_t term, vote, commit_mark;
+	struct raft_config base_config;
+	struct sim_log disk;
+	/* lost by a crash */
+	struct sim_log log; /* as written, synced or not */
+	struct sim_write writes[WRITES_MAX];
+	uint32_t w_head, w_n;
+	uint64_t commit, applied;
+	enum raft_role role;
+	bool ready;
+	uint64_t leader, now_term;
+	struct sim_read reads[READS_MAX];
+	uint32_t n_reads;
+	uint64_t vote_sent_term, vote_sent_to; /* never lost: what others have heard */
+};
+
+enum sim_event_type { SIM_MSG, SIM_DISK, SIM_FAULT, SIM_CLIENT };
+struct sim_event {
+	uint64_t at_us, seq;
+	enum sim_event_type type;
+	uint64_t node;
+	struct wire_msg *msg;
+};
+
+struct sim {
+	uint64_t seed, rng, now_us, seq, value;
+	bool verbose, failed, quiet; /* quiet: no new faults */
+	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
+	uint32_t disk_us; /* longest write; 0: durable at once */
+	bool with_configs, with_trim, with_crashes, with_cuts;
+	bool cut[NODES][NODES];
+	struct sim_node n[NODES];
+	struct sim_event *heap;
+	size_t n_heap, cap_heap;
+	void *arena;
+	uint64_t leaders[LOG_MAX]; /* by term */
+	struct sim_log committed;
+	struct raft_log_config configs[256];
+	uint32_t n_configs;
+	struct raft_sim_counts *counts;
+};
+
+uint64_t sim_random(struct sim *s, uint64_t below);
+bool sim_chance(struct sim *s, uint32_t per_mille);
+void *sim_alloc(struct sim *s, size_t n);
+void sim_post(struct sim *s, struct sim_event ev);
+void sim_fail(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void sim_send(struct sim *s, const struct wire_msg *m);
+void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev);
+void sim_disk(struct sim *s, struct sim_node *n); /* completes writes that are due */
+void sim_start(struct sim *s, struct sim_node *n);
+void sim_crash(struct sim *s, struct sim_node *n);
+void sim_trim(struct sim *s, struct sim_node *n, uint64_t index);
+void sim_image(struct sim *s, struct sim_node *n); /* gives a stopped node the committed state of now */
+void sim_check_matching(struct sim *s);
+const struct raft_config *sim_config_at(struct sim *s, uint64_t index);
+
+#endif
