@@ -151,8 +151,18 @@ static int queue_late(struct shell_node *n, const struct wire_msg *m)
 		n->late = p;
 		n->cap_late = cap;
 	}
-	n->late[n->n_late] = *m; /* acks, votes, reads: no entries, no data */
-	n->late[n->n_late++].n_entries = 0;
+	n->late[n->n_late] = *m;
+	if (m->n_entries) { /* metadata only; the array is the core's and gone at the next step */
+		struct wire_entry *copy = malloc(m->n_entries * sizeof *copy);
+
+		if (!copy) {
+			node_fail(n, "out of memory");
+			return WIRE_NOMEM;
+		}
+		memcpy(copy, m->entries, m->n_entries * sizeof *copy);
+		n->late[n->n_late].entries = copy;
+	}
+	n->n_late++;
 	return WIRE_OK;
 }
 
@@ -363,9 +373,32 @@ static int finish_batch(struct shell_node *n)
 		pthread_mutex_unlock(&n->mu);
 		rc = node_step(n, &ev, NULL, NULL);
 	}
-	for (size_t i = 0; i < n->n_late && !rc; i++)
-		rc = send_raft(n, &n->late[i]);
+	for (size_t i = 0; i < n->n_late; i++) {
+		if (!rc)
+			rc = send_raft(n, &n->late[i]);
+		if (n->late[i].n_entries)
+			free(n->late[i].entries);
+	}
 	n->n_late = 0;
+	return rc;
+}
+
+/* The core first: it must not ask for what the journal has forgotten. */
+static int trim(struct shell_node *n)
+{
+	struct raft_event ev = { .type = RAFT_EV_TRIMMED };
+	struct wire_err err;
+	int rc;
+
+	pthread_mutex_lock(&n->mu);
+	ev.index = n->trim_to < n->shared.commit ? n->trim_to : n->shared.commit;
+	n->trim_to = 0;
+	pthread_mutex_unlock(&n->mu);
+	if (ev.index <= raft_journal_base(n->journal))
+		return WIRE_OK;
+	rc = node_step(n, &ev, NULL, NULL);
+	if (!rc && (rc = raft_journal_trim(n->journal, ev.index, &err)))
+		node_fail(n, "journal: %s", err.text);
 	return rc;
 }
 
@@ -479,15 +512,15 @@ struct batch {
 	struct wire_link_msg *msgs;
 	struct request *requests;
 	struct peer_event *peers;
-	bool stop;
+	bool stop, trim;
 };
 
 static void take_batch(struct shell_node *n, struct batch *b)
 {
 	pthread_mutex_lock(&n->mu);
-	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && node_now_us(n) < n->deadline_us)
+	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && node_now_us(n) < n->deadline_us)
 		node_wait(n, &n->wake, n->deadline_us);
-	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed };
+	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed, n->trim_to != 0 };
 	n->inbox = NULL;
 	n->inbox_tail = &n->inbox;
 	n->requests = NULL;
@@ -543,6 +576,8 @@ static int run_batch(struct shell_node *n, struct batch *b)
 	}
 	if (!rc)
 		rc = finish_batch(n);
+	if (!rc && b->trim)
+		rc = trim(n);
 	if (!rc) {
 		share_progress(n, now);
 		node_membership_tick(n, now);

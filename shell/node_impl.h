@@ -96,7 +96,7 @@ struct shell_node {
 	char failure[512];
 	struct node_shared shared;
 	struct pending *pending; /* ascending index */
-	uint64_t next_corr;
+	uint64_t next_corr, trim_to; /* trim_to 0: nothing to trim */
 	bool want_promotion;
 	char promotion_refusal[256];
 

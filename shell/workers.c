@@ -46,7 +46,8 @@ static bool pause_us(struct shell_node *n, uint64_t us)
 	return go;
 }
 
-static int trim(struct shell_node *n, struct wire_err *err)
+/* Asks the node thread to let go of what neither a start of this node nor a member needs. */
+static void ask_trim(struct shell_node *n)
 {
 	uint64_t to = vfs_db_trim_limit(n->db);
 
@@ -55,8 +56,11 @@ static int trim(struct shell_node *n, struct wire_err *err)
 		to = n->mark_index;
 	if (n->shared.keep_above < to)
 		to = n->shared.keep_above;
+	if (to > raft_journal_base(n->journal)) {
+		n->trim_to = to;
+		pthread_cond_signal(&n->wake);
+	}
 	pthread_mutex_unlock(&n->mu);
-	return to > raft_journal_base(n->journal) ? raft_journal_trim(n->journal, to, err) : WIRE_OK;
 }
 
 void *node_checkpoint_main(void *node)
@@ -75,7 +79,7 @@ void *node_checkpoint_main(void *node)
 		if (rc == WIRE_BUSY)
 			rc = WIRE_OK; /* readers: next time */
 		if (!rc)
-			rc = trim(n, &err);
+			ask_trim(n);
 	}
 	if (rc)
 		node_fail(n, "checkpoint: %s", err.text);
