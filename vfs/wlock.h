@@ -2,6 +2,8 @@
  * unclaimed reservation lapses after 50 ms; a ticket lapses when its connection has not asked or slept for it for 100 ms. The lock is the right to run a write transaction here; whether this node
  * may let one begin at all is vfs_node_ops.write_begin's answer, asked by the shim after the lock is had.
  *
+ * A caller that asked once and never slept reserves nothing: most of those have no busy handler and are gone. A reservation that lapses takes its ticket along.
+ *
  * Threads: any. Own mutex, a leaf. */
 #ifndef VFS_WLOCK_H
 #define VFS_WLOCK_H
@@ -14,13 +16,14 @@ struct vfs_wlock;
 struct vfs_wlock *vfs_wlock_new(void);
 void vfs_wlock_free(struct vfs_wlock *w);
 
-/* who: any non-NULL pointer that names the caller (the connection). true: held now. false: `who` has a ticket in the queue now. */
+/* who: any non-NULL pointer that names the caller (the connection), which is in one call at a time. true: held now (also when it was before). false: `who` has a ticket in the queue now. */
 bool vfs_wlock_try(struct vfs_wlock *w, const void *who);
-/* Sleeps at most us microseconds, less when `who` becomes the one that may take the lock. For the shim's xSleep. Returns the microseconds slept. */
+/* Sleeps at most us microseconds, less when `who` becomes the one that may take the lock. For the shim's xSleep. Returns the microseconds slept.
+ * Coming back early it has the lock reserved for it, so that early returns do not use up a busy handler's count. */
 uint32_t vfs_wlock_sleep(struct vfs_wlock *w, const void *who, uint32_t us);
-/* keep: the caller will be back at once (SQLITE_BUSY_SNAPSHOT): the lock stays reserved for it for up to 50 ms. */
+/* keep: the caller will be back at once (SQLITE_BUSY_SNAPSHOT): the lock stays reserved for it for up to 50 ms. Nothing when `who` does not hold it. */
 void vfs_wlock_release(struct vfs_wlock *w, const void *who, bool keep);
-void vfs_wlock_forget(struct vfs_wlock *w, const void *who); /* drops ticket and reservation (connection closes) */
+void vfs_wlock_forget(struct vfs_wlock *w, const void *who); /* drops ticket and reservation (connection closes); a lock that it holds must have been released */
 /* Blocks up to timeout_ms for the lock, ahead of the queue (the node's own restarts). */
 bool vfs_wlock_take(struct vfs_wlock *w, const void *who, uint32_t timeout_ms);
 const void *vfs_wlock_holder(struct vfs_wlock *w);
