@@ -1,0 +1,39 @@
+noinst_LTLIBRARIES += libwire.la
+libwire_la_SOURCES = \
+	wire/err.c wire/err.h \
+	wire/buf.c wire/buf.h \
+	wire/hash.c wire/hash.h \
+	wire/env.c wire/env.h \
+	wire/msg.c wire/msg.h \
+	wire/url.c \
+	wire/link.c wire/link.h wire/link_impl.h wire/link_io.h \
+	wire/link_greet.c wire/link_greet.h \
+	wire/link_in.c \
+	wire/link_watch.c \
+	wire/link_nng.c
+libwire_la_LIBADD = $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
+EXTRA_DIST += wire/README.md
+
+WIRE_TESTS = \
+	test/unit/test_err \
+	test/unit/test_buf \
+	test/unit/test_hash \
+	test/unit/test_env \
+	test/unit/test_msg \
+	test/unit/test_link
+check_PROGRAMS += $(WIRE_TESTS)
+TESTS += $(WIRE_TESTS)
+WIRE_TEST_LIBS = libwire.la $(CMOCKA_LIBS)
+
+test_unit_test_err_SOURCES = test/unit/test_err.c
+test_unit_test_err_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_buf_SOURCES = test/unit/test_buf.c
+test_unit_test_buf_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_hash_SOURCES = test/unit/test_hash.c
+test_unit_test_hash_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_env_SOURCES = test/unit/test_env.c
+test_unit_test_env_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_msg_SOURCES = test/unit/test_msg.c
+test_unit_test_msg_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_link_SOURCES = test/unit/test_link.c
+test_unit_test_link_LDADD = $(WIRE_TEST_LIBS) $(NNG_LIBS)
