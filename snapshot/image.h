@@ -5,7 +5,7 @@
  *   A chunk is valid if and only if its checksum matches, its pages lie inside the image, raw length = pages * page size, and it is not longer than SNAP_CHUNK_MAX.
  *
  * This folder knows neither SQLite nor the network: pages come from and go to callbacks and a wire_env file. Memory is bounded by a few chunks; the receiver
- * keeps a bit per chunk. */
+ * keeps a byte per chunk. */
 #ifndef SNAPSHOT_IMAGE_H
 #define SNAPSHOT_IMAGE_H
 

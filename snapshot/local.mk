@@ -1,6 +1,7 @@
 # libsnapshot.la: images of a database.
 noinst_LTLIBRARIES += libsnapshot.la
 libsnapshot_la_SOURCES = snapshot/image.c snapshot/image.h
+EXTRA_DIST += snapshot/README.md
 
 check_PROGRAMS += test/unit/test_image
 TESTS += test/unit/test_image
