@@ -85,7 +85,8 @@ struct raft {
 	bool ever_contact;
 	uint64_t contact_us;           /* last sign of a live leader; a restart counts (I11) */
 	uint64_t election_deadline_us; /* UINT64_MAX: none */
-	uint64_t campaign;             /* id of the pre-vote round that runs */
+	uint64_t campaign;             /* id of the round of votes or pre-votes that runs */
+	uint64_t ask_due_us;           /* candidates: when those that have not answered are asked again */
 
 	/* configurations: the latest committed one and all later ones; the last is in force. configs[0] may be at or
 	 * below base_index. */
@@ -173,6 +174,7 @@ uint64_t raft_quorum(const struct raft *r, uint64_t (*get)(const struct raft_pee
 
 /* ---- election.c ---- */
 void raft_campaign(struct raft *r);
+void raft_ask_votes(struct raft *r); /* (again) those who have not answered */
 bool raft_leader_alive(const struct raft *r); /* votes are refused */
 void raft_on_vote_req(struct raft *r, const struct wire_msg *m);
 void raft_on_vote_resp(struct raft *r, const struct wire_msg *m);

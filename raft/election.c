@@ -11,25 +11,33 @@ static uint64_t not_refused(const struct raft_peer *p)
 	return !p->voted || p->granted;
 }
 
-static void stand(struct raft *r, enum raft_role role, enum wire_msg_type type, uint64_t term)
+void raft_ask_votes(struct raft *r)
+{
+	bool pre = r->role == RAFT_PRECANDIDATE;
+
+	r->ask_due_us = r->now_us + r->heartbeat_us;
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		struct raft_peer *p = &r->peers[i];
+		if (p->voted || !(p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)))
+			continue;
+		/* I9: a vote request tells of a term and of a vote for ourselves. */
+		struct wire_msg *m = raft_send(r, pre ? WIRE_MSG_PREVOTE_REQ : WIRE_MSG_VOTE_REQ, p->id, true);
+		if (!m)
+			return;
+		m->term = pre ? r->term + 1 : r->term;
+		m->corr = r->campaign;
+		m->index = raft_log_last(&r->log);
+		m->log_term = raft_log_last_term(&r->log);
+	}
+}
+
+static void stand(struct raft *r, enum raft_role role)
 {
 	raft_become(r, role);
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		r->peers[i].voted = r->peers[i].granted = false;
 	r->campaign++;
-	for (uint32_t i = 0; i < r->n_peers; i++) {
-		struct raft_peer *p = &r->peers[i];
-		if (!(p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)))
-			continue;
-		/* I9: a vote request tells of a term and of a vote for ourselves. */
-		struct wire_msg *m = raft_send(r, type, p->id, true);
-		if (!m)
-			return;
-		m->term = term;
-		m->corr = r->campaign;
-		m->index = raft_log_last(&r->log);
-		m->log_term = raft_log_last_term(&r->log);
-	}
+	raft_ask_votes(r);
 }
 
 static void stand_for_vote(struct raft *r)
@@ -40,7 +48,7 @@ static void stand_for_vote(struct raft *r)
 	r->matched = r->commit;
 	bool alone = raft_alone(r);
 
-	stand(r, RAFT_CANDIDATE, WIRE_MSG_VOTE_REQ, r->term);
+	stand(r, RAFT_CANDIDATE);
 	if (!alone)
 		return;
 	r->elected_alone = true;
@@ -52,7 +60,7 @@ void raft_campaign(struct raft *r)
 	assert(raft_may_campaign(r) && r->role != RAFT_LEADER);
 	bool alone = raft_alone(r);
 
-	stand(r, RAFT_PRECANDIDATE, WIRE_MSG_PREVOTE_REQ, r->term + 1);
+	stand(r, RAFT_PRECANDIDATE);
 	if (alone)
 		stand_for_vote(r);
 }

@@ -315,6 +315,8 @@ static void timers(struct raft *r)
 	}
 	if (r->role == RAFT_LEADER)
 		raft_leader_timers(r);
+	else if (r->role != RAFT_FOLLOWER && r->now_us >= r->ask_due_us)
+		raft_ask_votes(r);
 	raft_read_timers(r);
 }
 
@@ -368,6 +370,8 @@ static uint64_t deadline(const struct raft *r)
 		other = raft_leader_deadline(r);
 	else
 		other = r->leader || raft_may_campaign(r) ? r->election_deadline_us : UINT64_MAX;
+	if ((r->role == RAFT_PRECANDIDATE || r->role == RAFT_CANDIDATE) && r->ask_due_us < other)
+		other = r->ask_due_us;
 	return other < d ? other : d;
 }
 

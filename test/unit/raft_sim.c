@@ -202,6 +202,12 @@ static void start(struct sim *s, struct sim_node *n)
 		sim_start(s, n);
 }
 
+static void wake(struct sim *s, struct sim_node *n)
+{
+	n->asleep = false;
+	sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TICK });
+}
+
 /* A peer whose missing entries are trimmed gets an image by other means. */
 static void bring_images(struct sim *s)
 {
@@ -257,8 +263,10 @@ static void fault(struct sim *s)
 			sim_trim(s, n, n->log.base + 1 + sim_random(s, n->applied - n->log.base));
 		break;
 	case 8:
-		if (sim_chance(s, 500))
-			n->asleep = !n->asleep;
+		if (n->asleep)
+			wake(s, n);
+		else
+			n->asleep = sim_chance(s, 300);
 		break;
 	}
 }
@@ -354,7 +362,7 @@ static void recover(struct sim *s)
 	else if (s->loss > 250)
 		s->loss = 250;
 	for (uint32_t i = 0; i < NODES; i++) {
-		s->n[i].asleep = false;
+		wake(s, &s->n[i]);
 		start(s, &s->n[i]);
 	}
 	heal(s);

@@ -1,0 +1,32 @@
+# The core: consensus as a pure function.
+RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c \
+	raft/follower.c raft/progress.c raft/readindex.c raft/log.c raft/config.c raft/invariant.c
+# The journal.
+RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_open.c raft/journal_recover.c \
+	raft/journal_seg.c raft/journal_log.c raft/journal_record.c
+
+noinst_LTLIBRARIES += libraft.la
+libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
+
+RAFT_CORE_TESTS = test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config test/unit/test_raft_sim
+check_PROGRAMS += $(RAFT_CORE_TESTS)
+TESTS += $(RAFT_CORE_TESTS)
+RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
+RAFT_PILOT = test/unit/raft_pilot.h test/unit/raft_pilot.c
+test_unit_test_raft_SOURCES = test/unit/test_raft.c $(RAFT_PILOT)
+test_unit_test_raft_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_replication_SOURCES = test/unit/test_raft_replication.c $(RAFT_PILOT)
+test_unit_test_raft_replication_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_config_SOURCES = test/unit/test_raft_config.c $(RAFT_PILOT)
+test_unit_test_raft_config_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h test/unit/raft_sim_impl.h \
+	test/unit/raft_sim.c test/unit/raft_sim_node.c
+test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
+
+RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_crash
+check_PROGRAMS += $(RAFT_JOURNAL_TESTS)
+TESTS += $(RAFT_JOURNAL_TESTS)
+test_unit_test_journal_SOURCES = test/unit/test_journal.c test/unit/journal_disk.h test/unit/journal_disk.c
+test_unit_test_journal_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c test/unit/journal_disk.h test/unit/journal_disk.c
+test_unit_test_journal_crash_LDADD = $(RAFT_TEST_LIBS)

@@ -1,0 +1,61 @@
+/* A few nodes flown by hand, for scripted tests: time stands still unless moved, messages wait in one queue until they are
+ * delivered, writes are durable at once unless held. Node ids are 1, 2, ... */
+#ifndef TEST_UNIT_RAFT_PILOT_H
+#define TEST_UNIT_RAFT_PILOT_H
+
+#include "raft/raft.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+enum { PILOT_NODES = 9, PILOT_LOG = 256, PILOT_QUEUE = 4096, PILOT_READS = 16 };
+
+struct pilot_entry { uint64_t term, sum; uint32_t size; uint8_t kind; uint8_t data[600]; };
+struct pilot_node {
+	struct raft *raft;
+	uint64_t term, vote, last, commit; /* as on disk */
+	struct pilot_entry log[PILOT_LOG]; /* by index */
+	struct raft_config base_config;
+	struct raft_update u; /* of its last step; pointers are cleared */
+	bool hold;            /* PERSISTED is not stepped */
+	struct raft_read reads[PILOT_READS];
+	uint32_t n_reads;
+};
+struct pilot_msg { struct wire_msg m; struct wire_entry *entries; };
+struct pilot {
+	uint64_t now_us;
+	uint32_t count;
+	struct pilot_node n[PILOT_NODES + 1]; /* by id */
+	bool cut[PILOT_NODES + 1][PILOT_NODES + 1];
+	bool deaf_to[WIRE_MSG_COUNT]; /* types that the network loses */
+	struct pilot_msg q[PILOT_QUEUE];
+	uint32_t n_q;
+	struct raft_init knobs; /* timeouts and windows for nodes to come */
+};
+
+struct pilot *pilot_open(uint32_t voters, uint32_t others); /* others: with an empty configuration */
+void pilot_close(struct pilot *p);
+/* Starts (again) what is on the node's disk. */
+void pilot_start(struct pilot *p, uint64_t id);
+void pilot_stop(struct pilot *p, uint64_t id);
+/* Writes a log of data entries with these terms onto the disk of a stopped node; the current term is `term`. */
+void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n);
+
+void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev);
+void pilot_deliver(struct pilot *p, struct wire_msg m);     /* one message, now, not through the queue */
+void pilot_run(struct pilot *p);                            /* delivers until the queue is empty */
+void pilot_wait(struct pilot *p, uint64_t us);              /* time passes: ticks when due, messages arrive */
+void pilot_elect(struct pilot *p, uint64_t id);             /* long silence, then this node's timer is first */
+int pilot_propose(struct pilot *p, uint64_t id, uint32_t n); /* n entries of 100 bytes; the answer's code */
+int pilot_config(struct pilot *p, uint64_t id, const char *flags); /* "vvl-": members 1, 2 voters, 3 learner, 4 none */
+void pilot_read(struct pilot *p, uint64_t id, uint64_t corr);
+const struct raft_read *pilot_settled(struct pilot *p, uint64_t id, uint64_t corr); /* NULL: not yet */
+
+/* The queue: the latest message of this type between these nodes, 0 for any; NULL when there is none. */
+struct wire_msg *pilot_find(struct pilot *p, enum wire_msg_type type, uint64_t from, uint64_t to);
+uint32_t pilot_count(struct pilot *p, enum wire_msg_type type, uint64_t from, uint64_t to);
+void pilot_drop_all(struct pilot *p);
+
+#endif
