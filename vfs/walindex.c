@@ -84,7 +84,7 @@ bool vfs_walindex_read_header(const void *region0, bool torn_ok, struct vfs_wali
 
 	/* In the writer's opposite order: equal copies then are one header and no mixture. */
 	copy_words(&h[0], &real[0], sizeof h[0]);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 	copy_words(&h[1], &real[1], sizeof h[1]);
 
 	if (memcmp(&h[0], &h[1], sizeof h[0]) == 0) {
@@ -111,11 +111,11 @@ void vfs_walindex_write_header(void *region0, struct vfs_walindex_hdr *hdr)
 	hdr->cksum[0] = hdr->cksum[1] = 0;
 	vfs_wal_cksum(__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__, hdr, HDR_CKSUM_BYTES, hdr->cksum);
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 	copy_words(&real[1], hdr, sizeof *hdr);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 	copy_words(&real[0], hdr, sizeof *hdr);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 }
 
 struct vfs_ckpt_info *vfs_walindex_ckpt_info(void *region0)
@@ -137,7 +137,7 @@ static void cut(const struct table *t, uint32_t keep)
 		if (__atomic_load_n(&t->slot[i], __ATOMIC_RELAXED) > keep)
 			__atomic_store_n(&t->slot[i], 0, __ATOMIC_RELAXED);
 	}
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	__sync_synchronize();
 	zero_pgnos(t, keep);
 }
 
