@@ -1,0 +1,176 @@
+"""A node in an application: loads the extension, opens the database, obeys its standard input.
+
+One JSON request per line {"id", "cmd", ...}, one JSON answer per line {"id", "ok", ...}, in the order of completion. Each
+named connection has a thread of its own, so that one may wait while others go on. Ends at end of input or SIGTERM.
+
+  open   conn, uri parameters, pragmas           a connection; without walraft: {"vfs": ""}
+  exec   conn, sql, params, many                 rows, or code and text of the error; t0 and t1 in monotonic ns
+  dump   conn, sql, file                         rows as lines of a file
+  poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
+  load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
+  stop   -                                       ends the writers; counts of outcomes
+  close  conn
+"""
+import json
+import os
+import queue
+import signal
+import sqlite3
+import sys
+import threading
+import time
+
+import load
+
+
+def send(lock, msg):
+	data = (json.dumps(msg) + "\n").encode()
+	with lock:
+		while data:
+			data = data[os.write(1, data):]
+
+
+def uri(path, params):
+	q = dict({"vfs": "walraft"}, **params)
+	q = {k: v for k, v in q.items() if v != ""}
+	return "file:" + path + ("?" + "&".join("%s=%s" % kv for kv in q.items()) if q else "")
+
+
+def explain(con, e):
+	a = {"ok": False, "code": getattr(e, "sqlite_errorcode", -1), "error": str(e), "type": type(e).__name__}
+	if con is not None:
+		try:
+			a["walraft_error"] = con.execute("SELECT walraft_error()").fetchone()[0]
+		except sqlite3.Error as e2:
+			a["walraft_error"] = "(%s)" % e2
+		a["in_transaction"] = con.in_transaction
+	return a
+
+
+def plain(v):
+	return v.hex() if isinstance(v, bytes) else v
+
+
+class Conn(threading.Thread):
+	def __init__(self, out, path):
+		super().__init__(daemon=True)
+		self.out, self.path, self.q, self.con = out, path, queue.Queue(), None
+		self.start()
+
+	def run(self):
+		while True:
+			m = self.q.get()
+			if m is None:
+				break
+			try:
+				a = getattr(self, "do_" + m["cmd"])(m)
+			except Exception as e:
+				a = explain(self.con, e)
+			a["id"] = m["id"]
+			a.setdefault("ok", True)
+			send(self.out, a)
+			if m["cmd"] == "close":
+				break
+		if self.con is not None:
+			self.con.close()
+			self.con = None
+
+	def do_open(self, m):
+		self.con = sqlite3.connect(uri(self.path, m.get("params", {})), uri=True, isolation_level=None,
+		                           timeout=m.get("busy_s", 5))
+		for p in m.get("pragmas", []):
+			self.con.execute("PRAGMA " + p).fetchall()
+		# The file is opened lazily: touch it, so that errors of opening are errors of open.
+		self.con.execute("PRAGMA schema_version").fetchall() if m.get("touch", True) else None
+		return {}
+
+	def do_exec(self, m):
+		t0 = time.monotonic_ns()
+		if m.get("many"):
+			self.con.executemany(m["sql"], m["many"])
+			rows = []
+		else:
+			rows = [[plain(v) for v in r] for r in self.con.execute(m["sql"], m.get("params", [])).fetchall()]
+		return {"rows": rows, "t0": t0, "t1": time.monotonic_ns()}
+
+	def do_dump(self, m):
+		n = 0
+		with open(m["file"], "w") as f:
+			for r in self.con.execute(m["sql"]):
+				f.write("|".join(str(plain(v)) for v in r) + "\n")
+				n += 1
+		return {"rows": n}
+
+	def do_poll(self, m):
+		end = time.monotonic() + m.get("timeout_s", 10)
+		while time.monotonic() < end:
+			v = self.con.execute(m["sql"]).fetchone()[0]
+			t1 = time.monotonic_ns()
+			if v is not None and v >= m["until"]:
+				return {"rows": [[v]], "t1": t1}
+			time.sleep(m.get("every_s", 0.0002))
+		return {"ok": False, "code": -1, "error": "not seen in time, last %r" % v}
+
+	def do_close(self, m):
+		self.con.close()
+		self.con = None
+		return {}
+
+
+def main():
+	path, so = sys.argv[1], sys.argv[2]
+	out = threading.Lock()
+	if so:
+		boot = sqlite3.connect(":memory:")
+		boot.enable_load_extension(True)
+		boot.load_extension(so)
+		boot.close()
+	conns, loads = {}, []
+
+	def bye(*_):
+		for l in loads:
+			l.stop.set()
+		for l in loads:
+			l.join(20)
+		for c in conns.values():
+			c.q.put(None)
+		for c in conns.values():
+			c.join(20)
+		sys.stdout.flush()
+		os._exit(0)
+
+	signal.signal(signal.SIGTERM, bye)
+	send(out, {"id": 0, "ok": True})
+	for line in sys.stdin:
+		m = json.loads(line)
+		cmd = m["cmd"]
+		if cmd == "load":
+			spec = load.Spec(uri(path, {}), m["log"], m["tag"], m["seed"], m.get("pause_ms", 2), m.get("pad", 100),
+			                 m.get("timeout_ms", 3000))
+			loads += [load.Writer(spec, t) for t in range(m.get("threads", 4))]
+			for l in loads:
+				if not l.started_once:
+					l.started_once = True
+					l.start()
+			send(out, {"id": m["id"], "ok": True})
+		elif cmd == "stop":
+			for l in loads:
+				l.stop.set()
+			for l in loads:
+				l.join()
+			counts = {}
+			for l in loads:
+				for k, v in l.counts.items():
+					counts[k] = counts.get(k, 0) + v
+			loads = []
+			send(out, {"id": m["id"], "ok": True, "counts": counts})
+		else:
+			c = conns.get(m["conn"])
+			if c is None or not c.is_alive():
+				c = conns[m["conn"]] = Conn(out, path)
+			c.q.put(m)
+	bye()
+
+
+if __name__ == "__main__":
+	main()
