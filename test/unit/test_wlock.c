@@ -259,6 +259,16 @@ static void sleeping(void **state)
 	assert_true(vfs_wlock_try(w, B));
 	vfs_wlock_release(w, B, false);
 
+	/* Also for one that has waited so little that others might still go before. */
+	assert_true(vfs_wlock_try(w, A));
+	assert_false(vfs_wlock_try(w, C));
+	vfs_wlock_release(w, A, false);
+	vfs_wlock_sleep(w, C, 2000000);
+	assert_false(vfs_wlock_try(w, A));
+	assert_true(vfs_wlock_try(w, C));
+	vfs_wlock_release(w, C, false);
+	vfs_wlock_forget(w, A);
+
 	/* Woken by the release. */
 	struct waiter s;
 	assert_true(vfs_wlock_try(w, A));
