@@ -28,7 +28,8 @@ int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, str
 	if (in.bad)
 		return wire_fail(err, WIRE_CORRUPT, "configuration of %zu bytes is too short", n);
 	if (version != VERSION)
-		return wire_fail(err, WIRE_VERSION, "configuration has format version %u, this program knows %d; upgrade it", version, VERSION);
+		return wire_fail(err, WIRE_VERSION, "configuration has format version %u, this program knows %d; upgrade it",
+		                 version, VERSION);
 	if (joint > 1 || count > RAFT_MEMBERS_MAX)
 		return wire_fail(err, WIRE_CORRUPT, "configuration with joint=%u and %u members", joint, count);
 	c.joint = joint;
@@ -40,9 +41,11 @@ int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, str
 		if (in.bad)
 			return wire_fail(err, WIRE_CORRUPT, "configuration ends within member %u of %u", i + 1, count);
 		if (!m->id || raft_config_find(&c, m->id))
-			return wire_fail(err, WIRE_CORRUPT, "configuration names member %llu twice or as 0", (unsigned long long)m->id);
+			return wire_fail(err, WIRE_CORRUPT, "configuration names member %llu twice or as 0",
+			                 (unsigned long long)m->id);
 		if ((m->flags & ~KNOWN_FLAGS) || ((m->flags & RAFT_VOTER_OLD) && !c.joint))
-			return wire_fail(err, WIRE_CORRUPT, "configuration gives member %llu the flags %u", (unsigned long long)m->id, m->flags);
+			return wire_fail(err, WIRE_CORRUPT, "configuration gives member %llu the flags %u",
+			                 (unsigned long long)m->id, m->flags);
 		c.n++;
 	}
 	if (wire_in_left(&in))

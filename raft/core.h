@@ -104,7 +104,8 @@ struct raft {
 
 	struct raft_pending_read *reads;
 	size_t n_reads, cap_reads, n_remote_reads;
-	uint64_t round, round_done, round_index; /* latest read round begun, latest that a quorum answered, commit when it began */
+	uint64_t round, round_done; /* latest read round begun, latest that a quorum answered */
+	uint64_t round_index;       /* commit index when the latest began */
 	uint64_t read_id;        /* follower: latest id given */
 	uint64_t request_due_us; /* follower: when a request for those waiting is due */
 

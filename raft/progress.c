@@ -191,7 +191,8 @@ bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 	return p->state == RAFT_REPLICATE && p->fl_n < r->window_msgs && p->fl_bytes < r->window_bytes;
 }
 
-static uint64_t half_quorum(const struct raft *r, uint8_t flag, uint64_t (*get)(const struct raft_peer *), uint64_t self_value)
+static uint64_t half_quorum(const struct raft *r, uint8_t flag, uint64_t (*get)(const struct raft_peer *),
+                            uint64_t self_value)
 {
 	uint64_t v[RAFT_MEMBERS_MAX];
 	uint32_t n = 0;

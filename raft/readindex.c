@@ -1,5 +1,5 @@
-/* Linearizable reads by read-index (thesis 6.4). The leader notes its commit index, makes sure by a round of heartbeats that
- * it led at some moment after that, and answers. Rounds are shared: all reads that come while one runs join the next.
+/* Linearizable reads by read-index (thesis 6.4). The leader notes its commit index, makes sure by a round of heartbeats
+ * that it led at some moment after that, and answers. Rounds are shared: all reads that come while one runs join the next.
  *
  * No late or duplicate reply can satisfy a read that began after it. A round's number is used once in a term, and a term
  * is led once. A follower's ids begin at a random number at each start and rise; a request names the newest read that it
@@ -34,8 +34,8 @@ static void settle(struct raft *r, const struct raft_pending_read *q, int code, 
 }
 
 /* Settles those for which done() holds, keeps the order of the others. */
-static void settle_if(struct raft *r, bool (*done)(const struct raft *, const struct raft_pending_read *, uint64_t), uint64_t arg,
-                      int code, uint64_t index)
+static void settle_if(struct raft *r, bool (*done)(const struct raft *, const struct raft_pending_read *, uint64_t),
+                      uint64_t arg, int code, uint64_t index)
 {
 	size_t kept = 0;
 

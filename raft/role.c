@@ -21,6 +21,7 @@ static const bool allowed[4][4] = {
 void raft_become(struct raft *r, enum raft_role role)
 {
 	assert(allowed[r->role][role]);
+	(void)allowed;
 	enum raft_role from = r->role;
 
 	r->role = role;

@@ -87,7 +87,9 @@ static void slow_leader_disk(void **state)
 	assert_false(pilot_find(p, WIRE_MSG_APPEND, 1, 2)->after_persist);
 	p->cut[1][3] = true;
 	pilot_run(p);
-	assert_int_equal(p->n[1].u.commit, 1); /* one follower and nobody else */
+	pilot_wait(p, 10000);
+	assert_int_equal(p->n[1].u.commit, 1); /* one follower and nobody else: */
+	assert_int_equal(p->n[2].u.commit, 1); /* it is told nothing */
 	p->cut[1][3] = false;
 	pilot_wait(p, 300000);
 	assert_int_equal(p->n[2].commit, 2);
@@ -147,6 +149,23 @@ static void pipeline_and_window(void **state)
 	pilot_run(p);
 	assert_int_equal(p->n[1].commit, 11);
 	assert_int_equal(raft_min_match(p->n[1].raft), 11);
+	pilot_close(p);
+}
+
+/* Figure 2, AppendEntries 5: an append commits no further than what it is known to match, whatever lies above that. */
+static void append_commits_what_it_matches(void **state)
+{
+	struct pilot *p = pilot_open(3, 0);
+	struct wire_entry e = { .term = 1, .kind = WIRE_ENTRY_DATA };
+
+	(void)state;
+	pilot_stop(p, 2);
+	pilot_log(p, 2, 1, (const uint64_t[]){ 1, 1, 1 }, 3);
+	pilot_start(p, 2);
+	pilot_deliver(p, (struct wire_msg){ .type = WIRE_MSG_APPEND, .from = 1, .to = 2, .term = 2, .index = 1, .log_term = 1,
+		                            .commit = 3, .n_entries = 1, .entries = &e });
+	assert_int_equal(p->n[2].u.commit, 2);
+	assert_int_equal(pilot_find(p, WIRE_MSG_APPEND_RESP, 2, 1)->index, 2);
 	pilot_close(p);
 }
 
@@ -354,6 +373,7 @@ int main(void)
 		cmocka_unit_test(slow_leader_disk),
 		cmocka_unit_test(persisted_names_the_entry),
 		cmocka_unit_test(pipeline_and_window),
+		cmocka_unit_test(append_commits_what_it_matches),
 		cmocka_unit_test(lost_ack),
 		cmocka_unit_test(lost_append),
 		cmocka_unit_test(gap_is_filled_at_once),
