@@ -6,7 +6,11 @@ VFS_FORMAT_SOURCES = \
 	vfs/pageset.c vfs/pageset.h \
 	vfs/wlock.c vfs/wlock.h
 VFS_DB_SOURCES = \
-	vfs/db.h
+	vfs/db.c vfs/db.h vfs/db_impl.h \
+	vfs/db_open.c vfs/db_recover.c \
+	vfs/db_position.c vfs/db_log.c \
+	vfs/db_publish.c vfs/db_apply.c \
+	vfs/db_checkpoint.c vfs/db_view.c
 VFS_SHIM_SOURCES = \
 	vfs/vfs.h
 
@@ -34,3 +38,14 @@ test_unit_test_pageset_SOURCES = test/unit/test_pageset.c
 test_unit_test_pageset_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_wlock_SOURCES = test/unit/test_wlock.c
 test_unit_test_wlock_LDADD = $(VFS_TEST_LIBS)
+
+VFS_DB_TESTS = \
+	test/unit/test_db_apply \
+	test/unit/test_db_open
+check_PROGRAMS += $(VFS_DB_TESTS)
+TESTS += $(VFS_DB_TESTS)
+
+test_unit_test_db_apply_SOURCES = test/unit/test_db_apply.c test/unit/db_world.c test/unit/db_world.h
+test_unit_test_db_apply_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_db_open_SOURCES = test/unit/test_db_open.c test/unit/db_world.c test/unit/db_world.h
+test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
