@@ -1,0 +1,252 @@
+/* Insides of the journal, shared by the raft/journal*.c files and by nobody else. raft/JOURNAL.md gives the bytes, the
+ * validity rule and the recovery algorithm.
+ *
+ * journal_record.c  bytes of records and segment headers
+ * journal_log.c     what the journal knows of the log in memory: where entries lie, terms, configurations, hard state
+ * journal_seg.c     segment files: preparing, rolling, recycling, removing
+ * journal_open.c    create and open
+ * journal_recover.c finding out from the files what the journal holds
+ * journal.c         append, sync, read, trim, upkeep
+ *
+ * Locks: `wmu` is held by whoever appends, over a whole call; `mu` protects everything in struct raft_journal and is
+ * held over a write but never over a sync, a read, or the preparation of a segment. Order: wmu, then mu. */
+#ifndef RAFT_JOURNAL_IMPL_H
+#define RAFT_JOURNAL_IMPL_H
+
+#include "raft/journal.h"
+#include "wire/hash.h"
+#include <pthread.h>
+
+enum {
+	RAFT_JRN_VERSION = 1,
+	RAFT_JRN_REC_HEAD = 28,  /* bytes of every record before its payload */
+	RAFT_JRN_ENTRY_HEAD = 20, /* bytes of an entry record's payload before the data */
+	RAFT_JRN_END_BYTES = 32, /* a segment end, always kept free at the end of a segment */
+	RAFT_JRN_NOTE_MAX = 512,
+	RAFT_JRN_PUBS = 4,       /* publications that a segment header repeats */
+	RAFT_JRN_SECTOR = 512,
+	RAFT_JRN_HEADER_MAX = 16 << 10,
+	RAFT_JRN_SPARES = 2,     /* trimmed segments that are kept for reuse */
+	RAFT_JRN_PATH_MAX = 4096,
+};
+#define RAFT_JRN_SEGMENT_DEFAULT (16u << 20)
+#define RAFT_JRN_SEGMENT_MIN (2u << 10)
+#define RAFT_JRN_SEGMENT_MAX (1u << 30)
+
+enum raft_jrn_type {
+	RAFT_JRN_NONE,
+	RAFT_JRN_ENTRY,
+	RAFT_JRN_TRUNCATE,
+	RAFT_JRN_VOTE,
+	RAFT_JRN_COMMIT,
+	RAFT_JRN_PUBLICATION,
+	RAFT_JRN_MARK,
+	RAFT_JRN_NOTE,
+	RAFT_JRN_SYNC,
+	RAFT_JRN_TRIM,
+	RAFT_JRN_END,
+	RAFT_JRN_TYPES,
+};
+
+/* A place in the journal: segment number and offset in its file; places compare as numbers do. */
+static inline uint64_t raft_jrn_pos(uint64_t no, uint32_t off)
+{
+	return no << 32 | off;
+}
+
+static inline uint32_t raft_jrn_align(uint32_t n)
+{
+	return (n + 7u) & ~7u;
+}
+
+/* ---- journal_record.c ---- */
+struct raft_jrn_rec {
+	uint8_t type, kind;
+	uint32_t total;          /* bytes with padding */
+	uint64_t synced, commit; /* synced: a place; 0: nothing said */
+	const uint8_t *payload;
+	uint32_t length; /* of the payload */
+	/* entries */
+	uint64_t term, sum;
+	uint32_t index_low, size;
+	const uint8_t *data;
+};
+/* Appends a record that lies at (no, off). rec gives type, kind, synced, commit, and payload/length; of an entry instead
+ * index_low, term, sum, size and data. Check b->failed afterwards. */
+void raft_jrn_put(struct wire_buf *b, uint64_t group, uint64_t no, uint32_t off, const struct raft_jrn_rec *rec);
+uint32_t raft_jrn_entry_bytes(uint32_t size); /* of an entry's record, with padding */
+/* True when a record with a valid head lies at (no, off), of which n bytes are at p; an entry's data is not looked at. */
+bool raft_jrn_parse(const uint8_t *p, size_t n, uint64_t group, uint64_t no, uint32_t off, struct raft_jrn_rec *ret_rec);
+bool raft_jrn_data_ok(const struct raft_jrn_rec *rec);
+void raft_jrn_put_publication(uint8_t dst[28], const struct raft_journal_publication *p);
+void raft_jrn_get_publication(const uint8_t src[28], struct raft_journal_publication *p);
+
+struct raft_jrn_header {
+	uint32_t bytes; /* of the header's area; records begin behind it */
+	uint32_t segment_bytes;
+	bool recycled; /* bytes behind the records may be those of an older segment, not zeros */
+	uint64_t group, no, oldest, synced, commit, first_index, prev_term, term, vote;
+	struct raft_journal_mark mark;
+	struct raft_journal_publication pubs[RAFT_JRN_PUBS];
+	uint32_t n_pubs;
+	struct raft_config config;
+};
+/* Appends the header's area, zeros included. `bytes` is not looked at. */
+void raft_jrn_put_header(struct wire_buf *b, const struct raft_jrn_header *h);
+/* WIRE_CORRUPT when there is no valid header of segment `no` at p. */
+int raft_jrn_get_header(const uint8_t *p, size_t n, uint64_t no, struct raft_jrn_header *ret_h, struct wire_err *err);
+
+/* ---- journal_log.c ---- */
+struct raft_jrn_at {
+	uint32_t seg, off, size;
+};
+struct raft_jrn_run { /* entries from `first` on have this term */
+	uint64_t first, term;
+};
+struct raft_jrn_log {
+	uint64_t base_index, base_term;
+	struct raft_config base_config;
+	struct raft_jrn_at *at; /* entry base_index + 1 + i is at[head + i] */
+	size_t head, n, cap;
+	struct raft_jrn_run *runs;
+	size_t n_runs, cap_runs;
+	struct raft_log_config *configs;
+	size_t n_configs, cap_configs;
+	uint64_t term, vote;
+	struct raft_journal_mark mark;
+	struct raft_journal_publication pubs[RAFT_JRN_PUBS]; /* the latest, oldest first */
+	uint32_t n_pubs;
+};
+void raft_jrn_log_free(struct raft_jrn_log *l);
+static inline uint64_t raft_jrn_log_last(const struct raft_jrn_log *l)
+{
+	return l->base_index + l->n;
+}
+/* Room for n more entries, of which n_configs carry configurations. False when memory is short. */
+bool raft_jrn_log_reserve(struct raft_jrn_log *l, size_t n, size_t n_configs);
+/* Appends entry last + 1; room was reserved. config: NULL unless it carries one. */
+void raft_jrn_log_append(struct raft_jrn_log *l, uint64_t term, struct raft_jrn_at at, const struct raft_config *config);
+void raft_jrn_log_truncate(struct raft_jrn_log *l, uint64_t from); /* base < from <= last */
+void raft_jrn_log_rebase(struct raft_jrn_log *l, uint64_t base);   /* base_index <= base <= last */
+uint64_t raft_jrn_log_term(const struct raft_jrn_log *l, uint64_t index); /* base <= index <= last */
+const struct raft_config *raft_jrn_log_config(const struct raft_jrn_log *l, uint64_t index); /* in force there */
+void raft_jrn_log_published(struct raft_jrn_log *l, const struct raft_journal_publication *p);
+/* Doubles *mem until n + more elements of `size` bytes fit. */
+bool raft_jrn_grow(void **mem, size_t *cap, size_t n, size_t more, size_t size);
+
+/* ---- journal_seg.c ---- */
+struct raft_jrn_seg {
+	uint64_t no;
+	uint32_t size;
+	bool recycled;
+	uint32_t refs;       /* reads and syncs under way */
+	uint64_t first_index; /* of the header: the index that followed the log's end when the segment began */
+	uint64_t free_after; /* retired: may be reused or removed once this place is durable */
+	struct wire_file *file;
+};
+
+struct raft_journal {
+	const struct wire_env *env;
+	char *dir;
+	uint64_t group;
+	uint32_t segment_bytes;
+
+	pthread_mutex_t wmu, mu;
+	pthread_cond_t cv; /* with mu: a sync or a preparation ended */
+
+	struct raft_jrn_seg **segs; /* numbers without gaps; the last one is written to */
+	size_t n_segs, cap_segs;
+	uint32_t off; /* where the next record goes */
+	struct raft_jrn_seg *next; /* prepared; NULL: none yet */
+	bool preparing;
+	struct raft_jrn_seg **retired; /* ascending */
+	size_t n_retired, cap_retired;
+
+	struct raft_jrn_log log;
+	uint64_t commit_seen;   /* largest commit index that we were told */
+	uint64_t commit_said;   /* largest that a record carries */
+	uint64_t durable_index; /* the log is durable up to it */
+	uint64_t synced;        /* place below which all is durable */
+	uint64_t synced_said;   /* largest such place that a record carries */
+	bool syncing;
+	uint64_t sync_index;    /* durable_index once the sync under way ends */
+	uint64_t dirty_from;    /* segments below this number need no sync */
+
+	bool failed;
+	struct wire_err failure;
+	struct wire_buf out; /* under wmu */
+	uint64_t bytes_appended, syncs, entries;
+
+	/* what open found, until the first append */
+	struct wire_entry *open_entries;
+	size_t n_open_entries, cap_open_entries;
+	struct raft_journal_publication *open_pubs;
+	size_t n_open_pubs, cap_open_pubs;
+};
+
+void raft_jrn_path(const struct raft_journal *j, uint64_t no, char path[RAFT_JRN_PATH_MAX]);
+int raft_jrn_zero(const struct wire_env *env, struct wire_file *f, uint32_t from, uint32_t to, struct wire_err *err);
+/* The header of a segment that begins now, at the log's end. */
+void raft_jrn_make_header(const struct raft_journal *j, uint64_t no, uint32_t size, bool recycled, uint64_t oldest,
+                          struct raft_jrn_header *ret_h);
+/* Makes a durable file named for segment `no`: zeros behind the given first bytes. */
+int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, const void *head, size_t head_bytes,
+                        struct raft_jrn_seg **ret_seg, struct wire_err *err);
+void raft_jrn_seg_free(const struct raft_journal *j, struct raft_jrn_seg *s); /* closes; NULL is fine */
+bool raft_jrn_segs_push(struct raft_journal *j, struct raft_jrn_seg *s);    /* false: no memory */
+bool raft_jrn_retired_push(struct raft_journal *j, struct raft_jrn_seg *s); /* likewise */
+/* The commit index that a record written now may carry: what it names is durable here, so that a record that carries it
+ * proves that entries up to it were on disk. */
+static inline uint64_t raft_jrn_sayable_commit(const struct raft_journal *j)
+{
+	return j->commit_seen < j->durable_index ? j->commit_seen : j->durable_index;
+}
+static inline struct raft_jrn_seg *raft_jrn_current(const struct raft_journal *j)
+{
+	return j->segs[j->n_segs - 1];
+}
+struct raft_jrn_seg *raft_jrn_seg_find(const struct raft_journal *j, uint64_t no); /* NULL when it is not in use */
+/* mu is held, preparing is false, next is NULL; drops mu meanwhile. */
+int raft_jrn_prepare(struct raft_journal *j, struct wire_err *err);
+/* wmu and mu are held; may drop mu meanwhile. Begins a new segment. */
+int raft_jrn_roll(struct raft_journal *j, struct wire_err *err);
+/* mu is held; drops it meanwhile. Removes retired segments that are too many. */
+int raft_jrn_remove_retired(struct raft_journal *j, struct wire_err *err);
+/* Drops segs[0 .. k-1]: they become retired, and the log's base moves up. False: no memory, nothing was done. */
+bool raft_jrn_retire(struct raft_journal *j, size_t k);
+
+/* ---- journal_recover.c ---- */
+/* What the records found so far say. */
+struct raft_jrn_claims {
+	uint64_t synced, commit, oldest;
+	uint32_t end; /* end of the last record or header recognised in the segment swept last; 0: none */
+};
+
+struct raft_jrn_recovery {
+	struct raft_journal *j;
+	uint64_t *nos; /* numbers of the files, ascending */
+	size_t n_nos, cap_nos;
+	bool nomem;
+	uint8_t *buf; /* the segment read last, zeros behind the end of its file */
+	size_t cap;
+	uint32_t size, file_size;
+	struct raft_jrn_claims claims;
+	uint64_t floor;  /* files from this number on are there without a gap */
+	uint64_t oldest; /* where the log begins: not below floor; 0: nothing found yet */
+};
+
+int raft_jrn_compare_nos(const void *a, const void *b); /* for qsort */
+bool raft_jrn_is_there(const struct raft_jrn_recovery *r, uint64_t no);
+int raft_jrn_damaged(const struct raft_jrn_recovery *r, uint64_t no, uint32_t off, const char *what, struct wire_err *err);
+int raft_jrn_open_file(const struct raft_jrn_recovery *r, uint64_t no, struct wire_file **ret_file, struct wire_err *err);
+static inline void raft_jrn_raise(uint64_t *v, uint64_t to)
+{
+	if (to > *v)
+		*v = to;
+}
+/* From the numbers of the files: which segment the log begins in. */
+int raft_jrn_find_oldest(struct raft_jrn_recovery *r, struct wire_err *err);
+/* Fills the journal from the files, cuts a torn tail; *ret_cut_bytes: how much of it there was. */
+int raft_jrn_replay(struct raft_jrn_recovery *r, uint64_t *ret_cut_bytes, struct wire_err *err);
+
+#endif

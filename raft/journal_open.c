@@ -1,0 +1,237 @@
+/* Create and open; what is between is in journal_recover.c. */
+#include "raft/journal_impl.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int each_name(void *arg, const char *name)
+{
+	struct raft_jrn_recovery *r = arg;
+	unsigned long long no = 0;
+	size_t digits = strspn(name, "0123456789");
+
+	if (digits == 16 && !strcmp(name + digits, ".seg")) {
+		sscanf(name, "%llu", &no);
+		if (!raft_jrn_grow((void **)&r->nos, &r->cap_nos, r->n_nos, 1, sizeof(*r->nos)))
+			r->nomem = true;
+		else if (no && no < UINT32_MAX)
+			r->nos[r->n_nos++] = no;
+	}
+	return 0;
+}
+
+static int list_segments(struct raft_jrn_recovery *r, struct wire_err *err)
+{
+	const struct wire_env *env = r->j->env;
+	int rc = env->list(env->ctx, r->j->dir, each_name, r, err);
+
+	if (!rc && r->nomem)
+		rc = wire_fail(err, WIRE_NOMEM, "no memory for the list of segments");
+	if (!rc && r->n_nos)
+		qsort(r->nos, r->n_nos, sizeof(*r->nos), raft_jrn_compare_nos);
+	return rc;
+}
+
+/* Files that a trim left behind become spares, and a trim that the replayed records tell of is done again. */
+static int settle_trims(struct raft_jrn_recovery *r, struct wire_err *err)
+{
+	struct raft_journal *j = r->j;
+	uint64_t before = j->log.base_index;
+	size_t k = 0, drop;
+
+	raft_jrn_raise(&r->oldest, r->claims.oldest);
+	for (size_t i = 0; i < r->n_nos && r->nos[i] < j->segs[0]->no; i++) {
+		struct raft_jrn_seg *s = calloc(1, sizeof(*s));
+		int rc = s ? raft_jrn_open_file(r, r->nos[i], &s->file, err) : wire_fail(err, WIRE_NOMEM, "no memory for a journal segment");
+		uint64_t size = 0;
+		if (!rc)
+			rc = j->env->size(j->env->ctx, s->file, &size, err);
+		if (!rc && !raft_jrn_retired_push(j, s))
+			rc = wire_fail(err, WIRE_NOMEM, "no memory for the list of segments");
+		if (rc) {
+			raft_jrn_seg_free(j, s);
+			return rc;
+		}
+		s->no = r->nos[i];
+		s->size = (uint32_t)size;
+	}
+	while (k < j->n_segs - 1 && j->segs[k]->no < r->oldest)
+		k++;
+	if (k && (j->segs[k]->first_index - 1 < before || j->segs[k]->first_index - 1 > raft_jrn_log_last(&j->log)))
+		return raft_jrn_damaged(r, j->segs[k]->no, 0, "a trim names a segment that the log cannot begin with", err);
+	if (k && !raft_jrn_retire(j, k))
+		return wire_fail(err, WIRE_NOMEM, "no memory for the list of segments");
+	drop = (size_t)(j->log.base_index - before);
+	if (drop)
+		memmove(j->open_entries, j->open_entries + drop, (j->n_open_entries - drop) * sizeof(*j->open_entries));
+	j->n_open_entries -= drop;
+	return WIRE_OK;
+}
+
+struct name_list {
+	char (*names)[32];
+	size_t n, cap;
+};
+
+static int each_tmp(void *arg, const char *name)
+{
+	struct name_list *l = arg;
+	size_t n = strlen(name);
+
+	if (n < 32 && n > 8 && !strcmp(name + n - 8, ".seg.tmp") && raft_jrn_grow((void **)&l->names, &l->cap, l->n, 1, 32))
+		memcpy(l->names[l->n++], name, n + 1);
+	return 0;
+}
+
+/* What an unfinished preparation left; room is what they would take from it. */
+static int remove_unfinished(const struct raft_journal *j, struct wire_err *err)
+{
+	struct name_list l = { 0 };
+	char path[RAFT_JRN_PATH_MAX];
+	int rc = j->env->list(j->env->ctx, j->dir, each_tmp, &l, err);
+
+	for (size_t i = 0; i < l.n && !rc; i++) {
+		snprintf(path, sizeof(path), "%s/%s", j->dir, l.names[i]);
+		rc = j->env->unlink(j->env->ctx, path, err);
+	}
+	free(l.names);
+	return rc;
+}
+
+static int new_journal(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                       struct raft_journal **ret_journal, struct wire_err *err)
+{
+	uint32_t bytes = opts->segment_bytes ? opts->segment_bytes : RAFT_JRN_SEGMENT_DEFAULT;
+
+	if (bytes < RAFT_JRN_SEGMENT_MIN || bytes > RAFT_JRN_SEGMENT_MAX || bytes % RAFT_JRN_SECTOR)
+		return wire_fail(err, WIRE_INVALID, "segments of %u bytes: not a multiple of %d from %u to %u", bytes, RAFT_JRN_SECTOR,
+		                 RAFT_JRN_SEGMENT_MIN, RAFT_JRN_SEGMENT_MAX);
+	if (strlen(dir) + 32 > RAFT_JRN_PATH_MAX)
+		return wire_fail(err, WIRE_INVALID, "the path of the journal's directory is too long: %.100s...", dir);
+	struct raft_journal *j = calloc(1, sizeof(*j));
+	if (!j || !(j->dir = strdup(dir))) {
+		free(j);
+		return wire_fail(err, WIRE_NOMEM, "no memory for a journal");
+	}
+	j->env = env;
+	j->group = opts->group;
+	j->segment_bytes = bytes;
+	pthread_mutex_init(&j->wmu, NULL);
+	pthread_mutex_init(&j->mu, NULL);
+	pthread_cond_init(&j->cv, NULL);
+	*ret_journal = j;
+	return WIRE_OK;
+}
+
+int raft_journal_open(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                      struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err)
+{
+	struct raft_jrn_recovery r = { 0 };
+	uint64_t cut = 0;
+	int rc = new_journal(env, dir, opts, &r.j, err);
+
+	if (rc)
+		return rc;
+	struct raft_journal *j = r.j;
+	rc = list_segments(&r, err);
+	if (!rc && !r.n_nos)
+		rc = wire_fail(err, WIRE_NOTFOUND, "there is no journal in %s", dir);
+	if (!rc)
+		rc = raft_jrn_find_oldest(&r, err);
+	if (!rc)
+		rc = raft_jrn_replay(&r, &cut, err);
+	if (!rc)
+		rc = settle_trims(&r, err);
+	if (!rc)
+		rc = remove_unfinished(j, err);
+	free(r.buf);
+	free(r.nos);
+	if (rc) {
+		j->failed = true; /* closes without writing */
+		raft_journal_close(j);
+		return rc;
+	}
+	const struct raft_jrn_log *l = &j->log;
+	*ret_state = (struct raft_journal_state){
+		.term = l->term, .vote = l->vote, .base_index = l->base_index, .base_term = l->base_term,
+		.base_config = l->base_config, .entries = j->open_entries, .n_entries = j->n_open_entries,
+		.configs = l->configs, .n_configs = l->n_configs,
+		.commit = j->commit_seen, .mark = l->mark, .publications = j->open_pubs, .n_publications = j->n_open_pubs,
+		.cut_bytes = cut,
+	};
+	*ret_journal = j;
+	return WIRE_OK;
+}
+
+/* The first segment: its header says all there is to say. */
+static int create_first(struct raft_journal *j, struct wire_err *err)
+{
+	const struct wire_env *env = j->env;
+	struct wire_buf b = WIRE_BUF_INIT;
+	struct raft_jrn_seg *s = NULL;
+	struct raft_jrn_header h;
+	int rc;
+
+	raft_jrn_make_header(j, 1, j->segment_bytes, false, 1, &h);
+	raft_jrn_put_header(&b, &h);
+	if (b.failed)
+		rc = wire_fail(err, WIRE_NOMEM, "no memory for a segment header");
+	else if (b.len + RAFT_JRN_END_BYTES > j->segment_bytes)
+		rc = wire_fail(err, WIRE_TOOBIG, "a segment of %u bytes has no room for its header", j->segment_bytes);
+	else
+		rc = raft_jrn_seg_create(j, 1, b.data, b.len, &s, err);
+	wire_buf_free(&b);
+	raft_jrn_seg_free(j, s);
+	if (rc)
+		return rc;
+	/* The directory's own name. */
+	char *parent = strdup(j->dir);
+	if (!parent)
+		return wire_fail(err, WIRE_NOMEM, "no memory for a path");
+	size_t n = strlen(parent);
+	while (n > 1 && parent[n - 1] == '/')
+		parent[--n] = 0;
+	char *slash = strrchr(parent, '/');
+	if (slash)
+		slash[slash == parent] = 0;
+	rc = env->sync_dir(env->ctx, slash ? parent : ".", err);
+	free(parent);
+	return rc;
+}
+
+int raft_journal_create(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                        uint64_t term, uint64_t base_index, uint64_t base_term, const struct raft_config *base_config,
+                        const struct raft_journal_mark *mark, struct wire_err *err)
+{
+	struct raft_jrn_recovery r = { 0 };
+	int rc = new_journal(env, dir, opts, &r.j, err);
+
+	if (rc)
+		return rc;
+	struct raft_journal *j = r.j;
+	if (mark->index > base_index || base_term > term)
+		rc = wire_fail(err, WIRE_INVALID, "a journal from %llu in term %llu cannot have its mark at %llu, or term %llu",
+		               (unsigned long long)base_index, (unsigned long long)base_term, (unsigned long long)mark->index,
+		               (unsigned long long)term);
+	if (!rc) {
+		rc = env->mkdir(env->ctx, dir, err);
+		rc = rc == WIRE_EXISTS ? WIRE_OK : rc;
+	}
+	if (!rc)
+		rc = list_segments(&r, err);
+	if (!rc && r.n_nos)
+		rc = wire_fail(err, WIRE_EXISTS, "there is a journal in %s already", dir);
+	if (!rc)
+		rc = remove_unfinished(j, err);
+	if (!rc) {
+		j->log = (struct raft_jrn_log){ .base_index = base_index, .base_term = base_term, .base_config = *base_config,
+			                        .term = term, .mark = *mark };
+		j->commit_seen = j->durable_index = base_index;
+		rc = create_first(j, err);
+	}
+	free(r.nos);
+	j->failed = true; /* closes without writing */
+	raft_journal_close(j);
+	return rc;
+}
