@@ -99,12 +99,12 @@ static struct wire_link_msg *receive(struct join *j, unsigned ms)
 	return m;
 }
 
-static int check_refused(struct join *j, struct wire_err *err)
+static int check_stop(struct join *j, struct wire_err *err)
 {
-	int rc = WIRE_OK;
+	int rc = cli_wait_signal(0) ? wire_fail(err, WIRE_CLOSED, "interrupted; run walraft join again to finish") : WIRE_OK;
 
 	pthread_mutex_lock(&j->mu);
-	if (*j->refused)
+	if (!rc && *j->refused)
 		rc = wire_fail(err, WIRE_FOREIGN, "%s refused us: %s", j->o.peer, j->refused);
 	pthread_mutex_unlock(&j->mu);
 	return rc;
@@ -133,20 +133,26 @@ static int follow_leader(struct join *j, const struct wire_msg *m, struct wire_e
 	url[m->data_len] = 0;
 	if (j->peer == m->hint)
 		return WIRE_OK;
+	wire_link_remove_peer(j->link, j->peer);
 	j->peer = m->hint;
 	return wire_link_add_peer(j->link, j->peer, url, err);
 }
 
 static int added(struct join *j, const struct wire_msg *m, struct wire_err *err)
 {
+	const struct raft_member *leader;
 	int rc = raft_config_get(m->data, m->data_len, &j->config, err);
 
 	if (rc)
 		return rc;
 	j->conf.cluster = m->term;
 	j->conf.group = m->group;
-	wire_link_set_cluster(j->link, j->conf.cluster);
-	return WIRE_OK;
+	leader = raft_config_find(&j->config, m->from);
+	if (!leader || j->peer == m->from)
+		return WIRE_OK;
+	wire_link_remove_peer(j->link, j->peer);
+	j->peer = m->from;
+	return wire_link_add_peer(j->link, j->peer, leader->url, err);
 }
 
 static int ask_to_join(struct join *j, struct wire_err *err)
@@ -166,7 +172,7 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 			                 j->o.peer, j->o.timeout_s, last);
 		send(j, &q, WIRE_LANE_CONTROL);
 		m = receive(j, ASK_MS);
-		rc = check_refused(j, err);
+		rc = check_stop(j, err);
 		if (!m || rc) {
 			if (m)
 				wire_link_msg_free(m);
@@ -223,7 +229,8 @@ static int open_image(struct join *j, struct wire_err *err)
 			return wire_fail(err, WIRE_TIMEOUT, "the leader does not send an image; run walraft join again");
 		send(j, &q, WIRE_LANE_CONTROL);
 		m = receive(j, ASK_MS);
-		if (m && m->msg.type == WIRE_MSG_IMAGE_INFO && m->msg.corr == j->corr) {
+		rc = check_stop(j, err);
+		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_INFO && m->msg.corr == j->corr) {
 			if (m->msg.flags & WIRE_MSG_REJECT)
 				rc = wire_fail(err, WIRE_IO, "the leader cannot send an image: %s", m->msg.text);
 			else
@@ -269,14 +276,15 @@ static int fetch_chunks(struct join *j, struct wire_err *err)
 
 		ask_chunks(j, &in_flight);
 		m = receive(j, STALL_MS);
-		if (!m) {
+		rc = check_stop(j, err);
+		if (!m && !rc) {
 			if (++stalls == 4)
 				return wire_fail(err, WIRE_CLOSED, "the sender of the image fell silent");
 			snap_recv_retry(j->recv);
 			in_flight = 0;
 			continue;
 		}
-		if (m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == j->corr) {
+		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == j->corr) {
 			stalls = 0;
 			in_flight -= in_flight ? 1 : 0;
 			if (m->msg.flags & WIRE_MSG_REJECT)
@@ -286,7 +294,8 @@ static int fetch_chunks(struct join *j, struct wire_err *err)
 			snap_recv_progress(j->recv, &done, &total);
 			cli_progress("fetching", done, total);
 		}
-		wire_link_msg_free(m);
+		if (m)
+			wire_link_msg_free(m);
 	}
 	return rc;
 }
