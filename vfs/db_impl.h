@@ -14,7 +14,6 @@
 #define DB_FRAME_MAX (VFS_FRAME_HDR + 65536u)
 #define DB_SHM_WRITE 0
 #define DB_SHM_CKPT 1
-#define DB_SHM_RECOVER 2
 #define DB_SHM_READ(i) (3 + (i))
 
 typedef int (*db_read_entry_fn)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err);

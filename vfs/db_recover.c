@@ -151,12 +151,12 @@ static int append_frames(struct vfs_db *db, const struct scan *s, uint32_t from,
 
 static int rebuild(struct vfs_db *db, const struct scan *s, uint32_t file_pages, struct wire_err *err)
 {
-	const int n_locks = DB_SHM_READ(VFS_READERS) - DB_SHM_RECOVER;
 	struct vfs_ckpt_info *info = db_ckpt_info(db);
 	uint32_t waited = 0;
 	int rc;
 
-	while ((rc = db_shm_lock(db, DB_SHM_RECOVER, n_locks)) == SQLITE_BUSY && waited < LOCK_WAIT_US) {
+	/* Not RECOVER: who finds that taken is told `database is locked`, where without it he waits until the header is there. */
+	while ((rc = db_shm_lock(db, DB_SHM_READ(0), VFS_READERS)) == SQLITE_BUSY && waited < LOCK_WAIT_US) {
 		db_nap_us(db, LOCK_NAP_US);
 		waited += LOCK_NAP_US;
 	}
@@ -177,7 +177,7 @@ static int rebuild(struct vfs_db *db, const struct scan *s, uint32_t file_pages,
 		put_header(db, s, file_pages, 1);
 		vfs_walindex_write_header(db->region[0], &db->hdr);
 	}
-	db_shm_unlock(db, DB_SHM_RECOVER, n_locks);
+	db_shm_unlock(db, DB_SHM_READ(0), VFS_READERS);
 	return rc;
 }
 

@@ -395,6 +395,8 @@ static int stock_main(const char *path, const char *sql)
 	sqlite3 *db;
 	int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL);
 
+	if (getenv("WORLD_PATIENT"))
+		sqlite3_busy_timeout(db, 5000);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(db, sql, print_row, NULL, NULL);
 	fflush(stdout);
@@ -418,6 +420,9 @@ static int reader_main(const char *path, const char *report)
 		return 1;
 	while (!stop) {
 		sqlite3_stmt *st;
+
+		if (getenv("WORLD_PATIENT"))
+			sqlite3_busy_timeout(db, 5000);
 		int rc = sqlite3_prepare_v2(db, "SELECT (SELECT sum(v) FROM a) + (SELECT sum(v) FROM b), (SELECT n FROM counter), (SELECT sum(length(x)) FROM t)", -1, &st, NULL);
 
 		if (rc == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW) {

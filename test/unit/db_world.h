@@ -46,7 +46,8 @@ struct vfs_db *world_must_open(struct world *w);
 void world_apply(struct world *w, struct vfs_db *db, uint64_t last);
 void world_check(struct world *w, struct vfs_db *db); /* checksum and size as the log says; at its end all pages */
 
-/* Processes without walraft: this program with other arguments, see world_main. */
+/* Processes without walraft: this program with other arguments, see world_main. With WORLD_PATIENT in the environment they have a busy timeout, which
+ * stock processes need among themselves while no node is there (one that closes last locks the others out). */
 pid_t world_start_reader(struct world *w);
 uint64_t world_stop_reader(pid_t pid, struct world *w); /* number of reads; fails on any error or inconsistent sum */
 int world_stock(const char *path, const char *sql, char *out, size_t cap); /* one statement in a process of its own; an SQLite code */

@@ -84,6 +84,7 @@ static void kill_rounds(uint32_t page_size, int n_tx, int rounds)
 	struct world w;
 	int kills = 0;
 
+	setenv("WORLD_PATIENT", "1", 1);
 	make_log(&w, page_size, n_tx);
 	sqlite3_close(w.sql); /* nothing of SQLite's may be open over fork() */
 	w.sql = NULL;
@@ -134,6 +135,7 @@ static void kill_rounds(uint32_t page_size, int n_tx, int rounds)
 	vfs_db_close(db);
 	printf("# %d of %d killed in the middle, %llu marks, %llu restarts\n", kills, rounds, (unsigned long long)w.journal->n_marks, (unsigned long long)w.journal->n_restarts);
 	assert_true(kills > rounds / 3);
+	unsetenv("WORLD_PATIENT");
 	world_free(&w);
 }
 
