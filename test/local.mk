@@ -1,10 +1,27 @@
 # Tests print TAP. Unit tests (test/unit) are listed by the folder that they test; here are those of the whole product.
 
 # Process tests: Python programs that print TAP themselves and run real nodes. To add one, put it here.
-PROC_TESTS =
+PROC_TESTS = \
+	test/proc/test_basic.py \
+	test/proc/test_wrong_uses.py \
+	test/proc/test_position.py \
+	test/proc/test_private_view.py \
+	test/proc/test_cutoff.py \
+	test/proc/test_latency.py \
+	test/proc/test_join_kill.py \
+	test/proc/test_large.py \
+	test/proc/test_stock_reader.py \
+	test/proc/test_kill.py \
+	test/proc/test_powerloss.py
 # What they share and run.
 PROC_FILES = \
-	test/proc/harness.py
+	test/README.md \
+	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py \
+	test/proc/stock_reader.py test/proc/worker.py \
+	test/demo/packages.py test/demo/run \
+	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
+	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
+	test/bench/walraft.sh
 
 TESTS += test/tidy.py $(PROC_TESTS)
 EXTRA_DIST += test/tidy.py $(PROC_TESTS) $(PROC_FILES)
