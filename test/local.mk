@@ -27,7 +27,8 @@ TESTS += test/tidy.py $(PROC_TESTS)
 EXTRA_DIST += test/tidy.py $(PROC_TESTS) $(PROC_FILES)
 
 # A test program that takes longer is killed, and counts as failed.
-TEST_TIMEOUT_S = 900
+UNIT_TIMEOUT_S = 180
+PROC_TIMEOUT_S = 600
 
 # Read by the tests:
 #   WALRAFT_BUILD  absolute; there are the `walraft` command and .libs/walraft.so
@@ -42,6 +43,6 @@ AM_TESTS_ENVIRONMENT = \
 TEST_EXTENSIONS = .py
 TAP_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh --merge
 LOG_DRIVER = $(TAP_DRIVER)
-LOG_COMPILER = timeout --kill-after=10 $(TEST_TIMEOUT_S)
+LOG_COMPILER = timeout --kill-after=10 $(UNIT_TIMEOUT_S)
 PY_LOG_DRIVER = $(TAP_DRIVER)
-PY_LOG_COMPILER = timeout --kill-after=10 $(TEST_TIMEOUT_S) $(PYTHON3)
+PY_LOG_COMPILER = timeout --kill-after=10 $(PROC_TIMEOUT_S) $(PYTHON3)
