@@ -218,16 +218,23 @@ void *vfs_db_real_region(struct vfs_db *db, uint32_t region, bool extend)
 	return (void *)(uintptr_t)p;
 }
 
-void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst)
+/* Word by word: readers of other processes move their marks, and a checkpoint its progress, without pub. */
+static void load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst)
 {
-	const struct vfs_ckpt_info *src;
+	const struct vfs_ckpt_info *src = db_ckpt_info(db);
 
-	pthread_mutex_lock(&db->pub);
-	src = db_ckpt_info(db);
-	*dst = *src;
 	dst->backfill = __atomic_load_n(&src->backfill, __ATOMIC_SEQ_CST);
 	for (int i = 0; i < VFS_READERS; i++)
 		dst->read_mark[i] = __atomic_load_n(&src->read_mark[i], __ATOMIC_SEQ_CST);
+	memcpy(dst->lock, src->lock, sizeof dst->lock);
+	dst->backfill_attempted = __atomic_load_n(&src->backfill_attempted, __ATOMIC_SEQ_CST);
+	dst->unused = src->unused;
+}
+
+void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst)
+{
+	pthread_mutex_lock(&db->pub);
+	load_ckpt_info(db, dst);
 	pthread_mutex_unlock(&db->pub);
 }
 
@@ -276,7 +283,7 @@ int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regio
 	}
 	if (region0 != db->region[0]) {
 		/* With the header also backfill: an old one that happens to equal the new mxFrame would send the reader past the WAL. */
-		*vfs_walindex_ckpt_info(region0) = *db_ckpt_info(db);
+		load_ckpt_info(db, vfs_walindex_ckpt_info(region0));
 		memcpy(region0 + sizeof db->hdr, &db->hdr, sizeof db->hdr);
 		atomic_thread_fence(memory_order_seq_cst);
 		memcpy(region0, &db->hdr, sizeof db->hdr);

@@ -32,6 +32,7 @@ static void follow(uint32_t page_size, uint32_t n_tx, bool with_reader)
 	struct world w;
 	struct vfs_db *db;
 	struct vfs_db_status st;
+	uint32_t most = 0;
 	uint64_t reads = 0;
 	pid_t reader = 0;
 	char out[64];
@@ -48,6 +49,8 @@ static void follow(uint32_t page_size, uint32_t n_tx, bool with_reader)
 
 		at = next < w.n ? next : w.n;
 		world_apply(&w, db, at);
+		vfs_db_status(db, &st);
+		most = st.wal_frames > most ? st.wal_frames : most;
 		if (world_random(&w, 40) == 0) {
 			world_check(&w, db);
 			/* No restart in the first part, so that the wal-index grows over several regions. */
@@ -63,16 +66,16 @@ static void follow(uint32_t page_size, uint32_t n_tx, bool with_reader)
 	assert_string_equal(out, "ok\n");
 	assert_int_equal(world_stock(w.replica, "UPDATE counter SET n = 0", NULL, 0), SQLITE_BUSY);
 	assert_true(st.restarts > 0 && st.checkpoints > 0 && reads > 0);
-	printf("# page size %u: %llu entries, %llu publications, %llu restarts, %llu checkpoints, %llu reads\n", page_size, (unsigned long long)w.n,
-	       (unsigned long long)st.publications, (unsigned long long)st.restarts, (unsigned long long)st.checkpoints, (unsigned long long)reads);
+	printf("# page size %u: %llu entries, %llu publications, at most %u frames, %llu restarts, %llu checkpoints, %llu reads\n", page_size, (unsigned long long)w.n,
+	       (unsigned long long)st.publications, most, (unsigned long long)st.restarts, (unsigned long long)st.checkpoints, (unsigned long long)reads);
 	vfs_db_close(db);
 	assert_int_equal(world_stock(w.replica, "PRAGMA integrity_check", out, sizeof out), SQLITE_OK);
 	assert_string_equal(out, "ok\n");
 	world_free(&w);
 }
 
-static void test_follow_512(void **state) { (void)state; follow(512, 700, true); }
-static void test_follow_4096(void **state) { (void)state; follow(4096, 2000, true); }
+static void test_follow_512(void **state) { (void)state; follow(512, 1200, true); }
+static void test_follow_4096(void **state) { (void)state; follow(4096, 3000, true); }
 static void test_follow_65536(void **state) { (void)state; follow(65536, 250, true); }
 
 static void test_merges(void **state)
@@ -105,9 +108,9 @@ static void test_large_and_chunked(void **state)
 	world_new(&w, 1024, seed);
 	world_transaction(&w);
 	world_sql(&w, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) INSERT INTO t(x) SELECT printf('%%0900d', i) FROM n");
+	world_commit(&w, 1000, true);
+	world_sql(&w, "UPDATE t SET x = 'z' || substr(x, 2)"); /* few bytes on more pages than are merged */
 	world_commit(&w, 0, true);
-	world_sql(&w, "UPDATE t SET x = randomblob(901)");
-	world_commit(&w, 700, true);
 	world_transaction(&w);
 	world_sql(&w, "DELETE FROM t WHERE id > 3000; VACUUM");
 	world_commit(&w, 500, true);
@@ -388,13 +391,119 @@ static void test_view(void **state)
 	world_free(&w);
 }
 
+/* ---- everything at once ---- */
+
+struct crowd { struct world *w; struct vfs_db *db; _Atomic bool over; _Atomic uint32_t restarts, views, pulls; };
+
+static void *checkpoints(void *arg)
+{
+	struct crowd *c = arg;
+
+	while (!c->over) {
+		struct wire_err err;
+		bool restarted = false;
+
+		if (vfs_db_checkpoint(c->db, 50, &restarted, &err) != WIRE_OK)
+			return "checkpoint failed";
+		c->restarts += restarted;
+		vfs_db_watchdog(c->db);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+static void *views(void *arg)
+{
+	struct crowd *c = arg;
+	uint8_t page[4096];
+
+	while (!c->over) {
+		struct vfs_view_info info;
+		struct vfs_view *v;
+		struct wire_err err;
+		uint64_t sum = 0;
+
+		if (vfs_view_open(c->db, &v, &info, &err) != WIRE_OK)
+			return "view failed";
+		for (uint32_t i = 1; i <= info.db_pages; i++) {
+			if (vfs_view_read(v, i, page, &err) != WIRE_OK)
+				return "view read failed";
+			sum ^= vfs_view_page_hash(v, i, page);
+		}
+		vfs_view_close(v);
+		if (sum != info.checksum || sum != c->w->state[info.index].sum)
+			return "view is not of its index";
+		c->views++;
+		usleep(3000);
+	}
+	return NULL;
+}
+
+static void *pulls(void *arg)
+{
+	struct crowd *c = arg;
+	uint8_t *mine = calloc(64, VFS_REGION_BYTES), page[4096];
+	struct vfs_regions r = { mine, private_get };
+	struct vfs_pull pull = { 0 };
+	char *bad = NULL;
+
+	while (!c->over && !bad) {
+		struct vfs_db_status st;
+		struct wire_err err;
+
+		if (vfs_db_pull(c->db, &pull, &r, &err) != WIRE_OK || vfs_walindex_find(&r, 1, 1, pull.hdr.mx_frame) == 0)
+			bad = "pull failed";
+		vfs_db_status(c->db, &st);
+		if (st.checksum != c->w->state[st.index].sum)
+			bad = "status is not of one index";
+		if (vfs_db_read_page(c->db, 1, page, &err) != WIRE_OK || memcmp(page, "SQLite format 3", 16) != 0)
+			bad = "page 1 is not one";
+		c->pulls++;
+	}
+	free(mine);
+	return bad;
+}
+
+static void test_threads(void **state)
+{
+	void *(*const run[])(void *) = { checkpoints, views, pulls };
+	struct crowd c = { 0 };
+	pthread_t threads[3];
+	struct world w;
+	pid_t reader;
+	void *bad;
+
+	(void)state;
+	world_new(&w, 4096, seed);
+	for (int i = 0; i < 1500; i++)
+		world_transaction(&w);
+	reader = world_start_reader(&w);
+	c.w = &w;
+	c.db = world_must_open(&w);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, run[i], &c), 0);
+	for (uint64_t i = 1; i <= w.n; i++)
+		world_apply(&w, c.db, i);
+	c.over = true;
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], &bad);
+		if (bad)
+			fail_msg("%s", (char *)bad);
+	}
+	world_check(&w, c.db);
+	printf("# %u restarts, %u views, %u pulls, %llu stock reads\n", c.restarts, c.views, c.pulls, (unsigned long long)world_stop_reader(reader, &w));
+	assert_true(c.views > 0 && c.pulls > 0);
+	vfs_db_close(c.db);
+	world_free(&w);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_follow_512),  cmocka_unit_test(test_follow_4096), cmocka_unit_test(test_follow_65536),
 		cmocka_unit_test(test_merges),      cmocka_unit_test(test_large_and_chunked), cmocka_unit_test(test_in_the_middle_of_chunks),
 		cmocka_unit_test(test_bad_entry),   cmocka_unit_test(test_verbatim),    cmocka_unit_test(test_pull),
-		cmocka_unit_test(test_watchdog),    cmocka_unit_test(test_view),
+		cmocka_unit_test(test_watchdog),    cmocka_unit_test(test_view),        cmocka_unit_test(test_threads),
 	};
 	int status;
 
