@@ -459,6 +459,15 @@ uint64_t raft_journal_base(struct raft_journal *j)
 	return base;
 }
 
+uint64_t raft_journal_term(struct raft_journal *j, uint64_t index)
+{
+	pthread_mutex_lock(&j->mu);
+	bool there = index >= j->log.base_index && index <= raft_jrn_log_last(&j->log);
+	uint64_t term = there ? raft_jrn_log_term(&j->log, index) : 0;
+	pthread_mutex_unlock(&j->mu);
+	return term;
+}
+
 /* Says in a record what is durable, so that recovery knows it without another sync. */
 static int say_synced(struct raft_journal *j, struct wire_err *err)
 {

@@ -85,6 +85,8 @@ int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *r
 /* Forgets whole segments that hold nothing above index. Allowed only up to the latest mark. The new base's term and configuration are kept. */
 int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *err);
 uint64_t raft_journal_base(struct raft_journal *j);
+/* Term of the entry at index, from the base on; 0: trimmed, or above the end. */
+uint64_t raft_journal_term(struct raft_journal *j, uint64_t index);
 int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err);
 
 struct raft_journal_stats { uint64_t bytes_appended, disk_bytes, syncs, entries; };

@@ -48,7 +48,6 @@ static int read_page(void *ctx, uint32_t pgno, void *dst, struct wire_err *err)
 static int make_info(struct shell_node *n, const struct vfs_view_info *v, struct snap_info *ret, struct wire_err *err)
 {
 	struct wire_buf b = WIRE_BUF_INIT;
-	struct wire_entry e = { 0 };
 	struct raft_config *c = malloc(sizeof *c);
 	int rc = c ? WIRE_OK : wire_fail(err, WIRE_NOMEM, "no memory for an image");
 
@@ -57,11 +56,11 @@ static int make_info(struct shell_node *n, const struct vfs_view_info *v, struct
 		pthread_mutex_lock(&n->mu);
 		*c = n->shared.config;
 		pthread_mutex_unlock(&n->mu);
-		rc = raft_journal_read(n->journal, v->index, &b, &e, err);
+		ret->term = raft_journal_term(n->journal, v->index);
+		if (!ret->term)
+			rc = wire_fail(err, WIRE_BUSY, "the journal was trimmed meanwhile; open the image again");
 	}
 	if (!rc) {
-		ret->term = e.term;
-		wire_buf_reset(&b);
 		raft_config_put(c, &b);
 		if (b.failed || b.len > sizeof ret->config)
 			rc = wire_fail(err, WIRE_TOOBIG, "the configuration does not fit an image");

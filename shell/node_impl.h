@@ -161,7 +161,9 @@ void node_membership_msg(struct shell_node *n, const struct wire_link_msg *m);
 void node_membership_tick(struct shell_node *n, uint64_t now_us);
 /* Steps the core and does what it asks for, but for the sync and what must follow it. *ret_code, *ret_index: PROPOSE and CONFIG; may be NULL. */
 int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index); /* driver.c */
-void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* fills group and from */
+void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* send.c; fills group and from */
+int node_send_raft(struct shell_node *n, struct wire_msg *m);       /* a message of the core: fills entries' data */
+int node_send_late(struct shell_node *n, const struct wire_msg *m); /* keeps it for after the sync */
 void request_unref(struct request *r); /* mu held */
 void node_pending_remove(struct shell_node *n, uint64_t index); /* mu held */
 
