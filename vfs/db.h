@@ -48,7 +48,7 @@ struct vfs_node_ops {
 	void (*commit_end)(void *ctx, uint64_t index, bool published);
 	/* A,P: before each publication, unsynced. */
 	int (*note_publication)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
-	/* M,P: before the WAL is restarted: durable on return. pos has the new salts and mx_frame 1. */
+	/* M,P: before the WAL is restarted: durable on return. pos has the new salts and mx_frame 1. Also from within vfs_db_open, when there is no usable WAL. */
 	int (*note_restart)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
 	/* M: WAL and pages are durable up to index: append a checkpoint mark and sync. */
 	int (*note_mark)(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_pages, struct wire_err *err);
@@ -67,7 +67,7 @@ struct vfs_db_start {
 	uint64_t group;
 	uint64_t mark_index, mark_checksum;
 	uint32_t mark_db_pages;
-	uint64_t last_index;
+	uint64_t last_index;    /* last entry in the journal (not the commit index: what is published may be above what is known to be committed) */
 	const struct vfs_known_pos { struct vfs_wal_pos pos; uint64_t index; } *known; /* publications, oldest first */
 	size_t n_known;
 	void *read_ctx;
@@ -139,8 +139,8 @@ struct vfs_db *vfs_db_find(const char *canonical_path);
 void vfs_db_ref(struct vfs_db *db);   /* one more connection */
 void vfs_db_unref(struct vfs_db *db);
 
-/* Maintenance (M). Checkpoint as in DESIGN section 4: PASSIVE from a private connection, WAL and db synced, pages flushed, mark; and when the WAL is above restart_frames: takes the write queue (bounded), second PASSIVE, restart (header + sync, page 1 as commit frame 1).
- * leader or not. *ret_restarted tells. */
+/* Maintenance (M). Checkpoint as in DESIGN section 4: WAL synced, pages flushed, mark; passive copying, db synced; and when the WAL is above restart_frames: takes the write queue (bounded), again, restart (header + sync, page 1 as commit frame 1).
+ * leader or not. *ret_restarted tells. A restart that readers prevented is put off for 1 s, then 2, up to 16. A failed sync is final: every later call fails. */
 int vfs_db_checkpoint(struct vfs_db *db, uint32_t restart_frames, bool *ret_restarted, struct wire_err *err);
 void vfs_db_watchdog(struct vfs_db *db); /* compares the real header copies with what was published, rewrites a torn one */
 
