@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-enum { SILENCE_MS = 1500, PACKET_SLACK = 1024 };
+enum { SILENCE_MS = 1500, STRANGER_MAX_BYTES = 4096 };
 
 static const size_t QUEUE_MAX_BYTES = (size_t)32 << 20;
 
@@ -97,7 +96,7 @@ struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code) {
 		return NULL;
 	}
 	/* The size is exact, so the buffer never grows and can be the packet's own memory. */
-	struct wire_buf b = { .data = wire_packet_data(packet), .cap = n };
+	struct wire_buf b = { .data = packet->data, .cap = n };
 	*ret_code = wire_msg_encode(m, &b, NULL);
 	if (*ret_code) {
 		wire_packet_free(packet);
@@ -113,7 +112,6 @@ static struct wire_packet *peer_greeting(void *ctx) {
 		              .group = l->opts.group,
 		              .from = l->opts.self,
 		              .to = lane->peer->id,
-		              .corr = l->nonce,
 		              .term = atomic_load(&l->cluster),
 		              .index = lane->no,
 		              .hint = WIRE_FEATURES };
@@ -141,6 +139,7 @@ static int outlet_open(struct wire_link *l, struct wire_peer_lane *lane, bool ea
 		                      .early = early,
 		                      .ctx = lane,
 		                      .greeting = peer_greeting,
+		                      .packet = wire_link_on_answer,
 		                      .changed = peer_changed };
 	return wire_outlet_open(&o, &lane->out, err);
 }
@@ -287,7 +286,7 @@ static void link_free(struct wire_link *l) {
 
 static int start(struct wire_link *l, struct wire_err *err) {
 	struct wire_inlet_opts o = { .url = l->url,
-		                     .packet_max_bytes = WIRE_MSG_MAX + PACKET_SLACK,
+		                     .packet_max_bytes = STRANGER_MAX_BYTES,
 		                     .ctx = l,
 		                     .opened = wire_link_on_opened,
 		                     .closed = wire_link_on_closed,
@@ -323,8 +322,6 @@ int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_lin
 		l->opts.queue_max_bytes = QUEUE_MAX_BYTES;
 	l->silence_ns = (uint64_t)(opts->silence_ms ? opts->silence_ms : SILENCE_MS) * WIRE_LINK_MS;
 	atomic_store(&l->cluster, opts->cluster);
-	if (getrandom(&l->nonce, sizeof(l->nonce), 0) != (ssize_t)sizeof(l->nonce))
-		l->nonce = wire_link_now_ns() ^ (uint64_t)(uintptr_t)l;
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -356,10 +353,6 @@ void wire_link_close(struct wire_link *l) {
 	for (struct wire_peer *p; (p = l->dead);) {
 		l->dead = p->next_dead;
 		wire_peer_close(p);
-	}
-	for (struct wire_notice *n; (n = l->notices);) {
-		l->notices = n->next;
-		wire_notice_close(n);
 	}
 	link_free(l);
 }

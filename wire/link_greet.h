@@ -6,10 +6,11 @@
 
 #define WIRE_UNGREETED_MAX 64u
 #define WIRE_UNGREETED_NS 5000000000u
+#define WIRE_REFUSED_NS 1000000000u /* time to read why */
 
 struct wire_conn {
 	uint32_t id;
-	bool greeted, guest;
+	bool greeted, refused, guest; /* at most one of the first two */
 	uint8_t lane;
 	uint64_t peer, cluster; /* as greeted */
 	uint64_t since_ns;

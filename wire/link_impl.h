@@ -38,20 +38,9 @@ struct wire_peer {
 	struct wire_peer *next_dead;
 };
 
-/* A refusal on its way to the address that the refused one gave. */
-struct wire_notice {
-	struct wire_link *link;
-	struct wire_msg reply;
-	char url[WIRE_TEXT_MAX + 1];
-	struct wire_outlet *out; /* the link's thread opens it */
-	uint64_t end_ns;
-	struct wire_notice *next;
-};
-
 struct wire_link {
 	struct wire_link_opts opts;
 	char url[WIRE_TEXT_MAX + 1];
-	uint64_t nonce; /* proves that a refusal answers our greeting */
 	uint64_t silence_ns;
 	_Atomic uint64_t cluster, grace_ns; /* silence counts from grace_ns on at the earliest */
 	atomic_bool closing;
@@ -65,8 +54,6 @@ struct wire_link {
 	struct wire_peer **scratch; /* the thread's own */
 	size_t cap_scratch;
 	struct wire_peer *dead;
-	struct wire_notice *notices;
-	size_t n_notices;
 	struct wire_conns conns;
 };
 
@@ -85,11 +72,11 @@ void wire_peer_close(struct wire_peer *p); /* and frees it */
 struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code); /* NULL: see *ret_code */
 
 /* link_in.c */
-void wire_link_on_opened(void *ctx, uint32_t conn);
+bool wire_link_on_opened(void *ctx, uint32_t conn);
 void wire_link_on_closed(void *ctx, uint32_t conn);
 void wire_link_on_packet(void *ctx, uint32_t conn, struct wire_packet *packet);
-void wire_notice_open(struct wire_notice *n);
-void wire_notice_close(struct wire_notice *n); /* and frees it */
+/* To our greeting; ctx: struct wire_peer_lane, whose `out` may not be set yet. */
+void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet *packet);
 
 /* link_watch.c */
 void *wire_link_watch(void *arg);

@@ -1,88 +1,58 @@
-/* What comes in: greetings, refusals, messages. */
+/* What comes in: greetings, answers to ours, messages. */
 #include "wire/link_impl.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GUESTS_MAX = 32, NOTICES_MAX = 64 };
+enum { GUESTS_MAX = 32 };
 
-static const uint64_t NOTICE_LIFE_NS = 2000ull * WIRE_LINK_MS; /* also the least time between refusals to one address */
-static const uint64_t REFUSED_HOLD_NS = 1000ull * WIRE_LINK_MS;
-
-static struct wire_packet *notice_greeting(void *ctx) {
-	struct wire_notice *n = ctx;
-	int rc = WIRE_OK;
-	return wire_link_packet(&n->reply, &rc);
-}
-
-static void notice_changed(void *ctx) {
-	(void)ctx;
-}
-
-void wire_notice_open(struct wire_notice *n) {
-	struct wire_outlet_opts o = { .url = n->url,
-		                      .queue_max_bytes = 1,
-		                      .ctx = n,
-		                      .greeting = notice_greeting,
-		                      .changed = notice_changed };
-	if (wire_outlet_open(&o, &n->out, NULL) != WIRE_OK)
-		n->out = NULL; /* the refusal stands; only its reason is not told this time */
-}
-
-void wire_notice_close(struct wire_notice *n) {
-	if (n->out)
-		wire_outlet_close(n->out);
-	free(n);
-}
-
-/* One notice to an address at a time: a refused node that keeps dialling is not answered each time. */
-static void send_notice(struct wire_link *l, const struct wire_msg *hello, const char *url, const char *why) {
-	struct wire_notice *n = calloc(1, sizeof(*n));
-	if (!n)
-		return; /* as in wire_notice_open */
-	n->link = l;
-	n->end_ns = wire_link_now_ns() + NOTICE_LIFE_NS;
-	snprintf(n->url, sizeof(n->url), "%s", url);
-	n->reply.type = WIRE_MSG_HELLO_REPLY;
-	n->reply.flags = WIRE_MSG_REJECT;
-	n->reply.from = l->opts.self;
-	n->reply.to = hello->from;
-	n->reply.corr = hello->corr;
-	n->reply.hint = hello->to;
-	snprintf(n->reply.text, sizeof(n->reply.text), "%s", why);
-	pthread_mutex_lock(&l->table);
-	bool known = l->n_notices >= NOTICES_MAX;
-	for (struct wire_notice *o = l->notices; o && !known; o = o->next)
-		known = strcmp(o->url, url) == 0;
-	if (!known) {
-		n->next = l->notices;
-		l->notices = n;
-		l->n_notices++;
-		l->wake_due = true;
-		pthread_cond_signal(&l->wake);
-	}
-	pthread_mutex_unlock(&l->table);
-	if (known)
-		free(n);
-}
-
-static void on_refusal(struct wire_link *l, struct wire_msg *m) {
-	struct wire_peer *p = m->corr == l->nonce && (m->flags & WIRE_MSG_REJECT) ? wire_peer_use(l, m->hint) : NULL;
-	if (!p)
-		return;
+static void on_refusal(struct wire_peer *p, struct wire_msg *m) {
+	struct wire_link *l = p->link;
 	for (char *c = m->text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
 	char why[2 * WIRE_TEXT_MAX + 64];
 	snprintf(why, sizeof(why), "the node at %s refused this one: %s", p->url, m->text);
-	uint64_t until = wire_link_now_ns() + REFUSED_HOLD_NS;
-	for (int i = 0; i < WIRE_LANE_COUNT; i++)
-		wire_outlet_hold(p->lanes[i].out, until);
-	bool live = atomic_load(&p->live);
-	wire_peer_unuse(p);
-	wire_link_wake(l);
-	if (live && !atomic_load(&l->closing))
-		l->opts.on_refused(l->opts.ctx, m->hint, why);
+	if (atomic_load(&p->live) && !atomic_load(&p->guest) && !atomic_load(&l->closing))
+		l->opts.on_refused(l->opts.ctx, p->id, why);
+}
+
+void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet *packet) {
+	struct wire_peer_lane *lane = ctx;
+	struct wire_peer *p = lane->peer;
+	struct wire_msg m;
+	unsigned version = 0;
+	int rc = wire_msg_decode_hello(packet->data, packet->size, &m, &version, NULL);
+	wire_packet_free(packet);
+	if (rc != WIRE_OK || m.type != WIRE_MSG_HELLO_REPLY || (version != WIRE_PROTOCOL && !(m.flags & WIRE_MSG_REJECT))) {
+		wire_outlet_reset(out);
+	} else if (m.flags & WIRE_MSG_REJECT) {
+		wire_outlet_refused(out);
+		/* All lanes are refused alike; one says so. */
+		if (lane->no == WIRE_LANE_CONTROL)
+			on_refusal(p, &m);
+	} else {
+		atomic_store(&p->heard_ns, wire_link_now_ns());
+		wire_outlet_accepted(out);
+	}
+}
+
+static void answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why) {
+	struct wire_msg m = { .type = WIRE_MSG_HELLO_REPLY,
+		              .flags = why ? WIRE_MSG_REJECT : 0,
+		              .group = hello->group,
+		              .from = l->opts.self,
+		              .to = hello->from,
+		              .corr = hello->corr,
+		              .term = why ? 0 : atomic_load(&l->cluster),
+		              .hint = WIRE_FEATURES };
+	snprintf(m.text, sizeof(m.text), "%s", why ? why : "");
+	int rc = WIRE_OK;
+	struct wire_packet *packet = wire_link_packet(&m, &rc);
+	if (packet)
+		wire_inlet_reply(l->inlet, conn, packet);
+	else
+		wire_inlet_drop(l->inlet, conn);
 }
 
 static void drop(struct wire_link *l, uint32_t conn) {
@@ -92,15 +62,15 @@ static void drop(struct wire_link *l, uint32_t conn) {
 	wire_inlet_drop(l->inlet, conn);
 }
 
-void wire_link_on_opened(void *ctx, uint32_t conn) {
+bool wire_link_on_opened(void *ctx, uint32_t conn) {
 	struct wire_link *l = ctx;
 	uint32_t evict = 0;
 	pthread_mutex_lock(&l->table);
-	if (!wire_conns_add(&l->conns, conn, wire_link_now_ns(), &evict))
-		evict = conn;
+	bool added = wire_conns_add(&l->conns, conn, wire_link_now_ns(), &evict);
 	pthread_mutex_unlock(&l->table);
 	if (evict)
 		wire_inlet_drop(l->inlet, evict);
+	return added;
 }
 
 void wire_link_on_closed(void *ctx, uint32_t conn) {
@@ -108,6 +78,7 @@ void wire_link_on_closed(void *ctx, uint32_t conn) {
 	pthread_mutex_lock(&l->table);
 	wire_conns_remove(&l->conns, conn);
 	pthread_mutex_unlock(&l->table);
+	wire_link_wake(l);
 }
 
 /* The address to dial back: as given, but where it says "all interfaces" the connection's own source. */
@@ -150,12 +121,8 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 	struct wire_msg m;
 	unsigned version = 0;
 	char url[WIRE_TEXT_MAX + 1], why[WIRE_TEXT_MAX + 1];
-	int rc = wire_msg_decode_hello(wire_packet_data(packet), wire_packet_size(packet), &m, &version, NULL);
-	if (rc == WIRE_OK && m.type == WIRE_MSG_HELLO_REPLY) {
-		on_refusal(l, &m);
-		return;
-	}
-	if (rc != WIRE_OK || !answer_url(l, id, m.text, url, sizeof(url))) {
+	int rc = wire_msg_decode_hello(packet->data, packet->size, &m, &version, NULL);
+	if (rc != WIRE_OK || m.type != WIRE_MSG_HELLO || !answer_url(l, id, m.text, url, sizeof(url))) {
 		drop(l, id);
 		return;
 	}
@@ -167,8 +134,15 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 		ok = false;
 	}
 	if (!ok) {
-		drop(l, id);
-		send_notice(l, &m, url, why);
+		pthread_mutex_lock(&l->table);
+		struct wire_conn *refused = wire_conns_find(&l->conns, id);
+		if (refused) {
+			refused->refused = true;
+			refused->greeted = false;
+			refused->since_ns = wire_link_now_ns();
+		}
+		pthread_mutex_unlock(&l->table);
+		answer(l, id, &m, why);
 		return;
 	}
 	pthread_mutex_lock(&l->table);
@@ -189,13 +163,15 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 	pthread_mutex_unlock(&l->table);
 	if (stale)
 		wire_inlet_drop(l->inlet, stale);
+	wire_inlet_limit(l->inlet, id, WIRE_MSG_MAX);
+	answer(l, id, &m, NULL);
 }
 
 /* Takes the packet. */
 static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_packet *packet) {
 	struct wire_link_msg *m = calloc(1, sizeof(*m));
 	struct wire_entry *entries = NULL;
-	int rc = m ? wire_msg_decode(wire_packet_data(packet), wire_packet_size(packet), &m->msg, &entries, NULL) :
+	int rc = m ? wire_msg_decode(packet->data, packet->size, &m->msg, &entries, NULL) :
 	             WIRE_NOMEM;
 	if (rc == WIRE_OK && m->msg.from != c->peer) {
 		free(entries);
@@ -227,14 +203,12 @@ void wire_link_on_packet(void *ctx, uint32_t id, struct wire_packet *packet) {
 			atomic_store_explicit(&p->heard_ns, wire_link_now_ns(), memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&l->table);
-	const uint8_t *bytes = wire_packet_data(packet);
-	size_t n = wire_packet_size(packet);
-	bool greets = n > 1 && (bytes[1] == WIRE_MSG_HELLO || bytes[1] == WIRE_MSG_HELLO_REPLY);
+	bool greets = packet->size > 1 && packet->data[1] == WIRE_MSG_HELLO;
 	if (c && conn.greeted && !greets) {
 		deliver(l, &conn, packet);
 		return;
 	}
-	if (c)
+	if (c && !conn.refused)
 		on_greeting(l, id, packet);
 	wire_packet_free(packet);
 }

@@ -1,36 +1,32 @@
-/* The transport: nng push sockets out, one nng pull socket in.
+/* The transport: nng's byte streams, with messages framed by a length.
  *
- * What of nng's behaviour this rests on (1.5.2 and later):
- * - A pull socket with one receive aio, re-armed after the hand-over, keeps the order of each pipe; several do not.
- * - A send on an idle push pipe writes the socket in the calling thread; an aio without callback completes there too, so
- *   that an idle lane costs no thread switch. On a busy pipe a send with timeout zero fails at once, and then the aio
- *   with callback takes over.
- * - A push socket hands what waits in it to the next pipe before anybody is told of that pipe. Therefore nothing may wait
- *   in it across connections: sends are started only with our lock held while a pipe is known, and the event of its
- *   removal, which precedes any redial, cancels the waiting one under the same lock.
- * - A removal event may overtake the event that a pipe was added. */
+ * Why not nng's push and pull sockets: in nng 1.5.2 closing one of their connections while traffic goes over it is not
+ * safe. When a send completes as its pipe is closed by another thread, the dead pipe stays in the push socket's list of
+ * ready ones, and the next send uses freed memory. When a header or a part of a message was just read or written, the
+ * continuation is started on a stream that is closed already and never completes; the single thread that disposes of
+ * pipes waits for it for ever, and with it every later nng_close. Both were met within seconds under load. Below those
+ * sockets the streams are sound if one keeps to this:
+ * - An operation that is started after nng_stream_close never completes by itself, but can be cancelled. So whoever
+ *   starts one looks afterwards whether the stream was killed meanwhile, and cancels.
+ * - A stream is freed only after its aios were stopped, which waits for their callbacks.
+ * - A dialer is used for one attempt: a second one may begin while the first is still being cancelled.
+ * - An aio without callback completes in the thread that started it. With that a send on an idle connection is one
+ *   system call, without waking another thread. */
+#include "wire/buf.h"
 #include "wire/link_io.h"
 #include "wire/msg.h"
 #include <arpa/inet.h>
 #include <nng/nng.h>
-#include <nng/protocol/pipeline0/pull.h>
-#include <nng/protocol/pipeline0/push.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum {
-	REDIAL_MIN_MS = 10,
-	REDIAL_MAX_MS = 250,
-	QUICK_LOSSES = 4,    /* connections in a row that were lost within QUICK_LOSS_NS: the other side throws us out */
-};
-
-static const uint64_t MS = 1000000;
-#define QUICK_LOSS_NS (200 * MS)
-#define STUCK_DIAL_NS (2000 * MS) /* a SYN or a greeting that got no answer for that long is tried anew */
+enum { BUFFER_BYTES = 32768, DIAL_TIMEOUT_MS = 2000, ACCEPT_RETRY_MS = 50, PREFIX_BYTES = 4 };
 
 /* nng starts its threads in its first call, and they inherit the mask; the host's signals are the host's business. */
 static sigset_t block_signals(void) {
@@ -51,430 +47,385 @@ uint64_t wire_link_now_ns(void) {
 }
 
 static int fail_nng(struct wire_err *err, int rv, const char *what, const char *url) {
-	int code = rv == NNG_ENOMEM ? WIRE_NOMEM : rv == NNG_EADDRINVAL ? WIRE_INVALID : WIRE_IO;
-	return wire_fail(err, code, "cannot %s %s: %s", what, url, nng_strerror(rv));
-}
-
-/* packets */
-
-static nng_msg *to_nng(struct wire_packet *p) {
-	return (nng_msg *)p;
+	return wire_fail(err, rv == NNG_ENOMEM ? WIRE_NOMEM : WIRE_IO, "cannot %s %s: %s", what, url, nng_strerror(rv));
 }
 
 struct wire_packet *wire_packet_new(size_t n) {
-	nng_msg *m = NULL;
-	return nng_msg_alloc(&m, n) == 0 ? (struct wire_packet *)m : NULL;
-}
-
-void wire_packet_free(struct wire_packet *p) {
-	if (p)
-		nng_msg_free(to_nng(p));
-}
-
-uint8_t *wire_packet_data(struct wire_packet *p) {
-	return nng_msg_body(to_nng(p));
-}
-
-size_t wire_packet_size(const struct wire_packet *p) {
-	return nng_msg_len((const nng_msg *)p);
-}
-
-/* outlet */
-
-struct wire_outlet {
-	struct wire_outlet_opts opts;
-	char url[WIRE_TEXT_MAX + 1];
-	nng_socket sock;
-	nng_dialer dialer; /* tick, and close when no tick runs */
-	bool dialing;      /* dialer is there; same rule */
-	nng_aio *now;      /* no callback, timeout zero */
-	nng_aio *later;    /* with callback; at most one send in flight */
-
-	pthread_mutex_t lock; /* all below */
-	uint32_t coming;      /* pipe that was announced but not yet added; 0: none */
-	uint32_t pipe;        /* 0: not connected */
-	bool greeted, greeting_due, closed;
-	bool later_busy, later_greets; /* `later` is in flight; and carries the greeting */
-	uint32_t later_pipe;
-	size_t later_bytes;
-	struct wire_packet **ring; /* waiting packets: ring_len from ring_head on, ring_cap a power of two */
-	size_t ring_cap, ring_head, ring_len, queued_bytes;
-	uint64_t losses, since_ns, dial_ns, hold_until_ns;
-	unsigned quick;
-};
-
-static bool queue_push(struct wire_outlet *o, struct wire_packet *p) {
-	if (o->ring_len == o->ring_cap) {
-		size_t cap = o->ring_cap ? o->ring_cap * 2 : 16;
-		struct wire_packet **ring = malloc(cap * sizeof(*ring));
-		if (!ring)
-			return false;
-		for (size_t i = 0; i < o->ring_len; i++)
-			ring[i] = o->ring[(o->ring_head + i) & (o->ring_cap - 1)];
-		free(o->ring);
-		o->ring = ring;
-		o->ring_cap = cap;
-		o->ring_head = 0;
+	struct wire_packet *p = n <= UINT32_MAX ? malloc(sizeof(*p) + n) : NULL;
+	if (p) {
+		p->size = (uint32_t)n;
+		wire_set_le32(p->prefix, (uint32_t)n);
 	}
-	o->ring[(o->ring_head + o->ring_len++) & (o->ring_cap - 1)] = p;
-	o->queued_bytes += wire_packet_size(p);
-	return true;
-}
-
-static struct wire_packet *queue_pop(struct wire_outlet *o) {
-	if (!o->ring_len)
-		return NULL;
-	struct wire_packet *p = o->ring[o->ring_head];
-	o->ring_head = (o->ring_head + 1) & (o->ring_cap - 1);
-	o->ring_len--;
-	o->queued_bytes -= wire_packet_size(p);
 	return p;
 }
 
-static void queue_drop(struct wire_outlet *o) {
-	for (struct wire_packet *p; (p = queue_pop(o));)
-		wire_packet_free(p);
+void wire_packet_free(struct wire_packet *p) {
+	free(p);
 }
 
-/* True when the pipe took the packet. */
-static bool send_now(struct wire_outlet *o, struct wire_packet *p) {
-	nng_aio_set_msg(o->now, to_nng(p));
-	nng_send_aio(o->sock, o->now);
-	nng_aio_wait(o->now); /* never waits: complete on return */
-	nng_aio_set_msg(o->now, NULL);
-	return nng_aio_result(o->now) == 0;
+/* stream */
+
+struct wire_stream {
+	nng_stream *tcp;
+	nng_aio *recv;  /* always in flight or in its callback, until `lost` */
+	nng_aio *now;   /* no callback */
+	nng_aio *later; /* in flight, or in its callback, while out_len > 0 */
+	struct wire_stream_events events;
+	atomic_bool dead;
+	atomic_size_t packet_max;
+	/* Receiving: the callback's. */
+	struct wire_packet *in; /* a packet that is larger than the buffer, in_have bytes of it here */
+	size_t in_have, have;   /* have: bytes in the buffer */
+	/* Sending: the sender's while idle, else the callback's of `later`. */
+	struct wire_packet *out[WIRE_BATCH_MAX];
+	size_t out_len, out_done; /* bytes done of the first */
+	uint8_t buffer[BUFFER_BYTES];
+};
+
+static void set_iov(nng_aio *aio, void *p, size_t n) {
+	nng_iov iov = { .iov_buf = p, .iov_len = n };
+	nng_aio_set_iov(aio, 1, &iov);
 }
 
-static void pump(struct wire_outlet *o) {
-	if (o->closed || o->later_busy || !o->pipe)
+static void receive(struct wire_stream *s) {
+	if (s->in)
+		set_iov(s->recv, s->in->data + s->in_have, s->in->size - s->in_have);
+	else
+		set_iov(s->recv, s->buffer + s->have, sizeof(s->buffer) - s->have);
+	nng_stream_recv(s->tcp, s->recv);
+	if (atomic_load(&s->dead))
+		nng_aio_cancel(s->recv);
+}
+
+void wire_stream_kill(struct wire_stream *s) {
+	if (atomic_exchange(&s->dead, true))
 		return;
-	struct wire_packet *p;
-	bool greets = o->greeting_due;
-	if (greets) {
-		p = o->opts.greeting(o->opts.ctx);
-		if (!p) {
-			nng_pipe_close((nng_pipe){ .id = o->pipe });
-			return;
+	nng_stream_close(s->tcp);
+	nng_aio_cancel(s->recv);
+}
+
+/* Hands over the packets in the buffer. False: what came is no packet, or there is no memory for it. */
+static bool take_packets(struct wire_stream *s) {
+	size_t at = 0;
+	while (s->have - at >= PREFIX_BYTES && !atomic_load(&s->dead)) {
+		size_t n = wire_le32(s->buffer + at), there = s->have - at - PREFIX_BYTES;
+		if (n == 0 || n > atomic_load(&s->packet_max))
+			return false;
+		if (there < n && n <= sizeof(s->buffer) - PREFIX_BYTES)
+			break;
+		struct wire_packet *p = wire_packet_new(n);
+		if (!p)
+			return false;
+		size_t copy = there < n ? there : n;
+		memcpy(p->data, s->buffer + at + PREFIX_BYTES, copy);
+		at += PREFIX_BYTES + copy;
+		if (copy < n) {
+			s->in = p;
+			s->in_have = copy;
+		} else {
+			s->events.packet(s->events.ctx, s, p);
 		}
-		o->greeting_due = false;
-	} else if (!(p = queue_pop(o))) {
+	}
+	memmove(s->buffer, s->buffer + at, s->have - at);
+	s->have -= at;
+	return true;
+}
+
+static void on_received(void *arg) {
+	struct wire_stream *s = arg;
+	bool ok = nng_aio_result(s->recv) == 0 && !atomic_load(&s->dead);
+	if (ok && s->in) {
+		s->in_have += nng_aio_count(s->recv);
+		if (s->in_have == s->in->size) {
+			struct wire_packet *p = s->in;
+			s->in = NULL;
+			s->events.packet(s->events.ctx, s, p);
+		}
+	} else if (ok) {
+		s->have += nng_aio_count(s->recv);
+		ok = take_packets(s);
+	}
+	if (ok && !atomic_load(&s->dead)) {
+		receive(s);
 		return;
 	}
-	o->later_busy = true;
-	o->later_greets = greets;
-	o->later_pipe = o->pipe;
-	o->later_bytes = wire_packet_size(p);
-	nng_aio_set_msg(o->later, to_nng(p));
-	nng_send_aio(o->sock, o->later);
+	wire_stream_kill(s);
+	s->events.lost(s->events.ctx, s);
+}
+
+static void set_out_iov(const struct wire_stream *s, nng_aio *aio) {
+	nng_iov iov[WIRE_BATCH_MAX];
+	for (size_t i = 0; i < s->out_len; i++) {
+		size_t skip = i ? 0 : s->out_done;
+		iov[i].iov_buf = s->out[i]->prefix + skip;
+		iov[i].iov_len = PREFIX_BYTES + (size_t)s->out[i]->size - skip;
+	}
+	nng_aio_set_iov(aio, (unsigned)s->out_len, iov);
+}
+
+static void written(struct wire_stream *s, size_t n) {
+	size_t done = 0;
+	n += s->out_done;
+	while (done < s->out_len && n >= PREFIX_BYTES + (size_t)s->out[done]->size) {
+		n -= PREFIX_BYTES + (size_t)s->out[done]->size;
+		wire_packet_free(s->out[done++]);
+	}
+	s->out_len -= done;
+	s->out_done = n;
+	memmove(s->out, s->out + done, s->out_len * sizeof(s->out[0]));
 }
 
 static void on_sent(void *arg) {
-	struct wire_outlet *o = arg;
-	bool changed = false;
-	pthread_mutex_lock(&o->lock);
-	if (nng_aio_result(o->later) != 0) {
-		nng_msg_free(nng_aio_get_msg(o->later));
-		nng_aio_set_msg(o->later, NULL);
-		/* Only a lost pipe makes a send fail; should it be another reason, order needs a new connection. */
-		if (o->pipe && o->pipe == o->later_pipe)
-			nng_pipe_close((nng_pipe){ .id = o->pipe });
-	} else if (o->later_greets && o->pipe && o->pipe == o->later_pipe) {
-		changed = !o->greeted;
-		o->greeted = true;
+	struct wire_stream *s = arg;
+	if (nng_aio_result(s->later) != 0) {
+		wire_stream_kill(s);
+		return;
 	}
-	o->later_busy = false;
-	o->later_bytes = 0;
-	pump(o);
-	pthread_mutex_unlock(&o->lock);
-	if (changed)
-		o->opts.changed(o->opts.ctx);
-}
-
-static void pipe_announced(struct wire_outlet *o, uint32_t id) {
-	pthread_mutex_lock(&o->lock);
-	/* A renewed dialer can be quicker than the removal of its predecessor's pipe. */
-	bool refuse = o->closed || o->pipe != 0;
-	if (!refuse)
-		o->coming = id;
-	pthread_mutex_unlock(&o->lock);
-	if (refuse)
-		nng_pipe_close((nng_pipe){ .id = id });
-}
-
-static void pipe_added(struct wire_outlet *o, uint32_t id) {
-	pthread_mutex_lock(&o->lock);
-	bool use = o->coming == id && !o->closed;
-	if (use) {
-		o->coming = 0;
-		o->pipe = id;
-		o->since_ns = wire_link_now_ns();
-		o->greeting_due = true;
-		pump(o);
+	written(s, nng_aio_count(s->later));
+	if (s->out_len) {
+		set_out_iov(s, s->later);
+		nng_stream_send(s->tcp, s->later);
+	} else {
+		s->events.sent(s->events.ctx, s);
 	}
-	pthread_mutex_unlock(&o->lock);
-	if (!use)
-		nng_pipe_close((nng_pipe){ .id = id });
 }
 
-static void pipe_removed(struct wire_outlet *o, uint32_t id) {
-	bool changed = false;
-	pthread_mutex_lock(&o->lock);
-	if (o->coming == id)
-		o->coming = 0;
-	if (o->pipe == id) {
-		uint64_t now = wire_link_now_ns();
-		changed = o->greeted;
-		o->losses += o->greeted;
-		o->quick = now - o->since_ns < QUICK_LOSS_NS ? o->quick + 1 : 0;
-		if (o->quick >= QUICK_LOSSES) {
-			o->hold_until_ns = now + REDIAL_MAX_MS * MS;
-			changed = true;
-		}
-		o->pipe = 0;
-		o->greeted = o->greeting_due = false;
-		o->dial_ns = now;
-		queue_drop(o);
-		nng_aio_cancel(o->later);
+bool wire_stream_send(struct wire_stream *s, struct wire_packet **v, size_t n) {
+	memcpy(s->out, v, n * sizeof(*v));
+	s->out_len = n;
+	s->out_done = 0;
+	set_out_iov(s, s->now);
+	nng_stream_send(s->tcp, s->now);
+	nng_aio_cancel(s->now); /* does nothing when it was written, and takes it back when the socket was full */
+	nng_aio_wait(s->now);
+	if (nng_aio_result(s->now) == 0)
+		written(s, nng_aio_count(s->now));
+	if (!s->out_len)
+		return true;
+	set_out_iov(s, s->later);
+	nng_stream_send(s->tcp, s->later);
+	return false;
+}
+
+void wire_stream_limit(struct wire_stream *s, size_t packet_max_bytes) {
+	atomic_store(&s->packet_max, packet_max_bytes);
+}
+
+void wire_stream_host(struct wire_stream *s, char *dst, size_t cap) {
+	nng_sockaddr a;
+	char text[INET6_ADDRSTRLEN] = "";
+	dst[0] = 0;
+	if (nng_stream_get_addr(s->tcp, NNG_OPT_REMADDR, &a) != 0)
+		return;
+	if (a.s_family == NNG_AF_INET && inet_ntop(AF_INET, &a.s_in.sa_addr, text, sizeof(text)))
+		snprintf(dst, cap, "%s", text);
+	else if (a.s_family == NNG_AF_INET6 && inet_ntop(AF_INET6, a.s_in6.sa_addr, text, sizeof(text)))
+		snprintf(dst, cap, "[%s]", text);
+}
+
+/* Takes tcp also when it fails. */
+static struct wire_stream *stream_new(nng_stream *tcp) {
+	struct wire_stream *s = malloc(sizeof(*s));
+	if (!s) {
+		nng_stream_free(tcp);
+		return NULL;
 	}
-	pthread_mutex_unlock(&o->lock);
-	if (changed)
-		o->opts.changed(o->opts.ctx);
-}
-
-static void on_pipe(nng_pipe pipe, nng_pipe_ev ev, void *arg) {
-	uint32_t id = (uint32_t)nng_pipe_id(pipe);
-	if (ev == NNG_PIPE_EV_ADD_PRE)
-		pipe_announced(arg, id);
-	else if (ev == NNG_PIPE_EV_ADD_POST)
-		pipe_added(arg, id);
-	else if (ev == NNG_PIPE_EV_REM_POST)
-		pipe_removed(arg, id);
-}
-
-static int notify_all(nng_socket sock, nng_pipe_cb cb, void *arg) {
-	int rv = nng_pipe_notify(sock, NNG_PIPE_EV_ADD_PRE, cb, arg);
-	if (rv == 0)
-		rv = nng_pipe_notify(sock, NNG_PIPE_EV_ADD_POST, cb, arg);
-	return rv ? rv : nng_pipe_notify(sock, NNG_PIPE_EV_REM_POST, cb, arg);
-}
-
-static int start_dialer(struct wire_outlet *o) {
-	int rv = nng_dialer_create(&o->dialer, o->sock, o->url);
-	if (rv)
-		return rv;
-	if ((rv = nng_dialer_set_bool(o->dialer, NNG_OPT_TCP_NODELAY, true)) != 0 ||
-	    (rv = nng_dialer_set_ms(o->dialer, NNG_OPT_RECONNMINT, REDIAL_MIN_MS)) != 0 ||
-	    (rv = nng_dialer_set_ms(o->dialer, NNG_OPT_RECONNMAXT, REDIAL_MAX_MS)) != 0 ||
-	    (rv = nng_dialer_start(o->dialer, NNG_FLAG_NONBLOCK)) != 0) {
-		nng_dialer_close(o->dialer);
-		return rv;
+	memset(s, 0, offsetof(struct wire_stream, buffer)); /* the buffer stays untouched until it is used */
+	s->tcp = tcp;
+	if (nng_aio_alloc(&s->recv, on_received, s) || nng_aio_alloc(&s->now, NULL, NULL) ||
+	    nng_aio_alloc(&s->later, on_sent, s)) {
+		wire_stream_free(s);
+		return NULL;
 	}
-	o->dialing = true;
-	return 0;
+	return s;
 }
 
-static int open_socket(struct wire_outlet *o) {
-	int rv = nng_push0_open(&o->sock);
-	if (rv)
-		return rv;
-	if ((rv = nng_aio_alloc(&o->now, NULL, NULL)) == 0 && (rv = nng_aio_alloc(&o->later, on_sent, o)) == 0 &&
-	    (rv = notify_all(o->sock, on_pipe, o)) == 0) {
-		nng_aio_set_timeout(o->now, NNG_DURATION_ZERO);
-		nng_aio_set_timeout(o->later, NNG_DURATION_INFINITE);
-		/* The other side never sends here; whatever it sends is dropped by nng, so let it be small. */
-		if ((rv = nng_socket_set_size(o->sock, NNG_OPT_RECVMAXSZ, 64)) == 0)
-			rv = start_dialer(o);
-	}
-	if (rv) {
-		nng_close(o->sock);
-		nng_aio_free(o->now);
-		nng_aio_free(o->later);
-	}
-	return rv;
+void wire_stream_start(struct wire_stream *s, const struct wire_stream_events *events, size_t packet_max_bytes) {
+	s->events = *events;
+	atomic_store(&s->packet_max, packet_max_bytes);
+	receive(s);
 }
 
-int wire_outlet_open(const struct wire_outlet_opts *opts, struct wire_outlet **ret, struct wire_err *err) {
-	struct wire_outlet *o = calloc(1, sizeof(*o));
-	if (!o)
-		return wire_fail(err, WIRE_NOMEM, "no memory for a connection to %s", opts->url);
-	o->opts = *opts;
-	snprintf(o->url, sizeof(o->url), "%s", opts->url);
-	o->opts.url = o->url;
-	o->dial_ns = wire_link_now_ns();
-	pthread_mutex_init(&o->lock, NULL);
+void wire_stream_free(struct wire_stream *s) {
+	nng_stream_close(s->tcp);
+	nng_aio *const aios[] = { s->recv, s->later, s->now };
+	for (size_t i = 0; i < sizeof(aios) / sizeof(aios[0]); i++)
+		if (aios[i])
+			nng_aio_stop(aios[i]);
+	nng_stream_free(s->tcp);
+	for (size_t i = 0; i < sizeof(aios) / sizeof(aios[0]); i++)
+		nng_aio_free(aios[i]);
+	for (size_t i = 0; i < s->out_len; i++)
+		wire_packet_free(s->out[i]);
+	wire_packet_free(s->in);
+	free(s);
+}
+
+/* dial */
+
+struct wire_dial {
+	char url[WIRE_TEXT_MAX + 1];
+	void *ctx;
+	void (*done)(void *ctx, struct wire_stream *s);
+	nng_stream_dialer *dialer; /* of the last attempt */
+	nng_aio *aio;
+	bool sleeping;
+};
+
+static void attempt(struct wire_dial *d) {
+	nng_stream_dialer_free(d->dialer);
+	d->dialer = NULL;
+	d->sleeping = false;
+	if (nng_stream_dialer_alloc(&d->dialer, d->url) != 0) {
+		d->dialer = NULL;
+		d->done(d->ctx, NULL);
+		return;
+	}
+	(void)nng_stream_dialer_set_bool(d->dialer, NNG_OPT_TCP_NODELAY, true); /* the default anyway */
+	nng_aio_set_timeout(d->aio, DIAL_TIMEOUT_MS);
+	nng_stream_dialer_dial(d->dialer, d->aio);
+}
+
+static void on_dialled(void *arg) {
+	struct wire_dial *d = arg;
+	int rv = nng_aio_result(d->aio);
+	if (rv == 0 && d->sleeping)
+		attempt(d);
+	else if (rv == 0)
+		d->done(d->ctx, stream_new(nng_aio_get_output(d->aio, 0)));
+	else if (rv != NNG_ECANCELED && rv != NNG_ECLOSED)
+		d->done(d->ctx, NULL);
+}
+
+int wire_dial_new(const char *url, void *ctx, void (*done)(void *ctx, struct wire_stream *s), struct wire_dial **ret,
+                  struct wire_err *err) {
+	struct wire_dial *d = calloc(1, sizeof(*d));
+	if (!d)
+		return wire_fail(err, WIRE_NOMEM, "no memory for a connection to %s", url);
+	snprintf(d->url, sizeof(d->url), "%s", url);
+	d->ctx = ctx;
+	d->done = done;
 	sigset_t old = block_signals();
-	int rv = open_socket(o);
+	int rv = nng_aio_alloc(&d->aio, on_dialled, d);
+	if (rv == 0 && (rv = nng_stream_dialer_alloc(&d->dialer, url)) != 0)
+		nng_aio_free(d->aio);
 	restore_signals(&old);
 	if (rv) {
-		pthread_mutex_destroy(&o->lock);
-		free(o);
-		return fail_nng(err, rv, "dial", opts->url);
+		free(d);
+		return fail_nng(err, rv, "dial", url);
 	}
-	*ret = o;
+	*ret = d;
 	return WIRE_OK;
 }
 
-void wire_outlet_close(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	o->closed = true;
-	pthread_mutex_unlock(&o->lock);
-	nng_close(o->sock);
-	nng_aio_stop(o->later);
-	nng_aio_free(o->later);
-	nng_aio_free(o->now);
-	queue_drop(o);
-	free(o->ring);
-	pthread_mutex_destroy(&o->lock);
-	free(o);
+void wire_dial_start(struct wire_dial *d, uint32_t delay_ms) {
+	d->sleeping = true;
+	nng_aio_set_timeout(d->aio, NNG_DURATION_INFINITE);
+	nng_sleep_aio((nng_duration)delay_ms, d->aio);
 }
 
-static bool takes(const struct wire_outlet *o) {
-	return !o->closed && (o->pipe || o->opts.early);
-}
-
-int wire_outlet_send(struct wire_outlet *o, struct wire_packet *p) {
-	size_t n = wire_packet_size(p);
-	int rc = WIRE_OK;
-	pthread_mutex_lock(&o->lock);
-	bool idle = o->greeted && !o->later_busy && !o->greeting_due && !o->ring_len;
-	size_t held = o->queued_bytes + o->later_bytes;
-	if (!takes(o))
-		rc = WIRE_CLOSED;
-	else if (idle && send_now(o, p))
-		rc = WIRE_OK;
-	else if (held && held + n > o->opts.queue_max_bytes)
-		rc = WIRE_BUSY;
-	else if (!queue_push(o, p))
-		rc = WIRE_NOMEM;
-	else
-		pump(o);
-	pthread_mutex_unlock(&o->lock);
-	return rc;
-}
-
-bool wire_outlet_up(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	bool up = o->greeted && !o->closed;
-	pthread_mutex_unlock(&o->lock);
-	return up;
-}
-
-bool wire_outlet_takes(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	bool yes = takes(o);
-	pthread_mutex_unlock(&o->lock);
-	return yes;
-}
-
-uint64_t wire_outlet_losses(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	uint64_t n = o->losses;
-	pthread_mutex_unlock(&o->lock);
-	return n;
-}
-
-uint64_t wire_outlet_since_ns(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	uint64_t t = o->pipe ? o->since_ns : 0;
-	pthread_mutex_unlock(&o->lock);
-	return t;
-}
-
-void wire_outlet_greet_again(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	if (o->pipe) {
-		o->greeting_due = true;
-		pump(o);
-	}
-	pthread_mutex_unlock(&o->lock);
-}
-
-void wire_outlet_reset(struct wire_outlet *o) {
-	pthread_mutex_lock(&o->lock);
-	uint32_t id = o->pipe;
-	pthread_mutex_unlock(&o->lock);
-	if (id)
-		nng_pipe_close((nng_pipe){ .id = id });
-}
-
-void wire_outlet_hold(struct wire_outlet *o, uint64_t until_ns) {
-	pthread_mutex_lock(&o->lock);
-	if (until_ns > o->hold_until_ns)
-		o->hold_until_ns = until_ns;
-	pthread_mutex_unlock(&o->lock);
-}
-
-void wire_outlet_tick(struct wire_outlet *o, uint64_t now_ns) {
-	pthread_mutex_lock(&o->lock);
-	bool hold = o->hold_until_ns > now_ns;
-	bool stuck = !o->pipe && now_ns > o->dial_ns + STUCK_DIAL_NS;
-	bool closed = o->closed;
-	pthread_mutex_unlock(&o->lock);
-	if (closed)
-		return;
-	sigset_t old = block_signals();
-	if (o->dialing && (hold || stuck)) {
-		nng_dialer_close(o->dialer);
-		o->dialing = false;
-	}
-	/* Without memory for a dialer the next tick tries again. */
-	bool started = !o->dialing && !hold && start_dialer(o) == 0;
-	restore_signals(&old);
-	if (started) {
-		pthread_mutex_lock(&o->lock);
-		o->dial_ns = now_ns;
-		pthread_mutex_unlock(&o->lock);
-	}
+void wire_dial_free(struct wire_dial *d) {
+	nng_aio_stop(d->aio);
+	nng_aio_free(d->aio);
+	nng_stream_dialer_free(d->dialer);
+	free(d);
 }
 
 /* inlet */
 
-struct wire_inlet {
-	struct wire_inlet_opts opts;
-	nng_socket sock;
-	nng_aio *recv;
+struct guest_stream {
+	struct wire_inlet *inlet;
+	struct wire_stream *stream;
+	uint32_t id;
+	bool replying;
+	struct guest_stream *next;
 };
 
-static void on_received(void *arg) {
+struct wire_inlet {
+	struct wire_inlet_opts opts;
+	nng_stream_listener *listener;
+	nng_aio *accept;
+	bool sleeping;
+	pthread_mutex_t lock; /* below; held while a stream found in `open` is used */
+	uint32_t next_id;
+	struct guest_stream *open, *gone;
+};
+
+static void on_inlet_packet(void *ctx, struct wire_stream *s, struct wire_packet *p) {
+	(void)s;
+	struct guest_stream *g = ctx;
+	g->inlet->opts.packet(g->inlet->opts.ctx, g->id, p);
+}
+
+static void on_inlet_sent(void *ctx, struct wire_stream *s) {
+	(void)s;
+	struct guest_stream *g = ctx;
+	pthread_mutex_lock(&g->inlet->lock);
+	g->replying = false;
+	pthread_mutex_unlock(&g->inlet->lock);
+}
+
+static void on_inlet_lost(void *ctx, struct wire_stream *s) {
+	(void)s;
+	struct guest_stream *g = ctx;
+	struct wire_inlet *in = g->inlet;
+	uint32_t id = g->id;
+	pthread_mutex_lock(&in->lock);
+	for (struct guest_stream **at = &in->open; *at; at = &(*at)->next) {
+		if (*at == g) {
+			*at = g->next;
+			g->next = in->gone;
+			in->gone = g;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&in->lock);
+	in->opts.closed(in->opts.ctx, id);
+}
+
+static void welcome(struct wire_inlet *in, struct wire_stream *s) {
+	struct guest_stream *g = calloc(1, sizeof(*g));
+	if (!g) {
+		wire_stream_free(s);
+		return;
+	}
+	g->inlet = in;
+	g->stream = s;
+	pthread_mutex_lock(&in->lock);
+	if (++in->next_id == 0)
+		in->next_id = 1;
+	g->id = in->next_id;
+	pthread_mutex_unlock(&in->lock);
+	if (!in->opts.opened(in->opts.ctx, g->id)) {
+		wire_stream_free(s);
+		free(g);
+		return;
+	}
+	struct wire_stream_events e = { g, on_inlet_packet, on_inlet_sent, on_inlet_lost };
+	pthread_mutex_lock(&in->lock);
+	g->next = in->open;
+	in->open = g;
+	/* Under the lock, so that nobody finds it before it is started. */
+	wire_stream_start(s, &e, in->opts.packet_max_bytes);
+	pthread_mutex_unlock(&in->lock);
+}
+
+static void on_accepted(void *arg) {
 	struct wire_inlet *in = arg;
-	int rv = nng_aio_result(in->recv);
+	int rv = nng_aio_result(in->accept);
 	if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
 		return;
-	if (rv == 0) {
-		nng_msg *m = nng_aio_get_msg(in->recv);
-		nng_aio_set_msg(in->recv, NULL);
-		in->opts.packet(in->opts.ctx, (uint32_t)nng_pipe_id(nng_msg_get_pipe(m)), (struct wire_packet *)m);
+	if (rv == 0 && !in->sleeping) {
+		struct wire_stream *s = stream_new(nng_aio_get_output(in->accept, 0));
+		if (s)
+			welcome(in, s);
 	}
-	nng_recv_aio(in->sock, in->recv);
-}
-
-static void on_inlet_pipe(nng_pipe pipe, nng_pipe_ev ev, void *arg) {
-	struct wire_inlet *in = arg;
-	uint32_t id = (uint32_t)nng_pipe_id(pipe);
-	if (ev == NNG_PIPE_EV_ADD_PRE)
-		in->opts.opened(in->opts.ctx, id);
-	else if (ev == NNG_PIPE_EV_REM_POST)
-		in->opts.closed(in->opts.ctx, id);
-}
-
-static int listen_on(struct wire_inlet *in, const char *url) {
-	nng_listener listener;
-	int rv = nng_pull0_open(&in->sock);
-	if (rv)
-		return rv;
-	if ((rv = nng_aio_alloc(&in->recv, on_received, in)) == 0 &&
-	    (rv = notify_all(in->sock, on_inlet_pipe, in)) == 0 &&
-	    (rv = nng_socket_set_size(in->sock, NNG_OPT_RECVMAXSZ, in->opts.packet_max_bytes)) == 0 &&
-	    (rv = nng_listener_create(&listener, in->sock, url)) == 0 &&
-	    (rv = nng_listener_set_bool(listener, NNG_OPT_TCP_NODELAY, true)) == 0)
-		rv = nng_listener_start(listener, 0);
-	if (rv) {
-		nng_close(in->sock);
-		nng_aio_free(in->recv);
-		return rv;
-	}
-	nng_recv_aio(in->sock, in->recv);
-	return 0;
+	/* Out of descriptors, say: pause, for the error would come again at once. */
+	in->sleeping = rv != 0;
+	if (in->sleeping)
+		nng_sleep_aio(ACCEPT_RETRY_MS, in->accept);
+	else
+		nng_stream_listener_accept(in->listener, in->accept);
 }
 
 int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret, struct wire_err *err) {
@@ -482,47 +433,110 @@ int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret,
 	if (!in)
 		return wire_fail(err, WIRE_NOMEM, "no memory to listen on %s", opts->url);
 	in->opts = *opts;
-	in->opts.url = NULL;
+	pthread_mutex_init(&in->lock, NULL);
 	sigset_t old = block_signals();
-	int rv = listen_on(in, opts->url);
+	int rv = nng_stream_listener_alloc(&in->listener, opts->url);
+	if (rv == 0)
+		rv = nng_aio_alloc(&in->accept, on_accepted, in);
+	if (rv == 0)
+		rv = nng_stream_listener_set_bool(in->listener, NNG_OPT_TCP_NODELAY, true);
+	if (rv == 0)
+		rv = nng_stream_listener_listen(in->listener);
 	restore_signals(&old);
-	if (rv) {
-		free(in);
-		const char *port = strrchr(opts->url, ':');
-		if (rv == NNG_EADDRINUSE)
-			return wire_fail(err, WIRE_BUSY,
-			                 "cannot listen on %s: the address is taken. `ss -ltnp 'sport = %s'` shows by which "
-			                 "program; end that or choose another port",
-			                 opts->url, port ? port : "");
-		if (rv == NNG_EADDRINVAL)
-			return wire_fail(err, WIRE_INVALID, "cannot listen on %s: no address of this machine", opts->url);
-		return fail_nng(err, rv, "listen on", opts->url);
+	if (rv == 0) {
+		nng_stream_listener_accept(in->listener, in->accept);
+		*ret = in;
+		return WIRE_OK;
 	}
-	*ret = in;
-	return WIRE_OK;
+	nng_aio_free(in->accept);
+	nng_stream_listener_free(in->listener);
+	pthread_mutex_destroy(&in->lock);
+	free(in);
+	const char *port = strrchr(opts->url, ':');
+	if (rv == NNG_EADDRINUSE)
+		return wire_fail(err, WIRE_BUSY,
+		                 "cannot listen on %s: the address is taken. `ss -ltnp 'sport = %s'` shows by which program; "
+		                 "end that or choose another port",
+		                 opts->url, port ? port : "");
+	if (rv == NNG_EADDRINVAL)
+		return wire_fail(err, WIRE_INVALID, "cannot listen on %s: no address of this machine", opts->url);
+	return fail_nng(err, rv, "listen on", opts->url);
+}
+
+void wire_inlet_tick(struct wire_inlet *in) {
+	pthread_mutex_lock(&in->lock);
+	struct guest_stream *g = in->gone;
+	in->gone = NULL;
+	pthread_mutex_unlock(&in->lock);
+	while (g) {
+		struct guest_stream *next = g->next;
+		wire_stream_free(g->stream);
+		free(g);
+		g = next;
+	}
 }
 
 void wire_inlet_close(struct wire_inlet *in) {
-	nng_close(in->sock);
-	nng_aio_stop(in->recv);
-	nng_aio_free(in->recv);
+	nng_stream_listener_close(in->listener);
+	nng_aio_stop(in->accept);
+	nng_aio_free(in->accept);
+	nng_stream_listener_free(in->listener);
+	/* Stopping a stream's aios reports it as lost, or finds it reported; either way it is in `gone` afterwards. */
+	for (;;) {
+		pthread_mutex_lock(&in->lock);
+		struct guest_stream *g = in->open;
+		if (g)
+			wire_stream_kill(g->stream);
+		bool more = in->open || in->gone;
+		pthread_mutex_unlock(&in->lock);
+		if (!more)
+			break;
+		wire_inlet_tick(in);
+		if (g)
+			sched_yield();
+	}
+	pthread_mutex_destroy(&in->lock);
 	free(in);
 }
 
+static struct guest_stream *find_locked(struct wire_inlet *in, uint32_t conn) {
+	struct guest_stream *g = in->open;
+	while (g && g->id != conn)
+		g = g->next;
+	return g;
+}
+
 void wire_inlet_drop(struct wire_inlet *in, uint32_t conn) {
-	(void)in;
-	nng_pipe_close((nng_pipe){ .id = conn });
+	pthread_mutex_lock(&in->lock);
+	struct guest_stream *g = find_locked(in, conn);
+	if (g)
+		wire_stream_kill(g->stream);
+	pthread_mutex_unlock(&in->lock);
+}
+
+void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p) {
+	pthread_mutex_lock(&in->lock);
+	struct guest_stream *g = find_locked(in, conn);
+	if (g && !g->replying)
+		g->replying = !wire_stream_send(g->stream, &p, 1);
+	else
+		wire_packet_free(p);
+	pthread_mutex_unlock(&in->lock);
+}
+
+void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_bytes) {
+	pthread_mutex_lock(&in->lock);
+	struct guest_stream *g = find_locked(in, conn);
+	if (g)
+		wire_stream_limit(g->stream, packet_max_bytes);
+	pthread_mutex_unlock(&in->lock);
 }
 
 void wire_inlet_host(struct wire_inlet *in, uint32_t conn, char *dst, size_t cap) {
-	(void)in;
-	nng_sockaddr a;
-	char text[INET6_ADDRSTRLEN] = "";
 	dst[0] = 0;
-	if (nng_pipe_get_addr((nng_pipe){ .id = conn }, NNG_OPT_REMADDR, &a) != 0)
-		return;
-	if (a.s_family == NNG_AF_INET && inet_ntop(AF_INET, &a.s_in.sa_addr, text, sizeof(text)))
-		snprintf(dst, cap, "%s", text);
-	else if (a.s_family == NNG_AF_INET6 && inet_ntop(AF_INET6, a.s_in6.sa_addr, text, sizeof(text)))
-		snprintf(dst, cap, "[%s]", text);
+	pthread_mutex_lock(&in->lock);
+	struct guest_stream *g = find_locked(in, conn);
+	if (g)
+		wire_stream_host(g->stream, dst, cap);
+	pthread_mutex_unlock(&in->lock);
 }

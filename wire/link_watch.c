@@ -1,9 +1,9 @@
-/* The link's thread: redials, closes what was taken out of the table, sends refusals, notices silence. */
+/* The link's thread: redials, closes what was taken out of the table, notices silence. */
 #include "wire/link_impl.h"
 #include <stdlib.h>
 #include <time.h>
 
-enum { TICK_MIN_MS = 5, TICK_MAX_MS = 100 };
+enum { TICK_MIN_MS = 5, TICK_MAX_MS = 50 };
 
 static const uint64_t GUEST_IDLE_NS = 3000ull * WIRE_LINK_MS; /* a guest is forgotten that long after its last connection */
 
@@ -12,7 +12,7 @@ static bool of_peer(const struct wire_conn *c, const void *arg) {
 }
 
 static bool overdue(const struct wire_conn *c, const void *arg) {
-	return !c->greeted && *(const uint64_t *)arg > c->since_ns + WIRE_UNGREETED_NS;
+	return !c->greeted && *(const uint64_t *)arg > c->since_ns + (c->refused ? WIRE_REFUSED_NS : WIRE_UNGREETED_NS);
 }
 
 static void drop_all(struct wire_link *l, bool (*pick)(const struct wire_conn *, const void *), const void *arg) {
@@ -110,32 +110,6 @@ static void close_dead(struct wire_link *l) {
 	}
 }
 
-static void look_after_notices(struct wire_link *l, uint64_t now) {
-	struct wire_notice *over = NULL, *first;
-	pthread_mutex_lock(&l->table);
-	for (struct wire_notice **at = &l->notices; *at;) {
-		struct wire_notice *n = *at;
-		if (now >= n->end_ns) {
-			*at = n->next;
-			l->n_notices--;
-			n->next = over;
-			over = n;
-		} else {
-			at = &n->next;
-		}
-	}
-	first = l->notices;
-	pthread_mutex_unlock(&l->table);
-	/* Others only add in front, so what is behind `first` is this thread's. */
-	for (struct wire_notice *n = first; n; n = n->next)
-		if (!n->out)
-			wire_notice_open(n);
-	for (struct wire_notice *n; (n = over);) {
-		over = n->next;
-		wire_notice_close(n);
-	}
-}
-
 static uint64_t tick_ns(const struct wire_link *l) {
 	uint64_t ms = l->silence_ns / WIRE_LINK_MS / 10;
 	return (ms < TICK_MIN_MS ? TICK_MIN_MS : ms > TICK_MAX_MS ? TICK_MAX_MS : ms) * WIRE_LINK_MS;
@@ -159,6 +133,7 @@ static bool wait_for_tick(struct wire_link *l) {
 
 void *wire_link_watch(void *arg) {
 	struct wire_link *l = arg;
+	pthread_setname_np(pthread_self(), "walraft:link");
 	uint64_t before = wire_link_now_ns();
 	while (wait_for_tick(l)) {
 		uint64_t now = wire_link_now_ns();
@@ -166,8 +141,8 @@ void *wire_link_watch(void *arg) {
 		if (now - before > tick_ns(l) + l->silence_ns / 2)
 			atomic_store(&l->grace_ns, now);
 		before = now;
+		wire_inlet_tick(l->inlet);
 		close_dead(l);
-		look_after_notices(l, now);
 		look_after_peers(l, now);
 		drop_all(l, overdue, &now);
 	}
