@@ -9,6 +9,7 @@ libwire_la_SOURCES = \
 	wire/link.c wire/link.h wire/link_impl.h wire/link_io.h \
 	wire/link_greet.c wire/link_greet.h \
 	wire/link_in.c \
+	wire/link_outlet.c \
 	wire/link_watch.c \
 	wire/link_nng.c
 libwire_la_LIBADD = $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
