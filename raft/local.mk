@@ -23,10 +23,13 @@ test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h
 	test/unit/raft_sim.c test/unit/raft_sim_node.c
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
-RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_crash
+RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_crash test/unit/test_journal_threads
+RAFT_JOURNAL_KIT = test/unit/journal_kit.h test/unit/journal_disk.h test/unit/journal_disk.c
 check_PROGRAMS += $(RAFT_JOURNAL_TESTS)
 TESTS += $(RAFT_JOURNAL_TESTS)
-test_unit_test_journal_SOURCES = test/unit/test_journal.c test/unit/journal_disk.h test/unit/journal_disk.c
+test_unit_test_journal_SOURCES = test/unit/test_journal.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_LDADD = $(RAFT_TEST_LIBS)
-test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c test/unit/journal_disk.h test/unit/journal_disk.c
+test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_crash_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_threads_SOURCES = test/unit/test_journal_threads.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_threads_LDADD = $(RAFT_TEST_LIBS)

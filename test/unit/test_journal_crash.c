@@ -2,17 +2,11 @@
  * is recovered must be the model's state after some number of them, at least as many as were durable.
  *
  * WALRAFT_SEED repeats the random part: WALRAFT_SEED=n test_journal_crash */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "test/unit/journal_kit.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <cmocka.h>
-#include "raft/journal_impl.h"
-#include "test/unit/journal_disk.h"
 
 enum { OPS_MAX = 6000, LOG_MAX = 6000, DATA_MAX = 900, BASE = 5 };
 
@@ -32,7 +26,6 @@ struct state {
 	struct op log[LOG_MAX];
 };
 
-static const struct raft_journal_opts opts = { .group = 0xabcdef, .segment_bytes = 4096 };
 static uint64_t rnd_state;
 
 static uint64_t rnd(uint64_t n)
@@ -100,7 +93,7 @@ static struct disk *fresh(void)
 	struct raft_journal_mark m = { .index = BASE, .checksum = 99, .db_pages = 3 };
 	struct wire_err err;
 
-	if (raft_journal_create(disk_env(d), "j", &opts, 2, BASE, 2, &c, &m, &err))
+	if (raft_journal_create(disk_env(d), "j", &small, 2, BASE, 2, &c, &m, &err))
 		fail_msg("%s", err.text);
 	return d;
 }
@@ -157,12 +150,6 @@ struct world {
 	uint64_t commit, base;
 	uint32_t tag;
 };
-
-static void must(int rc, const struct wire_err *err)
-{
-	if (rc)
-		fail_msg("%s", err->text);
-}
 
 static void did(struct world *w, struct op o)
 {
@@ -266,7 +253,7 @@ static void begin(struct world *w)
 	w->commit = w->base = BASE;
 	w->tag = 0;
 	w->d = fresh();
-	must(raft_journal_open(disk_env(w->d), "j", &opts, &w->j, &st, &err), &err);
+	must(raft_journal_open(disk_env(w->d), "j", &small, &w->j, &st, &err), &err);
 	assert_int_equal(st.n_entries, 0);
 	assert_int_equal(st.base_config.n, 3);
 }
@@ -289,7 +276,7 @@ static void check_goes_on(struct disk *d, struct raft_journal *j, const struct r
 	must(raft_journal_append_entries(j, &e, 1, 0, &err), &err);
 	must(raft_journal_sync(j, &err), &err);
 	raft_journal_close(j);
-	must(raft_journal_open(disk_env(d), "j", &opts, &j, &st, &err), &err);
+	must(raft_journal_open(disk_env(d), "j", &small, &j, &st, &err), &err);
 	assert_int_equal(st.base_index + st.n_entries, last + 1);
 	assert_int_equal(st.cut_bytes, 0);
 	check_data(j, &st);
@@ -333,7 +320,7 @@ static void test_every_cut(void **ctx)
 				disk_shorten(d, path, off);
 			else
 				memset(disk_bytes(d, path, &size) + off, 0, 4096 - off);
-			int rc = raft_journal_open(disk_env(d), "j", &opts, &j, &st, &err);
+			int rc = raft_journal_open(disk_env(d), "j", &small, &j, &st, &err);
 			/* The end of a full segment says nothing but where it ends: a cut in the zeros behind it is none. */
 			if (raft_jrn_pos(no, off) >= synced)
 				assert_int_equal(rc, WIRE_OK);
@@ -380,7 +367,7 @@ static void test_every_bit_flip(void **ctx)
 
 			snprintf(path, sizeof(path), "j/%016llu.seg", (unsigned long long)no);
 			disk_bytes(d, path, &size)[bit / 8] ^= (uint8_t)(1 << bit % 8);
-			int rc = raft_journal_open(disk_env(d), "j", &opts, &j, &st, &err);
+			int rc = raft_journal_open(disk_env(d), "j", &small, &j, &st, &err);
 			if (rc) {
 				assert_int_equal(rc, WIRE_CORRUPT);
 				assert_true(raft_jrn_pos(no, bit / 8) < said); /* never for what was not known durable */
@@ -440,7 +427,7 @@ static void test_lost_writes(void **ctx)
 			for (int twice = 0; twice < 2; twice++) {
 				disk_crash(w.d, rnd(1u << 30));
 				crashes++;
-				int rc = raft_journal_open(disk_env(w.d), "j", &opts, &w.j, &st, &err);
+				int rc = raft_journal_open(disk_env(w.d), "j", &small, &w.j, &st, &err);
 				if (rc)
 					fail_msg("seed %llu round %llu: %s", (unsigned long long)seed, (unsigned long long)round, err.text);
 				long p = match(&w.m, &st, w.m.synced);
