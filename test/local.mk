@@ -12,6 +12,7 @@ PROC_TESTS = \
 	test/proc/test_large.py \
 	test/proc/test_stock_reader.py \
 	test/proc/test_kill.py \
+	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py
 # What they share and run.
 PROC_FILES = \
@@ -22,6 +23,14 @@ PROC_FILES = \
 	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
 	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
 	test/bench/walraft.sh
+
+# kill -9 as a power loss: for LD_PRELOAD, so it takes libc's names and has no sanitizer in it. -rpath makes it a shared
+# library although it is not installed.
+check_LTLIBRARIES += test/proc/unsynced.la
+test_proc_unsynced_la_SOURCES = test/proc/unsynced.h test/proc/unsynced.c test/proc/unsynced_file.c
+test_proc_unsynced_la_CFLAGS = $(AM_CFLAGS) -fvisibility=default -fno-sanitize=all
+test_proc_unsynced_la_LDFLAGS = -pthread -module -shared -avoid-version -rpath $(abs_builddir)/test/proc
+test_proc_unsynced_la_LIBADD = -ldl
 
 TESTS += test/tidy.py $(PROC_TESTS)
 EXTRA_DIST += test/tidy.py $(PROC_TESTS) $(PROC_FILES)
