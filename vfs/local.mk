@@ -12,7 +12,9 @@ VFS_DB_SOURCES = \
 	vfs/db_publish.c vfs/db_apply.c \
 	vfs/db_checkpoint.c vfs/db_view.c
 VFS_SHIM_SOURCES = \
-	vfs/vfs.h
+	vfs/vfs.c vfs/vfs.h vfs/conn.h \
+	vfs/file.c vfs/shm.c vfs/wal.c \
+	vfs/store.c vfs/capture.c
 
 noinst_LTLIBRARIES += libvfs.la
 libvfs_la_SOURCES = $(VFS_FORMAT_SOURCES) $(VFS_DB_SOURCES) $(VFS_SHIM_SOURCES)
@@ -49,3 +51,13 @@ test_unit_test_db_apply_SOURCES = test/unit/test_db_apply.c test/unit/db_world.c
 test_unit_test_db_apply_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_db_open_SOURCES = test/unit/test_db_open.c test/unit/db_world.c test/unit/db_world.h
 test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
+
+# Several nodes in one process, behind the shim's connections.
+VFS_SHIM_TESTS = \
+	test/unit/test_shim
+check_PROGRAMS += $(VFS_SHIM_TESTS)
+TESTS += $(VFS_SHIM_TESTS)
+VFS_SHIM_WORLD = test/unit/shim_host.c test/unit/shim_host.h test/unit/db_world.c test/unit/db_world.h
+
+test_unit_test_shim_SOURCES = test/unit/test_shim.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_LDADD = $(VFS_TEST_LIBS)

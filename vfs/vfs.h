@@ -15,6 +15,7 @@ struct sqlite3;
 #define WALRAFT_IOERR_FENCED (10 | (0x59 << 8))         /* leadership was lost during the transaction: rolled back, retry on the leader */
 #define WALRAFT_IOERR_READ (10 | (0x5a << 8))           /* a read gate could not be passed: walraft_error() says why */
 #define WALRAFT_IOERR_NODE (10 | (0x5b << 8))           /* this node has failed (disk) or was closed */
+#define WALRAFT_ERROR_TWO_DATABASES (1 | (0x57 << 8))   /* SQLITE_ERROR: one transaction would write to two replicated databases */
 #define WALRAFT_CANTOPEN (14 | (0x57 << 8))             /* SQLITE_CANTOPEN: not set up, or the node can't start */
 
 /* How the shell starts the node of a database when a connection opens it. */

@@ -1,0 +1,135 @@
+/* Private to the shim (vfs.c file.c shm.c wal.c store.c capture.c): one connection of SQLite's to a replicated database.
+ *
+ * Threads: SQLite calls the files of one connection from one thread at a time, so that nothing here needs a lock but what is shared between connections:
+ * seats and the list of writers (vfs.c). See vfs/README.md for the lock order. */
+#ifndef VFS_CONN_H
+#define VFS_CONN_H
+
+#include "vfs/vfs.h"
+#include <sqlite3ext.h>
+
+#define SHIM_WRITE 0
+#define SHIM_CKPT 1
+#define SHIM_RECOVER 2
+#define SHIM_READ0 3
+#define SHIM_TEXT 600
+
+/* ---- store.c: bytes that only one connection sees ---- */
+
+#define SHIM_STORE_MEMORY (4u << 20) /* bytes kept in memory; what is above goes to an unlinked temporary file */
+
+struct shim_store {
+	uint8_t *mem;
+	size_t cap;
+	uint64_t end;
+	sqlite3_file *file; /* NULL: not needed yet */
+};
+/* All return SQLite codes. A write begins at most at `end`; a read beyond it is zero-filled and SQLITE_IOERR_SHORT_READ. */
+int shim_store_write(struct shim_store *s, sqlite3_vfs *base, const void *p, uint32_t n, uint64_t at);
+int shim_store_read(struct shim_store *s, void *p, uint32_t n, uint64_t at);
+void shim_store_clear(struct shim_store *s); /* keeps a little memory for the next transaction */
+void shim_store_free(struct shim_store *s);
+
+/* ---- a write transaction's private part: from the grant of WRITE to its unlock ---- */
+
+struct shim_session {
+	bool open, committed, wrote;
+	bool moved;   /* the published state had moved on when WRITE was granted: SQLite answers BUSY_SNAPSHOT and comes back */
+	int failed;   /* what a call of this session was answered for good; 0: none */
+	uint64_t epoch, sequence;
+	struct vfs_walindex_hdr base;  /* as published at the grant */
+	struct vfs_walindex_hdr after; /* committed: as published then, which is what SQLite must arrive at too */
+	uint64_t base_at;              /* offset of the first private frame */
+	uint8_t txid[VFS_TXID_BYTES];
+	struct shim_store store;
+	uint32_t *pgnos, n_frames, cap; /* of the private frames, by their headers */
+	uint32_t due;     /* private frame (1-based) with a commit header whose body is the next write; 0: none */
+	uint32_t unsalted; /* private frame that got a commit header without salts: checksums are being rewritten; 0: none */
+	uint32_t headed;  /* private frame whose header was the last write; 0: something else was */
+	uint32_t db_after; /* of the commit header */
+};
+
+struct shim_seat;
+
+struct vfs_conn {
+	struct vfs_db *db; /* NULL: opening failed, open_error says why */
+	sqlite3_vfs *vfs;
+	sqlite3_file *real; /* the base VFS's handle, behind ours in SQLite's memory */
+	char *path, *open_error;
+	bool node; /* one of the node's own */
+	unsigned generation;
+	struct shim_seat *seat;
+	sqlite3 **sql; /* FCNTL_PDB; NULL: not told */
+	struct vfs_conn *next_writer;
+	enum vfs_read_level level;
+	uint32_t timeout_ms, page_size;
+
+	/* the private wal-index */
+	void **region;
+	uint32_t n_regions;
+	const struct vfs_ckpt_info *real_ckpt;
+	struct vfs_pull pull; /* what the private copy has */
+	uint64_t seen;        /* vfs_db_sequence that it was pulled at */
+	bool mapped, pull_failed;
+
+	/* locks */
+	int read_slot; /* READ lock held shared; -1: none */
+	bool write;
+	bool confirming; /* READ was just granted: the next barrier is followed by SQLite's check that nothing has changed */
+	bool retrying;   /* SQLite is bound to find a change and to try again: same read */
+	bool token;      /* that next try passes the gate */
+	uint32_t retries;
+	struct shim_session session;
+
+	uint64_t last_index;
+	uint8_t txid[VFS_TXID_BYTES];
+	char error[SHIM_TEXT];
+};
+
+struct shim_file { /* what SQLite gets for a main database */
+	sqlite3_file head;
+	struct vfs_conn *conn;
+};
+struct shim_wal {
+	sqlite3_file head;
+	struct vfs_conn *conn;
+	sqlite3_file *real;
+};
+
+extern const sqlite3_io_methods shim_main_methods, shim_failed_methods, shim_wal_methods;
+
+/* ---- vfs.c ---- */
+sqlite3_vfs *shim_base(struct vfs_conn *c);
+/* Remembers the text and returns the code. */
+int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* SQLITE_OK, or the error for a connection that a forked child inherited. */
+int shim_alive(struct vfs_conn *c);
+void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
+void shim_granted(struct vfs_conn *c);
+/* Another database that the same sqlite3 object writes to now; NULL: none. */
+struct vfs_conn *shim_other_writer(struct vfs_conn *c);
+void shim_writer_add(struct vfs_conn *c);
+void shim_writer_remove(struct vfs_conn *c);
+int shim_parse_ms(const char *text, uint32_t *ret_ms, struct wire_err *err);
+void shim_conn_close(struct vfs_conn *c); /* all but the base handle is gone; frees c */
+
+/* ---- shm.c ---- */
+int shim_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **pp);
+int shim_shm_lock(sqlite3_file *f, int first, int n, int flags);
+void shim_shm_barrier(sqlite3_file *f);
+int shim_shm_unmap(sqlite3_file *f, int delete);
+void *shim_region(struct vfs_conn *c, uint32_t region); /* makes it when missing; NULL: no memory */
+void shim_write_end(struct vfs_conn *c);                /* WRITE unlock; nothing when it isn't held */
+
+/* ---- wal.c ---- */
+void shim_session_begin(struct vfs_conn *c, uint64_t epoch, bool moved);
+void shim_session_end(struct vfs_conn *c);
+void shim_session_free(struct vfs_conn *c);
+/* SQLITE_OK while this node may still commit what the session began with. */
+int shim_session_check(struct vfs_conn *c);
+
+/* ---- capture.c ---- */
+/* Commits the session's first n_frames private frames: page set, proposal, publication. An SQLite code, never plain SQLITE_BUSY. */
+int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after);
+
+#endif
