@@ -2,6 +2,7 @@
 #include "test/unit/db_world.h"
 #include "vfs/db_impl.h"
 #include "wire/hash.h"
+#include "wire/msg.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -177,23 +178,26 @@ static void test_bad_entry(void **state)
 	struct vfs_db *db;
 	struct world w;
 	struct wire_err err;
+	uint64_t bad = 20;
 
 	(void)state;
 	world_new(&w, 4096, seed);
 	for (int i = 0; i < 30; i++)
 		world_transaction(&w);
 	db = world_must_open(&w);
-	for (uint64_t bad = 20; bad > 19; bad--) {
-		while (w.log[bad - 1].kind != 1)
-			bad++;
-		uint8_t *sum = w.log[bad - 1].data + 56; /* checksum after */
-
-		sum[0] ^= 1;
-		assert_int_equal(vfs_db_apply(db, w.n, world_read_entry, &w, &err), WIRE_CORRUPT);
-		assert_true(vfs_db_published(db) == bad - 1);
-		world_check(&w, db);
-		sum[0] ^= 1;
-	}
+	while (w.log[bad - 1].kind != WIRE_ENTRY_DATA)
+		bad++;
+	w.log[bad - 1].data[56] ^= 1; /* checksum after */
+	assert_int_equal(vfs_db_apply(db, w.n, world_read_entry, &w, &err), WIRE_CORRUPT);
+	assert_true(vfs_db_published(db) == bad - 1);
+	world_check(&w, db);
+	w.log[bad - 1].data[56] ^= 1;
+	/* And one with a page that does not come out as its hash says. */
+	w.log[bad - 1].data[w.log[bad - 1].len - 1] ^= 1;
+	assert_int_not_equal(vfs_db_apply(db, w.n, world_read_entry, &w, &err), WIRE_OK);
+	assert_true(vfs_db_published(db) == bad - 1);
+	world_check(&w, db);
+	w.log[bad - 1].data[w.log[bad - 1].len - 1] ^= 1;
 	world_apply(&w, db, w.n);
 	world_check(&w, db);
 	vfs_db_close(db);
@@ -255,7 +259,7 @@ static void test_verbatim(void **state)
 	for (uint64_t i = 1; i <= w.n; i++) {
 		struct local l;
 
-		if (w.log[i - 1].kind != 1) {
+		if (w.log[i - 1].kind != WIRE_ENTRY_DATA) {
 			world_apply(&w, db, i);
 			continue;
 		}
