@@ -94,9 +94,18 @@ static bool answer_url(struct wire_link *l, uint32_t conn, const char *given, ch
 	return len > 0 && (size_t)len < cap;
 }
 
-static bool same_lane(const struct wire_conn *a, const void *arg) {
+/* Connections are numbered as they come. */
+static bool older_of_lane(const struct wire_conn *a, const void *arg) {
 	const struct wire_conn *b = arg;
-	return a->greeted && a->id != b->id && a->peer == b->peer && a->lane == b->lane;
+	return a->greeted && (int32_t)(a->id - b->id) < 0 && a->peer == b->peer && a->lane == b->lane;
+}
+
+/* After a pause of ours, several connections of one lane greet at a time, and in any order: the newest is the one. */
+static bool outdated_locked(const struct wire_link *l, const struct wire_conn *b) {
+	for (size_t i = 0; i < l->conns.len; i++)
+		if (older_of_lane(b, &l->conns.v[i]) && l->conns.v[i].greeted)
+			return true;
+	return false;
 }
 
 /* False: room for guests is exhausted. */
@@ -155,7 +164,10 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 		c->cluster = m.term;
 		c->lane = (uint8_t)m.index;
 		struct wire_conn me = *c;
-		stale = wire_conns_take(&l->conns, same_lane, &me);
+		bool outdated = outdated_locked(l, &me);
+		stale = outdated ? id : wire_conns_take(&l->conns, older_of_lane, &me);
+		if (outdated)
+			wire_conns_remove(&l->conns, id);
 		struct wire_peer *p = wire_peer_find_locked(l, m.from);
 		if (p)
 			atomic_store(&p->heard_ns, wire_link_now_ns());
@@ -163,6 +175,8 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 	pthread_mutex_unlock(&l->table);
 	if (stale)
 		wire_inlet_drop(l->inlet, stale);
+	if (stale == id)
+		return;
 	wire_inlet_limit(l->inlet, id, WIRE_MSG_MAX);
 	answer(l, id, &m, NULL);
 }

@@ -23,6 +23,7 @@ struct wire_packet {
 	uint8_t prefix[4]; /* what goes on the wire starts here */
 	uint8_t data[];
 };
+_Static_assert(offsetof(struct wire_packet, data) == offsetof(struct wire_packet, prefix) + 4, "one piece of memory");
 
 struct wire_packet *wire_packet_new(size_t n); /* NULL: no memory */
 void wire_packet_free(struct wire_packet *p);  /* NULL allowed */

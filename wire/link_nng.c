@@ -21,6 +21,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,7 +158,7 @@ static void set_out_iov(const struct wire_stream *s, nng_aio *aio) {
 	nng_iov iov[WIRE_BATCH_MAX];
 	for (size_t i = 0; i < s->out_len; i++) {
 		size_t skip = i ? 0 : s->out_done;
-		iov[i].iov_buf = s->out[i]->prefix + skip;
+		iov[i].iov_buf = (uint8_t *)s->out[i] + offsetof(struct wire_packet, prefix) + skip;
 		iov[i].iov_len = PREFIX_BYTES + (size_t)s->out[i]->size - skip;
 	}
 	nng_aio_set_iov(aio, (unsigned)s->out_len, iov);
