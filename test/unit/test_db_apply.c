@@ -488,6 +488,8 @@ static void test_threads(void **state)
 		assert_int_equal(pthread_create(&threads[i], NULL, run[i], &c), 0);
 	for (uint64_t i = 1; i <= w.n; i++)
 		world_apply(&w, c.db, i);
+	for (int i = 0; i < 10000 && (c.views == 0 || c.pulls == 0); i++) /* on a busy machine they may hardly have begun */
+		usleep(1000);
 	c.over = true;
 	for (int i = 0; i < 3; i++) {
 		pthread_join(threads[i], &bad);
