@@ -4,6 +4,7 @@
 # plain_R1, plain_R16: the same program, point reads of the same file through stock SQLite without the extension.
 . "$(dirname "$0")/lib.sh"
 BUILD=${WALRAFT_BUILD:-$HERE/../../build}
+BUILD=$(cd "$BUILD" 2>/dev/null && pwd)
 MODULE=$BUILD/.libs/walraft.so
 CMD=$BUILD/.libs/walraft
 [ -x "$CMD" ] || CMD=$BUILD/walraft
@@ -17,7 +18,7 @@ BASE=$((12000 + RANDOM % 18000))
 start_node() {
 	local i=$1
 	mkfifo "$T/n$i/in" "$T/n$i/out"
-	"$T/walraft" "$T/n$i/app.db" "$MODULE" <"$T/n$i/in" >"$T/n$i/out" 2>>"$T/n$i/log" &
+	(cd "$T/n$i" && exec "$T/walraft" "$T/n$i/app.db" "$MODULE") <"$T/n$i/in" >"$T/n$i/out" 2>>"$T/n$i/log" &
 	PIDS[$i]=$!
 	exec {IN[$i]}>"$T/n$i/in" {OUT[$i]}<"$T/n$i/out"
 	rm "$T/n$i/in" "$T/n$i/out"
@@ -39,12 +40,15 @@ ask() { # node request
 	answer "$1"
 }
 field() { # node key: a number or a string of its status
-	"$CMD" status "$T/n$1/app.db" --json | grep -o "\"$2\":[^,}]*" | head -1 | cut -d: -f2- | tr -d '"'
+	"$CMD" status "$T/n$1/app.db" --json | grep -o "\"$2\":[^,}]*" | head -1 | cut -d: -f2- | tr -d '" '
 }
 die() {
 	echo "bench: $*" >&2
 	cat "$T"/n*/log >&2
 	exit 1
+}
+per_tx() { # figure amount count unit; nothing when the count is 0
+	awk -v f="$1" -v a="$2" -v n="$3" -v u="$4" 'BEGIN { if (n > 0) printf "walraft %s %.1f %s\n", f, a / n, u }' | rec
 }
 # Waits until some node leads and is ready; L is its number.
 find_leader() {
@@ -94,13 +98,13 @@ for r in $(seq "$REPS"); do
 	j0=$(field $L journal_bytes_appended); c0=$(field $L commit); b0=$(wr_bytes "${PIDS[$L]}")
 	ask $L "w 1 $SECS W1" | rec
 	j1=$(field $L journal_bytes_appended); c1=$(field $L commit); b1=$(wr_bytes "${PIDS[$L]}")
-	echo "walraft W1_journal $(((j1 - j0) / (c1 - c0))) B/tx" | rec
-	echo "walraft W1_disk $(((b1 - b0) / (c1 - c0))) B/tx" | rec
+	per_tx W1_journal $((j1 - j0)) $((c1 - c0)) B/tx
+	per_tx W1_disk $((b1 - b0)) $((c1 - c0)) B/tx
 	echo "walraft RSS_after_W1 $(rss_kb "${PIDS[$L]}") kB" | rec
 	s0=$(field $L journal_syncs); c0=$(field $L commit)
 	ask $L "w 16 $SECS W16" | rec
 	s1=$(field $L journal_syncs); c1=$(field $L commit)
-	echo "$((c1 - c0)) $((s1 - s0))" | awk '{printf "walraft W16_tx_per_sync %.1f 1\n", $1/($2 ? $2 : 1)}' | rec
+	per_tx W16_tx_per_sync $((c1 - c0)) $((s1 - s0)) tx/sync
 	ask $L "w 64 $SECS W64" | rec
 	echo "walraft RSS $(rss_kb "${PIDS[$L]}") kB" | rec
 	echo "walraft RSS_follower $(rss_kb "${PIDS[$F]}") kB" | rec

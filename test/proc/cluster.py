@@ -281,7 +281,7 @@ class Cluster:
 			for n in among or self.live():
 				try:
 					s = n.status(3)
-				except (Failed, subprocess.TimeoutExpired):
+				except Failed:
 					continue
 				if s["role"] == "leader" and s["ready"] and (best is None or s["term"] > best[0]):
 					best = (s["term"], n)

@@ -130,9 +130,13 @@ def free_ports(n):
 
 
 def run_cmd(args, timeout=60, env=None, **kw):
-	"""Runs a command to its end; returns the CompletedProcess, with text."""
-	return subprocess.run(args, capture_output=True, text=True, timeout=timeout, env=child_env(env),
-	                      stdin=kw.pop("stdin", subprocess.DEVNULL), preexec_fn=die_with_parent, **kw)
+	"""Runs a command to its end; returns the CompletedProcess, with text. One that takes too long is killed: status -9."""
+	try:
+		return subprocess.run(args, capture_output=True, text=True, timeout=timeout, env=child_env(env),
+		                      stdin=kw.pop("stdin", subprocess.DEVNULL), preexec_fn=die_with_parent, **kw)
+	except subprocess.TimeoutExpired as e:
+		out, err = ((b or b"").decode("utf-8", "replace") for b in (e.stdout, e.stderr))
+		return subprocess.CompletedProcess(args, -9, out, err + "\n(still running after %g s: killed)" % timeout)
 
 
 def walraft(*args, timeout=60, **kw):

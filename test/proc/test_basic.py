@@ -167,7 +167,7 @@ def serve_and_shell():
 def single():
 	db = os.path.join(t.tmp("single"), "app.db")
 	make_db(db, 4096, "wal")
-	r = walraft("init", db, "--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0], "--json", "--name", "one")
+	r = walraft("init", db, "--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0], "--json")
 	t.ok(r.returncode == 0 and isinstance(json.loads(r.stdout), dict), "init --json prints an object", r.stdout + r.stderr)
 	r = shell(db, ".load %s" % harness.MODULE[:-3], "INSERT INTO kv(k) VALUES('shell');", "SELECT k FROM kv;",
 	          "SELECT walraft_leader() IS NOT NULL;")
