@@ -324,6 +324,15 @@ int raft_journal_append_note(struct raft_journal *j, const char *text, struct wi
 	return end_append(j, rc, &cause, err);
 }
 
+/* A trimmed segment counts until the trim is durable: recovery may begin in it. */
+static struct raft_jrn_seg *find_written(const struct raft_journal *j, uint64_t no)
+{
+	for (size_t i = 0; i < j->n_retired; i++)
+		if (j->retired[i]->no == no)
+			return j->retired[i];
+	return raft_jrn_seg_find(j, no);
+}
+
 /* Syncs all that was appended when it began. mu is held, and dropped meanwhile. */
 static void run_sync(struct raft_journal *j)
 {
@@ -334,9 +343,8 @@ static void run_sync(struct raft_journal *j)
 	j->syncing = true;
 	j->sync_index = raft_jrn_log_last(&j->log);
 	for (uint64_t i = j->dirty_from; i <= no && !rc; i++) {
-		struct raft_jrn_seg *s = raft_jrn_seg_find(j, i);
-		if (!s)
-			continue; /* trimmed meanwhile */
+		struct raft_jrn_seg *s = find_written(j, i);
+		assert(s);
 		s->refs++;
 		pthread_mutex_unlock(&j->mu);
 		rc = j->env->sync(j->env->ctx, s->file, &cause);

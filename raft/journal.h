@@ -1,5 +1,5 @@
 /* The journal: the durable log of a group. Segmented, preallocated, append-only; entries, truncations, term and vote,
- * commit index, publications, checkpoint marks and WAL restarts in one sequence of records. raft/README.md gives the
+ * commit index, publications, checkpoint marks and WAL restarts in one sequence of records. raft/JOURNAL.md gives the
  * bytes and the validity rule.
  *
  * Threads: every function may be called from any thread; appends are short (a copy and a write, no sync);
@@ -7,7 +7,9 @@
  * raft_journal_upkeep, which the shell calls from a thread that nobody waits for.
  *
  * Errors are final: after a failed write or sync every later call but read and close fails with the first error. A
- * failed sync is never retried. */
+ * failed sync is never retried. Two failures are not final, since nothing was written: a call that is refused for its
+ * arguments (WIRE_INVALID, WIRE_TOOBIG), and upkeep that finds no room for the next segment (WIRE_FULL); the current segment
+ * can still be filled, and running into its end without a next one then is final. */
 #ifndef RAFT_JOURNAL_H
 #define RAFT_JOURNAL_H
 
@@ -89,6 +91,7 @@ uint64_t raft_journal_base(struct raft_journal *j);
 uint64_t raft_journal_term(struct raft_journal *j, uint64_t index);
 int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err);
 
+/* Since open, but for disk_bytes: the size of all files. bytes_appended counts records and segment headers. */
 struct raft_journal_stats { uint64_t bytes_appended, disk_bytes, syncs, entries; };
 void raft_journal_stats(struct raft_journal *j, struct raft_journal_stats *ret_stats);
 

@@ -408,8 +408,8 @@ static void test_lost_writes(void **ctx)
 
 	(void)ctx;
 	print_message("# WALRAFT_SEED=%llu\n", (unsigned long long)seed);
-	for (uint64_t round = 0; round < 60; round++) {
-		rnd_state = (seed + round) * 2654435761u + 1;
+	for (uint64_t round = 0; round < 200; round++) {
+		rnd_state = (seed * 1000 + round) * 0x9e3779b97f4a7c15u + 1;
 		begin(&w);
 		for (int life = 0; life < 12; life++) {
 			struct raft_journal_state st;
