@@ -17,7 +17,8 @@ from harness import Failed, wait_until, walraft
 
 class SqlError(Exception):
 	def __init__(self, answer):
-		super().__init__("%s (code %s; %s)" % (answer.get("error"), answer.get("code"), answer.get("walraft_error")))
+		super().__init__("%s: %s (code %s; %s)" % (answer.get("type"), answer.get("error"), answer.get("code"),
+		                                           answer.get("walraft_error")))
 		self.code = answer.get("code", -1)
 		self.text = answer.get("error", "")
 		self.walraft_error = answer.get("walraft_error") or ""

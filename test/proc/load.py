@@ -13,7 +13,6 @@ import os
 import random
 import sqlite3
 import threading
-import time
 
 READONLY_NOT_LEADER = 8 | 0x57 << 8
 NOT_COMMITTED = {READONLY_NOT_LEADER, 10 | 0x57 << 8, 10 | 0x59 << 8}
