@@ -25,8 +25,9 @@ int cli_sqlite_init(struct wire_err *err);
 void cli_signals_block(void);
 int cli_wait_signal(unsigned timeout_ms); /* number of the signal, 0: time passed */
 
-/* init and join: the node directory, made where it is missing, and its lock; leftovers of an attempt without node.conf; a random id, not 0. */
+/* init and join: the node directory, made where it is missing, and its lock; its end after a failure; leftovers of an attempt without node.conf; a random id, not 0. */
 int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err);
+void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths);
 void cli_remove_leftovers(const struct wire_env *env, const struct shell_paths *paths);
 uint64_t cli_random_id(const struct wire_env *env);
 

@@ -22,7 +22,7 @@ static int sql_fail(sqlite3 *db, const char *path, struct wire_err *err)
 
 	switch (rc & 0xff) {
 	case SQLITE_NOTADB:
-		return wire_fail(err, WIRE_INVALID, "%s is not an SQLite database", path);
+		return wire_fail(err, WIRE_INVALID, "%s is not a database that SQLite can read", path);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
 		return wire_fail(err, WIRE_BUSY, "%s is in use (locked) by another process; close it there and try again", path);
@@ -224,6 +224,8 @@ static int adopt(const struct wire_env *env, const struct shell_paths *paths, co
 		return rc;
 	if (sqlite3_open_v2(paths->db, &db, SQLITE_OPEN_READWRITE, "unix"))
 		rc = sql_fail(db, paths->db, err);
+	else if (sqlite3_db_readonly(db, "main"))
+		rc = wire_fail(err, WIRE_PERM, "%s is read-only for this user: permission to write it is needed", paths->db);
 	if (!rc) {
 		sqlite3_busy_timeout(db, 2000);
 		rc = settle(db, paths->db, err);
@@ -267,7 +269,13 @@ static int check_new(const struct wire_env *env, const struct shell_paths *paths
 	                 old.node, old.cluster);
 }
 
-/* Makes the node directory and takes its lock; shared with join. */
+void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths)
+{
+	cli_remove_leftovers(env, paths);
+	(void)env->unlink(env->ctx, paths->lock, NULL);
+	(void)remove(paths->dir);
+}
+
 int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err)
 {
 	int rc = env->mkdir(env->ctx, paths->dir, err);
@@ -288,48 +296,47 @@ uint64_t cli_random_id(const struct wire_env *env)
 	return id;
 }
 
-int cli_init(int argc, char **argv)
+static int init(const struct cli_opts *o, struct wire_err *err)
 {
 	const struct wire_env *env = wire_env_posix();
 	struct shell_paths *paths = malloc(sizeof *paths);
-	struct shell_conf conf = { 0 };
+	struct shell_conf conf = { .insecure = o->insecure };
 	struct adopted a = { 0 };
-	struct cli_opts o;
-	struct wire_err err;
-	int lock = -1, rc;
+	int lock = -1, rc = paths ? cli_check_listen(o, err) : wire_fail(err, WIRE_NOMEM, "out of memory");
 
-	if (cli_parse(argc, argv, "lij", &o)) {
-		free(paths);
-		return 2;
-	}
-	if (o.help)
-		rc = WIRE_OK;
-	else if (!paths)
-		rc = wire_fail(&err, WIRE_NOMEM, "out of memory");
-	else
-		rc = cli_check_listen(&o, &err);
-	if (!rc && !o.help)
-		rc = shell_paths_make(o.db, paths, &err);
-	if (!rc && !o.help)
-		rc = check_new(env, paths, &err);
-	if (!rc && !o.help)
-		rc = cli_make_dir(env, paths, &lock, &err);
-	if (!rc && !o.help) {
-		snprintf(conf.listen, sizeof conf.listen, "%s", o.listen);
-		conf.insecure = o.insecure;
+	if (!rc)
+		rc = shell_paths_make(o->db, paths, err);
+	if (!rc)
+		rc = check_new(env, paths, err);
+	if (!rc)
+		rc = cli_make_dir(env, paths, &lock, err);
+	if (!rc) {
+		snprintf(conf.listen, sizeof conf.listen, "%s", o->listen);
 		conf.cluster = cli_random_id(env);
 		conf.group = cli_random_id(env);
 		conf.node = cli_random_id(env);
-		rc = adopt(env, paths, &conf, &a, &err);
+		rc = adopt(env, paths, &conf, &a, err);
+		if (rc)
+			cli_undo_dir(env, paths);
 	}
-	if (!rc && !o.help && o.json)
+	if (!rc && o->json)
 		printf("{\"path\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"group\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"}\n",
 		       paths->db, conf.cluster, conf.group, conf.node, conf.listen, a.pages, a.page_size, a.checksum);
-	else if (!rc && !o.help)
+	else if (!rc)
 		printf("%s is node %016" PRIx64 " of the new cluster %016" PRIx64 " (%u pages of %u bytes).\nStart it: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
-		       paths->db, conf.node, conf.cluster, a.pages, a.page_size, o.db, o.db);
+		       paths->db, conf.node, conf.cluster, a.pages, a.page_size, o->db, o->db);
 	if (lock >= 0)
 		shell_lock_release(lock);
 	free(paths);
-	return rc ? cli_fail(&o, &err) : 0;
+	return rc;
+}
+
+int cli_init(int argc, char **argv)
+{
+	struct cli_opts o;
+	struct wire_err err;
+
+	if (cli_parse(argc, argv, "lij", &o))
+		return 2;
+	return o.help || !init(&o, &err) ? 0 : cli_fail(&o, &err);
 }

@@ -79,7 +79,10 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		}
 	}
 	if (!o.help && optind != argc - 1) {
-		fprintf(stderr, "walraft %s: %s\n", argv[0], optind == argc ? "which database? give its path" : "takes one database");
+		if (optind == argc)
+			fprintf(stderr, "walraft %s: which database? give its path\n", argv[0]);
+		else
+			fprintf(stderr, "walraft %s: one database, please; '%s' is an extra argument\n", argv[0], argv[optind + 1]);
 		return -1;
 	}
 	o.db = argv[optind];

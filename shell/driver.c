@@ -563,5 +563,14 @@ void node_on_peer(void *node, uint64_t peer, bool up)
 
 void node_on_refused(void *node, uint64_t peer, const char *why)
 {
-	shell_log(node, "member %016llx refused us: %s", (unsigned long long)peer, why);
+	struct shell_node *n = node;
+	bool news;
+
+	/* It is said at every attempt to connect; once is enough for a log. */
+	pthread_mutex_lock(&n->mu);
+	news = strncmp(n->refused, why, sizeof n->refused - 1) != 0;
+	snprintf(n->refused, sizeof n->refused, "%s", why);
+	pthread_mutex_unlock(&n->mu);
+	if (news)
+		shell_log(n, "member %016llx refused us: %s", (unsigned long long)peer, why);
 }

@@ -98,7 +98,7 @@ struct shell_node {
 	struct pending *pending; /* ascending index */
 	uint64_t next_corr, trim_to; /* trim_to 0: nothing to trim */
 	bool want_promotion;
-	char promotion_refusal[256];
+	char promotion_refusal[256], refused[256];
 
 	/* node thread only */
 	struct entry_cache *cache;

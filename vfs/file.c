@@ -109,10 +109,11 @@ static int pragma_read(struct vfs_conn *c, char **arg)
 {
 	struct wire_err err = { 0 };
 
-	if (!arg[2])
-		arg[0] = sqlite3_mprintf("%s", vfs_conn_read_level(c) == VFS_READ_STALE ? "stale" : "linearizable");
-	else if (vfs_conn_set_read_level(c, arg[2], &err) != WIRE_OK)
+	/* The value is answered after setting it too: an answer without text has a column without a name, which some clients take for lack of memory. */
+	if (arg[2] && vfs_conn_set_read_level(c, arg[2], &err) != WIRE_OK)
 		arg[0] = sqlite3_mprintf("%s", err.text);
+	else
+		arg[0] = sqlite3_mprintf("%s", vfs_conn_read_level(c) == VFS_READ_STALE ? "stale" : "linearizable");
 	return err.code ? SQLITE_ERROR : SQLITE_OK;
 }
 
@@ -121,10 +122,10 @@ static int pragma_timeout(struct vfs_conn *c, char **arg)
 	struct wire_err err = { 0 };
 	uint32_t ms;
 
-	if (!arg[2])
-		arg[0] = sqlite3_mprintf("%u", vfs_conn_timeout_ms(c));
-	else if (shim_parse_ms(arg[2], &ms, &err) != WIRE_OK || vfs_conn_set_timeout_ms(c, ms, &err) != WIRE_OK)
+	if (arg[2] && (shim_parse_ms(arg[2], &ms, &err) != WIRE_OK || vfs_conn_set_timeout_ms(c, ms, &err) != WIRE_OK))
 		arg[0] = sqlite3_mprintf("%s", err.text);
+	else
+		arg[0] = sqlite3_mprintf("%u", vfs_conn_timeout_ms(c));
 	return err.code ? SQLITE_ERROR : SQLITE_OK;
 }
 
