@@ -456,11 +456,47 @@ static void test_lost_writes(void **ctx)
 	assert_true(cuts > 50 && trimmed > 50);
 }
 
+/* A segment that is trimmed before its end was synced: recovery may begin in it as long as its file is there. */
+static void test_trim_before_sync(void **ctx)
+{
+	static uint8_t data[900];
+
+	(void)ctx;
+	for (uint64_t seed = 0; seed < 50; seed++) {
+		struct disk *d = fresh();
+		struct raft_journal_state st;
+		struct raft_journal *j;
+		struct wire_err err;
+
+		must(raft_journal_open(disk_env(d), "j", &small, &j, &st, &err), &err);
+		for (uint64_t i = 1; j->n_segs == 1; i++) {
+			must(append(j, BASE + i, 2, data, sizeof(data), &err), &err);
+			if (j->n_segs == 1)
+				must(raft_journal_sync(j, &err), &err);
+		}
+		uint64_t last = raft_jrn_log_last(&j->log);
+		must(raft_journal_append_mark(j, &(struct raft_journal_mark){ .index = last - 1 }, &err), &err);
+		must(raft_journal_trim(j, last - 1, &err), &err);
+		assert_int_equal(j->n_segs, 1);
+		must(raft_journal_sync(j, &err), &err);
+		must(append(j, last + 1, 2, data, sizeof(data), &err), &err);
+		must(raft_journal_sync(j, &err), &err);
+		drop(j);
+		disk_crash(d, seed);
+		must(raft_journal_open(disk_env(d), "j", &small, &j, &st, &err), &err);
+		assert_int_equal(st.base_index, last - 1);
+		assert_int_equal(st.n_entries, 2);
+		drop(j);
+		disk_free(d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_every_bit_flip),
+		cmocka_unit_test(test_trim_before_sync),
 		cmocka_unit_test(test_lost_writes),
 	};
 	cmocka_set_message_output(CM_OUTPUT_TAP);
