@@ -150,6 +150,63 @@ static int read_old(struct capture *k, uint32_t pgno, uint64_t *ret_hash)
 	                 k->c->path, pgno);
 }
 
+/* ---- the chain of checksums ---- */
+
+/* Are the salts, and the sizes that make commits, where they belong? */
+static int check_headers(struct capture *k, bool *ret_right)
+{
+	const uint32_t size = VFS_FRAME_HDR + k->page_size;
+	const struct shim_session *s = &k->c->session;
+	uint8_t head[VFS_FRAME_HDR];
+	struct vfs_frame_header f;
+
+	*ret_right = true;
+	for (uint32_t i = 0; i < k->n_frames && *ret_right; i++) {
+		int rc = shim_store_read(&k->c->session.store, head, sizeof head, (uint64_t)i * size);
+
+		if (rc)
+			return rc;
+		vfs_frame_get(head, &f);
+		*ret_right = f.pgno == s->pgnos[i] && f.db_pages == (i + 1 < k->n_frames ? 0 : k->db_after) && f.salt[0] == wire_be32(s->base.salt) &&
+		             f.salt[1] == wire_be32(s->base.salt + 4);
+	}
+	return SQLITE_OK;
+}
+
+/* SQLite 3.40 forgets where it has to begin with rewriting checksums when a savepoint is rolled back to before that place: frames keep headers without
+ * salts, and the chain is broken. Published like that, the transaction would be gone after a recovery. */
+static int mend_chain(struct capture *k)
+{
+	struct shim_session *s = &k->c->session;
+	const uint32_t size = VFS_FRAME_HDR + k->page_size;
+	const struct vfs_wal_header h = { .page_size = k->page_size, .salt = { wire_be32(s->base.salt), wire_be32(s->base.salt + 4) }, .big_end_cksum = s->base.big_end_cksum };
+	uint32_t sum[2] = { s->base.frame_cksum[0], s->base.frame_cksum[1] };
+	uint8_t head[VFS_FRAME_HDR];
+
+	for (uint32_t i = 0; i < k->n_frames; i++) {
+		int rc = read_frame(k, i);
+
+		if (rc)
+			return rc;
+		vfs_frame_put(&h, s->pgnos[i], i + 1 < k->n_frames ? 0 : k->db_after, k->frame + VFS_FRAME_HDR, sum, head);
+		if (memcmp(head, k->frame, sizeof head) == 0)
+			continue;
+		s->mended = true;
+		rc = shim_store_write(&s->store, shim_base(k->c), head, sizeof head, (uint64_t)i * size);
+		if (rc)
+			return rc;
+	}
+	return SQLITE_OK;
+}
+
+static int right_chain(struct capture *k)
+{
+	bool right = false;
+	int rc = k->c->session.rewritten ? SQLITE_OK : check_headers(k, &right);
+
+	return rc || right ? rc : mend_chain(k);
+}
+
 static int add_page(struct capture *k, uint32_t pgno, uint32_t frame)
 {
 	const uint8_t *page = k->frame + VFS_FRAME_HDR;
@@ -293,6 +350,8 @@ static int capture(struct capture *k)
 	rc = shim_session_check(k->c); /* the checksum is of the session's base */
 	if (rc == SQLITE_OK)
 		rc = list_pages(k);
+	if (rc == SQLITE_OK)
+		rc = right_chain(k);
 	if (rc == SQLITE_OK)
 		rc = prepare(k);
 	if (rc == SQLITE_OK)

@@ -45,6 +45,8 @@ struct shim_session {
 	uint32_t *pgnos, n_frames, cap; /* of the private frames, by their headers */
 	uint32_t due;     /* private frame (1-based) with a commit header whose body is the next write; 0: none */
 	uint32_t unsalted; /* private frame that got a commit header without salts: checksums are being rewritten; 0: none */
+	uint32_t rewritten; /* first private frame whose body was written again; 0: none */
+	bool mended;        /* SQLite's checksums were wrong: its header is not the published one */
 	uint32_t headed;  /* private frame whose header was the last write; 0: something else was */
 	uint32_t db_after; /* of the commit header */
 };
@@ -75,6 +77,8 @@ struct vfs_conn {
 	/* locks */
 	int read_slot; /* READ lock held shared; -1: none */
 	bool write;
+	bool phantom;    /* SQLite took for committed what never was: told at FCNTL_COMMIT_PHASETWO */
+	bool rereading;  /* SQLite looks at a header that it found torn, under a WRITE that is none */
 	bool confirming; /* READ was just granted: the next barrier is followed by SQLite's check that nothing has changed */
 	bool retrying;   /* SQLite is bound to find a change and to try again: same read */
 	bool token;      /* that next try passes the gate */

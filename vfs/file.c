@@ -161,6 +161,11 @@ static int main_control(sqlite3_file *f, int op, void *arg)
 	case SQLITE_FCNTL_PDB:
 		c->sql = arg;
 		break;
+	case SQLITE_FCNTL_COMMIT_PHASETWO:
+		if (!c->phantom)
+			break;
+		c->phantom = false;
+		return WALRAFT_IOERR_NOT_COMMITTED;
 	case SQLITE_FCNTL_PERSIST_WAL:
 		*(int *)arg = 1;
 		return SQLITE_OK;

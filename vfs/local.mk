@@ -54,10 +54,16 @@ test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
 
 # Several nodes in one process, behind the shim's connections.
 VFS_SHIM_TESTS = \
-	test/unit/test_shim
+	test/unit/test_shim \
+	test/unit/test_shim_private \
+	test/unit/test_shim_threads
 check_PROGRAMS += $(VFS_SHIM_TESTS)
 TESTS += $(VFS_SHIM_TESTS)
 VFS_SHIM_WORLD = test/unit/shim_host.c test/unit/shim_host.h test/unit/db_world.c test/unit/db_world.h
 
 test_unit_test_shim_SOURCES = test/unit/test_shim.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_shim_private_SOURCES = test/unit/test_shim_private.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_private_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_shim_threads_SOURCES = test/unit/test_shim_threads.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_threads_LDADD = $(VFS_TEST_LIBS)

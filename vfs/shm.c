@@ -1,7 +1,9 @@
 /* The wal-index as a connection sees it: private regions under SQLite's pointers, virtual WRITE and CKPT, real READ locks, the read gate.
  *
  * Foreign changes come in by a pull, in xShmBarrier and at the grant of WRITE, never while WRITE is held. SQLite reads a header's first copy before a barrier and the
- * second one after it, so that a pull there looks like a torn header: it asks for WRITE without a READ lock, is answered BUSY, and reads again.
+ * second one after it, so that a pull there looks like a torn header: it asks for WRITE without a READ lock, and reads again under it. That grant is empty: no lock
+ * stands behind it, only the private copy stands still until its unlock. (BUSY would make SQLite start over, and from the tenth time on after a sleep, during which
+ * busy writers change the header for sure: SQLITE_PROTOCOL in the end.)
  * The barrier after a READ lock was granted is followed by SQLite's comparison of the header with the one it read before: what was published while the gate waited
  * makes it start over, so that a read that passed the gate never sees less than the gate demanded. */
 #include "vfs/conn.h"
@@ -64,19 +66,13 @@ static bool pull(struct vfs_conn *c)
 	return memcmp(&before, &c->pull.hdr, sizeof before) != 0;
 }
 
-/* SQLite found the header torn. */
+/* SQLite found the header torn, which it is not after this (a failed pull leaves it as it was, and is told at the next lock). */
 static void repair(struct vfs_conn *c)
 {
-	const struct vfs_walindex_hdr *copy;
+	const struct vfs_walindex_hdr *copy = c->region[0];
 
-	if (c->node) {
-		vfs_db_watchdog(c->db);
-		return;
-	}
-	if (c->n_regions == 0 || c->write)
-		return;
-	pull(c);
-	copy = c->region[0];
+	if (vfs_db_sequence(c->db) != c->seen)
+		pull(c);
 	if (memcmp(&copy[0], &c->pull.hdr, sizeof *copy) != 0 || memcmp(&copy[1], &c->pull.hdr, sizeof *copy) != 0) {
 		memset(&c->pull.hdr, 0, sizeof c->pull.hdr);
 		pull(c);
@@ -150,7 +146,7 @@ int shim_shm_unmap(sqlite3_file *f, int delete)
 	c->region = NULL;
 	c->n_regions = 0;
 	c->read_slot = -1;
-	c->confirming = c->retrying = c->token = false;
+	c->confirming = c->retrying = c->token = c->rereading = false;
 	if (!c->mapped)
 		return SQLITE_OK;
 	c->mapped = false;
@@ -168,10 +164,11 @@ void shim_shm_barrier(sqlite3_file *f)
 		c->real->pMethods->xShmBarrier(c->real);
 		return;
 	}
-	if (!c->mapped || c->write)
+	if (!c->mapped || c->write || c->rereading)
 		return;
 	if (vfs_db_sequence(c->db) != c->seen)
 		changed = pull(c);
+	load_ckpt_info(c); /* a reader that is kept from READ1..4 by a restart must learn that READ0 will do */
 	if (c->confirming) {
 		c->confirming = false;
 		c->retrying |= changed;
@@ -338,8 +335,12 @@ static void settle_header(struct vfs_conn *c)
 		c->pull.hdr = *want;
 		return;
 	}
-	if (s->committed)
+	if (!s->committed) {
+		c->phantom = true;
+		shim_fail(c, SQLITE_OK, "%s: SQLite ended a transaction as committed that was not; nothing of it is there", c->path);
+	} else if (!s->mended) {
 		shim_fail(c, SQLITE_OK, "%s: after the commit SQLite's wal-index header is not the published one; it is read again", c->path);
+	}
 	memset(&c->pull.hdr, 0, sizeof c->pull.hdr);
 	c->seen--; /* differs from the present sequence for sure: it never goes back */
 }
@@ -371,9 +372,19 @@ static int node_lock(struct vfs_conn *c, int first, int n, int flags)
 	if (first >= SHIM_READ0)
 		return base_lock(c, first, n, flags);
 	if ((flags & SQLITE_SHM_LOCK) && (n > 1 || first == SHIM_RECOVER)) {
-		repair(c);
+		vfs_db_watchdog(c->db);
 		return SQLITE_BUSY;
 	}
+	return SQLITE_OK;
+}
+
+/* For a look at the header without anything to compare it with yet. */
+static int reread(struct vfs_conn *c)
+{
+	repair(c);
+	if (c->pull_failed)
+		return SQLITE_IOERR_NOMEM;
+	c->rereading = true;
 	return SQLITE_OK;
 }
 
@@ -395,16 +406,17 @@ int shim_shm_lock(sqlite3_file *f, int first, int n, int flags)
 		return exclusive ? read_exclusive(c, first - SHIM_READ0, n) : read_shared(c, first - SHIM_READ0);
 	}
 	if (!lock) {
-		if (first == SHIM_WRITE)
+		if (first == SHIM_WRITE && n == 1) {
+			c->rereading = false;
 			shim_write_end(c);
+		}
 		return SQLITE_OK;
 	}
-	if (first == SHIM_WRITE && n == 1 && exclusive && c->read_slot >= 0)
-		return write_lock(c);
-	/* Asked between two looks at the header, to tell whether somebody recovers the WAL: nobody does while a node has it. */
+	if (first == SHIM_WRITE && n == 1 && exclusive)
+		return c->read_slot >= 0 ? write_lock(c) : reread(c);
+	/* Asked to tell whether somebody recovers the WAL: nobody does while a node has it. */
 	if (first == SHIM_RECOVER && !exclusive)
 		return SQLITE_OK;
-	if (first != SHIM_CKPT || n > 1)
-		repair(c);
+	/* A checkpoint's CKPT, or a recovery's CKPT to RECOVER: both the node's. */
 	return SQLITE_BUSY;
 }

@@ -125,19 +125,18 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 
 	if (!s || us < 0)
 		return base->xSleep(base, us);
+	/* Once for each refusal: SQLite also sleeps between its attempts to begin a read, and must not be sent on at once then. */
+	refused.seat = NULL;
 	pthread_mutex_lock(&shared.mutex);
-	if (s->conn && s->use == refused.use) {
+	if (s->conn && s->use == refused.use && shim_alive(s->conn) == SQLITE_OK) {
 		c = s->conn;
 		s->sleepers++;
 	}
 	pthread_mutex_unlock(&shared.mutex);
-	if (!c || shim_alive(c) != SQLITE_OK) {
-		refused.seat = NULL;
+	if (!c)
 		return base->xSleep(base, us);
-	}
 	/* The lock waits for this thread: every moment would be one that nobody writes in. */
 	slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
-	refused.reserved = false;
 	pthread_mutex_lock(&shared.mutex);
 	if (--s->sleepers == 0)
 		pthread_cond_broadcast(&shared.left);

@@ -2,7 +2,9 @@
  * the end of what was published when it was granted WRITE. Nothing here ever writes the real file, except for the node's own connections.
  *
  * A commit shows as a 24-byte frame header with a database size and salts. Either its body is the next write (the usual case), or checksums are being
- * rewritten: then the same frame was written before, header without salts and body, and this header is the transaction's last write. */
+ * rewritten: then the same frame was written before, header without salts and body, and this header is the transaction's last write. SQLite rewrites from the
+ * first frame on that it had changed in place; in 3.40 that may lie beyond the commit frame (it was rolled back to a savepoint since), and no header with
+ * salts ever follows. */
 #include "vfs/conn.h"
 #include "vfs/walfmt.h"
 #include "wire/buf.h"
@@ -22,13 +24,13 @@ void shim_session_begin(struct vfs_conn *c, uint64_t epoch, bool moved)
 
 	s->open = true;
 	s->moved = moved;
-	s->committed = s->wrote = false;
+	s->committed = s->wrote = s->mended = false;
 	s->failed = 0;
 	s->epoch = epoch;
 	s->sequence = c->seen;
 	s->base = c->pull.hdr;
 	s->base_at = vfs_frame_offset(c->page_size, s->base.mx_frame + 1);
-	s->n_frames = s->due = s->unsalted = s->headed = s->db_after = 0;
+	s->n_frames = s->due = s->unsalted = s->rewritten = s->headed = s->db_after = 0;
 	ops->new_txid(ops->ctx, s->txid);
 }
 
@@ -126,10 +128,14 @@ static int write_body(struct vfs_conn *c, const void *p, uint32_t frame, uint64_
 	int rc = follows ? SQLITE_OK : shim_session_check(c);
 
 	s->headed = 0;
+	if (!follows && (s->rewritten == 0 || frame < s->rewritten))
+		s->rewritten = frame;
 	if (rc == SQLITE_OK)
 		rc = shim_store_write(&s->store, shim_base(c), p, c->page_size, at);
-	if (rc == SQLITE_OK && s->due == frame && follows) {
-		s->due = 0;
+	if (rc || !follows)
+		return rc;
+	if (s->due == frame || (s->unsalted == frame && s->rewritten > frame)) {
+		s->due = s->unsalted = 0;
 		rc = shim_commit(c, frame, s->db_after);
 	}
 	return rc;

@@ -129,6 +129,7 @@ static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint3
 	return rc;
 }
 
+/* In a thread of the test's own, where cmocka's assertions must not be used. */
 static void commit_end(void *ctx, uint64_t index, bool published)
 {
 	struct shim_node *n = ctx;
