@@ -10,7 +10,8 @@ enum { SILENCE_MS = 1500, STRANGER_MAX_BYTES = 4096 };
 
 static const size_t QUEUE_MAX_BYTES = (size_t)32 << 20;
 
-void wire_link_wake(struct wire_link *l) {
+void wire_link_wake(struct wire_link *l)
+{
 	pthread_mutex_lock(&l->table);
 	l->wake_due = true;
 	pthread_cond_signal(&l->wake);
@@ -19,14 +20,16 @@ void wire_link_wake(struct wire_link *l) {
 
 /* peers */
 
-struct wire_peer *wire_peer_find_locked(struct wire_link *l, uint64_t id) {
+struct wire_peer *wire_peer_find_locked(struct wire_link *l, uint64_t id)
+{
 	for (size_t i = 0; i < l->n_peers; i++)
 		if (l->peers[i]->id == id)
 			return l->peers[i];
 	return NULL;
 }
 
-struct wire_peer *wire_peer_use(struct wire_link *l, uint64_t id) {
+struct wire_peer *wire_peer_use(struct wire_link *l, uint64_t id)
+{
 	pthread_mutex_lock(&l->table);
 	struct wire_peer *p = wire_peer_find_locked(l, id);
 	if (p)
@@ -35,11 +38,13 @@ struct wire_peer *wire_peer_use(struct wire_link *l, uint64_t id) {
 	return p;
 }
 
-void wire_peer_unuse(struct wire_peer *p) {
+void wire_peer_unuse(struct wire_peer *p)
+{
 	atomic_fetch_sub(&p->users, 1);
 }
 
-void wire_peer_bury_locked(struct wire_link *l, struct wire_peer *p) {
+void wire_peer_bury_locked(struct wire_link *l, struct wire_peer *p)
+{
 	atomic_store(&p->live, false);
 	for (size_t i = 0; i < l->n_peers; i++) {
 		if (l->peers[i] == p) {
@@ -53,15 +58,18 @@ void wire_peer_bury_locked(struct wire_link *l, struct wire_peer *p) {
 	pthread_cond_signal(&l->wake);
 }
 
-static bool peer_up(struct wire_peer *p) {
+static bool peer_up(struct wire_peer *p)
+{
 	return wire_outlet_up(p->lanes[WIRE_LANE_CONTROL].out) && wire_outlet_up(p->lanes[WIRE_LANE_LOG].out);
 }
 
-static uint64_t peer_losses(struct wire_peer *p) {
+static uint64_t peer_losses(struct wire_peer *p)
+{
 	return wire_outlet_losses(p->lanes[WIRE_LANE_CONTROL].out) + wire_outlet_losses(p->lanes[WIRE_LANE_LOG].out);
 }
 
-void wire_peer_tell(struct wire_peer *p) {
+void wire_peer_tell(struct wire_peer *p)
+{
 	struct wire_link *l = p->link;
 	pthread_mutex_lock(&l->tell);
 	if (atomic_load(&p->live) && !atomic_load(&p->guest) && !atomic_load(&l->closing)) {
@@ -84,7 +92,8 @@ void wire_peer_tell(struct wire_peer *p) {
 	pthread_mutex_unlock(&l->tell);
 }
 
-struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code) {
+struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code)
+{
 	size_t n = wire_msg_size(m);
 	if (n > WIRE_MSG_MAX) {
 		*ret_code = WIRE_TOOBIG;
@@ -105,7 +114,8 @@ struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code) {
 	return packet;
 }
 
-static struct wire_packet *peer_greeting(void *ctx) {
+static struct wire_packet *peer_greeting(void *ctx)
+{
 	struct wire_peer_lane *lane = ctx;
 	struct wire_link *l = lane->peer->link;
 	struct wire_msg m = { .type = WIRE_MSG_HELLO,
@@ -120,20 +130,23 @@ static struct wire_packet *peer_greeting(void *ctx) {
 	return wire_link_packet(&m, &rc);
 }
 
-static void peer_changed(void *ctx) {
+static void peer_changed(void *ctx)
+{
 	struct wire_peer_lane *lane = ctx;
 	wire_peer_tell(lane->peer);
 	wire_link_wake(lane->peer->link);
 }
 
-void wire_peer_close(struct wire_peer *p) {
+void wire_peer_close(struct wire_peer *p)
+{
 	for (size_t i = 0; i < WIRE_LANE_COUNT; i++)
 		if (p->lanes[i].out)
 			wire_outlet_close(p->lanes[i].out);
 	free(p);
 }
 
-static int outlet_open(struct wire_link *l, struct wire_peer_lane *lane, bool early, struct wire_err *err) {
+static int outlet_open(struct wire_link *l, struct wire_peer_lane *lane, bool early, struct wire_err *err)
+{
 	struct wire_outlet_opts o = { .url = lane->peer->url,
 		                      .queue_max_bytes = l->opts.queue_max_bytes,
 		                      .early = early,
@@ -144,7 +157,8 @@ static int outlet_open(struct wire_link *l, struct wire_peer_lane *lane, bool ea
 	return wire_outlet_open(&o, &lane->out, err);
 }
 
-static bool room_locked(struct wire_link *l) {
+static bool room_locked(struct wire_link *l)
+{
 	if (l->n_peers < l->cap_peers)
 		return true;
 	size_t cap = l->cap_peers ? l->cap_peers * 2 : 16;
@@ -156,7 +170,8 @@ static bool room_locked(struct wire_link *l) {
 	return true;
 }
 
-int wire_peer_add(struct wire_link *l, uint64_t id, const char *url, bool guest, struct wire_err *err) {
+int wire_peer_add(struct wire_link *l, uint64_t id, const char *url, bool guest, struct wire_err *err)
+{
 	struct wire_peer *p = calloc(1, sizeof(*p));
 	if (!p)
 		return wire_fail(err, WIRE_NOMEM, "no memory for the peer %s", url);
@@ -190,7 +205,8 @@ int wire_peer_add(struct wire_link *l, uint64_t id, const char *url, bool guest,
 	return rc;
 }
 
-int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, struct wire_err *err) {
+int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, struct wire_err *err)
+{
 	int rc = wire_url_check(url, NULL, err);
 	if (rc)
 		return rc;
@@ -209,7 +225,8 @@ int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, stru
 	return same ? WIRE_OK : wire_peer_add(l, peer, url, false, err);
 }
 
-void wire_link_remove_peer(struct wire_link *l, uint64_t peer) {
+void wire_link_remove_peer(struct wire_link *l, uint64_t peer)
+{
 	pthread_mutex_lock(&l->table);
 	struct wire_peer *p = wire_peer_find_locked(l, peer);
 	if (p)
@@ -217,7 +234,8 @@ void wire_link_remove_peer(struct wire_link *l, uint64_t peer) {
 	pthread_mutex_unlock(&l->table);
 }
 
-bool wire_link_is_up(struct wire_link *l, uint64_t peer) {
+bool wire_link_is_up(struct wire_link *l, uint64_t peer)
+{
 	struct wire_peer *p = wire_peer_use(l, peer);
 	bool up = p && peer_up(p);
 	if (p)
@@ -225,7 +243,8 @@ bool wire_link_is_up(struct wire_link *l, uint64_t peer) {
 	return up;
 }
 
-int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m) {
+int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m)
+{
 	if (lane >= WIRE_LANE_COUNT)
 		return WIRE_INVALID;
 	struct wire_peer *p = wire_peer_use(l, peer);
@@ -244,7 +263,8 @@ int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, cons
 	return rc;
 }
 
-void wire_link_msg_free(struct wire_link_msg *m) {
+void wire_link_msg_free(struct wire_link_msg *m)
+{
 	if (!m)
 		return;
 	wire_packet_free(m->impl);
@@ -252,12 +272,14 @@ void wire_link_msg_free(struct wire_link_msg *m) {
 	free(m);
 }
 
-static bool of_other_cluster(const struct wire_conn *c, const void *arg) {
+static bool of_other_cluster(const struct wire_conn *c, const void *arg)
+{
 	const uint64_t *cluster = arg;
 	return c->greeted && c->cluster != 0 && c->cluster != *cluster;
 }
 
-void wire_link_set_cluster(struct wire_link *l, uint64_t cluster) {
+void wire_link_set_cluster(struct wire_link *l, uint64_t cluster)
+{
 	atomic_store(&l->grace_ns, wire_link_now_ns());
 	atomic_store(&l->cluster, cluster);
 	pthread_mutex_lock(&l->table);
@@ -274,7 +296,8 @@ void wire_link_set_cluster(struct wire_link *l, uint64_t cluster) {
 	}
 }
 
-static void link_free(struct wire_link *l) {
+static void link_free(struct wire_link *l)
+{
 	wire_conns_free(&l->conns);
 	free(l->peers);
 	free(l->scratch);
@@ -284,7 +307,8 @@ static void link_free(struct wire_link *l) {
 	free(l);
 }
 
-static int start(struct wire_link *l, struct wire_err *err) {
+static int start(struct wire_link *l, struct wire_err *err)
+{
 	struct wire_inlet_opts o = { .url = l->url,
 		                     .packet_max_bytes = STRANGER_MAX_BYTES,
 		                     .ctx = l,
@@ -306,7 +330,8 @@ static int start(struct wire_link *l, struct wire_err *err) {
 	return WIRE_OK;
 }
 
-int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_link, struct wire_err *err) {
+int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_link, struct wire_err *err)
+{
 	int rc = wire_url_check(opts->listen_url, NULL, err);
 	if (rc)
 		return rc;
@@ -338,7 +363,8 @@ int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_lin
 	return WIRE_OK;
 }
 
-void wire_link_close(struct wire_link *l) {
+void wire_link_close(struct wire_link *l)
+{
 	if (!l)
 		return;
 	atomic_store(&l->closing, true);

@@ -5,12 +5,13 @@
  * bytes; what does not fit is refused with WIRE_BUSY and the caller's protocol copes (Raft resends). When a lane loses
  * its connection its queue is dropped and on_peer tells.
  *
- * Every connection starts with HELLO; anything else first, another protocol version, or another cluster closes it (the
- * refused side gets HELLO_REPLY with the reason, by on_refused). A HELLO with cluster 0 is a *guest* (a node that is joining): its
- * messages are delivered with guest = true, and it can be answered by its node id for as long as it stays connected
- * (the link dials the URL of its HELLO, with the connection's own address in place of a wildcard host).
- * A node that joins may know only an address, not the id behind it: it may add a peer by a made-up id. As long as one side has
- * cluster 0 that passes; between members a HELLO that means another node id is refused.
+ * Every connection starts with HELLO, answered on the same connection by HELLO_REPLY; nothing else is sent before the
+ * other side accepted. Anything else first, another protocol version, or another cluster closes it, and the refused side
+ * gets the reason by on_refused. A HELLO with cluster 0 is a *guest* (a node that is joining): its messages are delivered
+ * with guest = true, and it can be answered by its node id for as long as it stays connected (the link dials the URL of
+ * its HELLO, with the connection's own address in place of a wildcard host).
+ * A node that joins may know only an address, not the id behind it: it may add a peer by a made-up id. As long as one
+ * side has cluster 0 that passes; between members a HELLO that means another node id is refused.
  *
  * A received message's `from` is always the node that greeted; wire_link_send puts our own id there.
  *
@@ -49,10 +50,11 @@ struct wire_link_opts {
 	size_t queue_max_bytes; /* a lane's queue; 0: 32 MiB */
 	void *ctx;
 	void (*on_msg)(void *ctx, struct wire_link_msg *m); /* takes ownership */
-	/* Both control and log lane of the peer are connected (up) or no longer are (down). Not for guests, nor for a peer
-	 * that was removed. */
+	/* Both control and log lane of the peer are accepted (up) or no longer are (down). Not for guests, nor for a
+	 * peer that was removed. */
 	void (*on_peer)(void *ctx, uint64_t peer, bool up);
-	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. Comes again every few seconds while it lasts. */
+	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. Comes again every second or so while it
+	 * lasts. */
 	void (*on_refused)(void *ctx, uint64_t peer, const char *why);
 };
 
@@ -71,8 +73,8 @@ int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, stru
 /* Nothing more is heard of the peer's connections but a call of on_peer that is already under way. */
 void wire_link_remove_peer(struct wire_link *l, uint64_t peer);
 
-/* Encodes and queues; on an idle lane it writes the socket itself. WIRE_CLOSED: no such peer or not connected; WIRE_BUSY:
- * queue full; WIRE_NOMEM; and as wire_msg_encode. */
+/* Encodes and queues; on an idle lane it writes the socket itself. WIRE_CLOSED: no such peer or not connected;
+ * WIRE_BUSY: queue full; WIRE_NOMEM; and as wire_msg_encode. */
 int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m);
 bool wire_link_is_up(struct wire_link *l, uint64_t peer);
 void wire_link_msg_free(struct wire_link_msg *m);

@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void remove_at(struct wire_conns *c, size_t i) {
+static void remove_at(struct wire_conns *c, size_t i)
+{
 	memmove(&c->v[i], &c->v[i + 1], (c->len - i - 1) * sizeof(c->v[0]));
 	c->len--;
 }
 
-bool wire_conns_add(struct wire_conns *c, uint32_t id, uint64_t now_ns, uint32_t *ret_evict) {
+bool wire_conns_add(struct wire_conns *c, uint32_t id, uint64_t now_ns, uint32_t *ret_evict)
+{
 	if (c->len == c->cap) {
 		size_t cap = c->cap ? c->cap * 2 : 16;
 		struct wire_conn *v = realloc(c->v, cap * sizeof(*v));
@@ -37,20 +39,23 @@ bool wire_conns_add(struct wire_conns *c, uint32_t id, uint64_t now_ns, uint32_t
 	return true;
 }
 
-struct wire_conn *wire_conns_find(struct wire_conns *c, uint32_t id) {
+struct wire_conn *wire_conns_find(struct wire_conns *c, uint32_t id)
+{
 	for (size_t i = 0; i < c->len; i++)
 		if (c->v[i].id == id)
 			return &c->v[i];
 	return NULL;
 }
 
-void wire_conns_remove(struct wire_conns *c, uint32_t id) {
+void wire_conns_remove(struct wire_conns *c, uint32_t id)
+{
 	struct wire_conn *conn = wire_conns_find(c, id);
 	if (conn)
 		remove_at(c, (size_t)(conn - c->v));
 }
 
-uint32_t wire_conns_take(struct wire_conns *c, bool (*pick)(const struct wire_conn *, const void *), const void *arg) {
+uint32_t wire_conns_take(struct wire_conns *c, bool (*pick)(const struct wire_conn *, const void *), const void *arg)
+{
 	for (size_t i = 0; i < c->len; i++) {
 		if (!pick(&c->v[i], arg))
 			continue;
@@ -61,13 +66,15 @@ uint32_t wire_conns_take(struct wire_conns *c, bool (*pick)(const struct wire_co
 	return 0;
 }
 
-void wire_conns_free(struct wire_conns *c) {
+void wire_conns_free(struct wire_conns *c)
+{
 	free(c->v);
 	*c = (struct wire_conns){ 0 };
 }
 
 bool wire_greet_admits(uint64_t self, uint64_t cluster, const struct wire_msg *hello, unsigned version, char *why,
-                       size_t cap) {
+                       size_t cap)
+{
 	bool members = hello->term != 0 && cluster != 0;
 	if (version != WIRE_PROTOCOL)
 		snprintf(why, cap, "it speaks protocol version %d and you speak %u: install the same release on both",
@@ -83,8 +90,8 @@ bool wire_greet_admits(uint64_t self, uint64_t cluster, const struct wire_msg *h
 		snprintf(why, cap, "it is node %" PRIu64 " and you meant node %" PRIu64 ": check the addresses", self,
 		         hello->to);
 	else if (hello->from == 0 || hello->index >= WIRE_LANE_COUNT)
-		snprintf(why, cap, "your greeting names node %" PRIu64 " and lane %" PRIu64 ", which cannot be", hello->from,
-		         hello->index);
+		snprintf(why, cap, "your greeting names node %" PRIu64 " and lane %" PRIu64 ", which cannot be",
+		         hello->from, hello->index);
 	else
 		return true;
 	return false;

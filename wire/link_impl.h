@@ -1,10 +1,10 @@
-/* Private to link*.c: the state of a link. link.c has peers and the interface, link_in.c what comes in, link_watch.c the
- * thread that looks after all of it.
+/* Private to link*.c: the state of a link. link.c has peers and the interface, link_in.c what comes in, link_watch.c
+ * the thread that looks after all of it.
  *
- * Locks, outermost first: `tell` (serialises on_peer; held while it runs), `table` (peers, incoming connections, lists),
- * then an outlet's own. Nothing that a program may call takes `tell`, so that a callback may wait for a lock that the
- * caller of wire_link_send holds. A peer found in the table is used under a count of users; who takes it out of the table
- * leaves it to the link's thread, which closes it once nobody uses it. */
+ * Locks, outermost first: `tell` (serialises on_peer; held while it runs), `table` (peers, incoming connections,
+ * lists), then an outlet's own. Nothing that a program may call takes `tell`, so that a callback may wait for a lock
+ * that the caller of wire_link_send holds. A peer found in the table is used under a count of users; who takes it out
+ * of the table leaves it to the link's thread, which closes it once nobody uses it. */
 #ifndef WIRE_LINK_IMPL_H
 #define WIRE_LINK_IMPL_H
 
@@ -68,7 +68,7 @@ void wire_peer_bury_locked(struct wire_link *l, struct wire_peer *p);
 void wire_peer_tell(struct wire_peer *p);
 /* Opens a peer and puts it into the table in place of any other of its id (a guest: only if there is none). */
 int wire_peer_add(struct wire_link *l, uint64_t id, const char *url, bool guest, struct wire_err *err);
-void wire_peer_close(struct wire_peer *p); /* and frees it */
+void wire_peer_close(struct wire_peer *p);                                     /* and frees it */
 struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code); /* NULL: see *ret_code */
 
 /* link_in.c */

@@ -6,7 +6,8 @@
 
 enum { GUESTS_MAX = 32 };
 
-static void on_refusal(struct wire_peer *p, struct wire_msg *m) {
+static void on_refusal(struct wire_peer *p, struct wire_msg *m)
+{
 	struct wire_link *l = p->link;
 	for (char *c = m->text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
@@ -17,14 +18,16 @@ static void on_refusal(struct wire_peer *p, struct wire_msg *m) {
 		l->opts.on_refused(l->opts.ctx, p->id, why);
 }
 
-void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet *packet) {
+void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet *packet)
+{
 	struct wire_peer_lane *lane = ctx;
 	struct wire_peer *p = lane->peer;
 	struct wire_msg m;
 	unsigned version = 0;
 	int rc = wire_msg_decode_hello(packet->data, packet->size, &m, &version, NULL);
 	wire_packet_free(packet);
-	if (rc != WIRE_OK || m.type != WIRE_MSG_HELLO_REPLY || (version != WIRE_PROTOCOL && !(m.flags & WIRE_MSG_REJECT))) {
+	if (rc != WIRE_OK || m.type != WIRE_MSG_HELLO_REPLY ||
+	    (version != WIRE_PROTOCOL && !(m.flags & WIRE_MSG_REJECT))) {
 		wire_outlet_reset(out);
 	} else if (m.flags & WIRE_MSG_REJECT) {
 		wire_outlet_refused(out);
@@ -37,7 +40,8 @@ void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet 
 	}
 }
 
-static void answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why) {
+static void answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why)
+{
 	struct wire_msg m = { .type = WIRE_MSG_HELLO_REPLY,
 		              .flags = why ? WIRE_MSG_REJECT : 0,
 		              .group = hello->group,
@@ -55,14 +59,16 @@ static void answer(struct wire_link *l, uint32_t conn, const struct wire_msg *he
 		wire_inlet_drop(l->inlet, conn);
 }
 
-static void drop(struct wire_link *l, uint32_t conn) {
+static void drop(struct wire_link *l, uint32_t conn)
+{
 	pthread_mutex_lock(&l->table);
 	wire_conns_remove(&l->conns, conn);
 	pthread_mutex_unlock(&l->table);
 	wire_inlet_drop(l->inlet, conn);
 }
 
-bool wire_link_on_opened(void *ctx, uint32_t conn) {
+bool wire_link_on_opened(void *ctx, uint32_t conn)
+{
 	struct wire_link *l = ctx;
 	uint32_t evict = 0;
 	pthread_mutex_lock(&l->table);
@@ -73,7 +79,8 @@ bool wire_link_on_opened(void *ctx, uint32_t conn) {
 	return added;
 }
 
-void wire_link_on_closed(void *ctx, uint32_t conn) {
+void wire_link_on_closed(void *ctx, uint32_t conn)
+{
 	struct wire_link *l = ctx;
 	pthread_mutex_lock(&l->table);
 	wire_conns_remove(&l->conns, conn);
@@ -82,7 +89,8 @@ void wire_link_on_closed(void *ctx, uint32_t conn) {
 }
 
 /* The address to dial back: as given, but where it says "all interfaces" the connection's own source. */
-static bool answer_url(struct wire_link *l, uint32_t conn, const char *given, char *dst, size_t cap) {
+static bool answer_url(struct wire_link *l, uint32_t conn, const char *given, char *dst, size_t cap)
+{
 	if (wire_url_check(given, NULL, NULL) != WIRE_OK)
 		return false;
 	const char *host = given + strlen("tcp://"), *port = strrchr(given, ':');
@@ -95,13 +103,15 @@ static bool answer_url(struct wire_link *l, uint32_t conn, const char *given, ch
 }
 
 /* Connections are numbered as they come. */
-static bool older_of_lane(const struct wire_conn *a, const void *arg) {
+static bool older_of_lane(const struct wire_conn *a, const void *arg)
+{
 	const struct wire_conn *b = arg;
 	return a->greeted && (int32_t)(a->id - b->id) < 0 && a->peer == b->peer && a->lane == b->lane;
 }
 
 /* After a pause of ours, several connections of one lane greet at a time, and in any order: the newest is the one. */
-static bool outdated_locked(const struct wire_link *l, const struct wire_conn *b) {
+static bool outdated_locked(const struct wire_link *l, const struct wire_conn *b)
+{
 	for (size_t i = 0; i < l->conns.len; i++)
 		if (older_of_lane(b, &l->conns.v[i]) && l->conns.v[i].greeted)
 			return true;
@@ -109,7 +119,8 @@ static bool outdated_locked(const struct wire_link *l, const struct wire_conn *b
 }
 
 /* False: room for guests is exhausted. */
-static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url) {
+static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url)
+{
 	size_t guests = 0;
 	pthread_mutex_lock(&l->table);
 	struct wire_peer *known = wire_peer_find_locked(l, id);
@@ -126,7 +137,8 @@ static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url) {
 	return guests < GUESTS_MAX && wire_peer_add(l, id, url, true, NULL) == WIRE_OK;
 }
 
-static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *packet) {
+static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *packet)
+{
 	struct wire_msg m;
 	unsigned version = 0;
 	char url[WIRE_TEXT_MAX + 1], why[WIRE_TEXT_MAX + 1];
@@ -182,11 +194,11 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 }
 
 /* Takes the packet. */
-static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_packet *packet) {
+static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_packet *packet)
+{
 	struct wire_link_msg *m = calloc(1, sizeof(*m));
 	struct wire_entry *entries = NULL;
-	int rc = m ? wire_msg_decode(packet->data, packet->size, &m->msg, &entries, NULL) :
-	             WIRE_NOMEM;
+	int rc = m ? wire_msg_decode(packet->data, packet->size, &m->msg, &entries, NULL) : WIRE_NOMEM;
 	if (rc == WIRE_OK && m->msg.from != c->peer) {
 		free(entries);
 		rc = WIRE_INVALID;
@@ -205,7 +217,8 @@ static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_
 	l->opts.on_msg(l->opts.ctx, m);
 }
 
-void wire_link_on_packet(void *ctx, uint32_t id, struct wire_packet *packet) {
+void wire_link_on_packet(void *ctx, uint32_t id, struct wire_packet *packet)
+{
 	struct wire_link *l = ctx;
 	struct wire_conn conn = { 0 };
 	pthread_mutex_lock(&l->table);

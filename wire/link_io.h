@@ -6,8 +6,8 @@
  *   inlet    the listening address and the streams that others made to it (link_nng.c)
  *   outlet   one stream to another node: dialled again and again, greets first, has a queue (link_outlet.c)
  *
- * Callbacks come from the transport's threads, with no lock held but where it is said. Functions called `free` or `close`
- * wait until no callback of that object runs any more; therefore they must not be called from a callback. */
+ * Callbacks come from the transport's threads, with no lock held but where it is said. Functions called `free` or
+ * `close` wait until no callback of that object runs any more; therefore they must not be called from a callback. */
 #ifndef WIRE_LINK_IO_H
 #define WIRE_LINK_IO_H
 
@@ -37,11 +37,12 @@ struct wire_stream_events {
 	void *ctx;
 	void (*packet)(void *ctx, struct wire_stream *s, struct wire_packet *p); /* takes it; one at a time, in order */
 	void (*sent)(void *ctx, struct wire_stream *s); /* what wire_stream_send could not write at once is written */
-	void (*lost)(void *ctx, struct wire_stream *s); /* once, the last of `packet` and `lost`; a `sent` may come later */
+	void (*lost)(void *ctx,
+	             struct wire_stream *s); /* once, the last of `packet` and `lost`; a `sent` may come later */
 };
 
-/* Sends packets, at most WIRE_BATCH_MAX, and takes them. True: all is written, or the connection is lost. False: more may
- * be sent only after `sent`. Calls must not overlap, nor run beside a `sent` that was not waited for. */
+/* Sends packets, at most WIRE_BATCH_MAX, and takes them. True: all is written, or the connection is lost. False: more
+ * may be sent only after `sent`. Calls must not overlap, nor run beside a `sent` that was not waited for. */
 bool wire_stream_send(struct wire_stream *s, struct wire_packet **v, size_t n);
 /* Packets larger than that close the connection. */
 void wire_stream_limit(struct wire_stream *s, size_t packet_max_bytes);
@@ -94,7 +95,8 @@ struct wire_outlet_opts {
 	size_t queue_max_bytes;
 	bool early; /* packets are taken before the first connection is there, too */
 	void *ctx;
-	/* The packet that goes first on a connection; NULL (no memory) closes it. Called with the outlet's lock held. */
+	/* The packet that goes first on a connection; NULL (no memory) closes it. Called with the outlet's lock held.
+	 */
 	struct wire_packet *(*greeting)(void *ctx);
 	/* What the other side sent back. Takes the packet. */
 	void (*packet)(void *ctx, struct wire_outlet *o, struct wire_packet *p);
@@ -108,9 +110,9 @@ void wire_outlet_close(struct wire_outlet *o);
 void wire_outlet_accepted(struct wire_outlet *o);
 /* Takes the packet when it returns WIRE_OK. WIRE_CLOSED: not accepted yet; WIRE_BUSY: the queue is full; WIRE_NOMEM. */
 int wire_outlet_send(struct wire_outlet *o, struct wire_packet *p);
-bool wire_outlet_takes(struct wire_outlet *o); /* would take a packet now, but for the size of its queue */
-bool wire_outlet_up(struct wire_outlet *o);    /* connected and accepted */
-uint64_t wire_outlet_losses(struct wire_outlet *o); /* how often an accepted connection was lost */
+bool wire_outlet_takes(struct wire_outlet *o);        /* would take a packet now, but for the size of its queue */
+bool wire_outlet_up(struct wire_outlet *o);           /* connected and accepted */
+uint64_t wire_outlet_losses(struct wire_outlet *o);   /* how often an accepted connection was lost */
 uint64_t wire_outlet_since_ns(struct wire_outlet *o); /* when the present one was accepted; 0 when it was not */
 void wire_outlet_greet_again(struct wire_outlet *o);  /* before what is queued */
 void wire_outlet_reset(struct wire_outlet *o);        /* closes the connection, which is dialled again */

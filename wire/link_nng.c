@@ -30,28 +30,33 @@
 enum { BUFFER_BYTES = 32768, DIAL_TIMEOUT_MS = 2000, ACCEPT_RETRY_MS = 50, PREFIX_BYTES = 4 };
 
 /* nng starts its threads in its first call, and they inherit the mask; the host's signals are the host's business. */
-static sigset_t block_signals(void) {
+static sigset_t block_signals(void)
+{
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	return old;
 }
 
-static void restore_signals(const sigset_t *old) {
+static void restore_signals(const sigset_t *old)
+{
 	pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
-uint64_t wire_link_now_ns(void) {
+uint64_t wire_link_now_ns(void)
+{
 	struct timespec t;
 	clock_gettime(CLOCK_BOOTTIME, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static int fail_nng(struct wire_err *err, int rv, const char *what, const char *url) {
+static int fail_nng(struct wire_err *err, int rv, const char *what, const char *url)
+{
 	return wire_fail(err, rv == NNG_ENOMEM ? WIRE_NOMEM : WIRE_IO, "cannot %s %s: %s", what, url, nng_strerror(rv));
 }
 
-struct wire_packet *wire_packet_new(size_t n) {
+struct wire_packet *wire_packet_new(size_t n)
+{
 	struct wire_packet *p = n <= UINT32_MAX ? malloc(sizeof(*p) + n) : NULL;
 	if (p) {
 		p->size = (uint32_t)n;
@@ -60,7 +65,8 @@ struct wire_packet *wire_packet_new(size_t n) {
 	return p;
 }
 
-void wire_packet_free(struct wire_packet *p) {
+void wire_packet_free(struct wire_packet *p)
+{
 	free(p);
 }
 
@@ -83,12 +89,14 @@ struct wire_stream {
 	uint8_t buffer[BUFFER_BYTES];
 };
 
-static void set_iov(nng_aio *aio, void *p, size_t n) {
+static void set_iov(nng_aio *aio, void *p, size_t n)
+{
 	nng_iov iov = { .iov_buf = p, .iov_len = n };
 	nng_aio_set_iov(aio, 1, &iov);
 }
 
-static void receive(struct wire_stream *s) {
+static void receive(struct wire_stream *s)
+{
 	if (s->in)
 		set_iov(s->recv, s->in->data + s->in_have, s->in->size - s->in_have);
 	else
@@ -98,7 +106,8 @@ static void receive(struct wire_stream *s) {
 		nng_aio_cancel(s->recv);
 }
 
-void wire_stream_kill(struct wire_stream *s) {
+void wire_stream_kill(struct wire_stream *s)
+{
 	if (atomic_exchange(&s->dead, true))
 		return;
 	nng_stream_close(s->tcp);
@@ -106,7 +115,8 @@ void wire_stream_kill(struct wire_stream *s) {
 }
 
 /* Hands over the packets in the buffer. False: what came is no packet, or there is no memory for it. */
-static bool take_packets(struct wire_stream *s) {
+static bool take_packets(struct wire_stream *s)
+{
 	size_t at = 0;
 	while (s->have - at >= PREFIX_BYTES && !atomic_load(&s->dead)) {
 		size_t n = wire_le32(s->buffer + at), there = s->have - at - PREFIX_BYTES;
@@ -132,7 +142,8 @@ static bool take_packets(struct wire_stream *s) {
 	return true;
 }
 
-static void on_received(void *arg) {
+static void on_received(void *arg)
+{
 	struct wire_stream *s = arg;
 	bool ok = nng_aio_result(s->recv) == 0 && !atomic_load(&s->dead);
 	if (ok && s->in) {
@@ -154,7 +165,8 @@ static void on_received(void *arg) {
 	s->events.lost(s->events.ctx, s);
 }
 
-static void set_out_iov(const struct wire_stream *s, nng_aio *aio) {
+static void set_out_iov(const struct wire_stream *s, nng_aio *aio)
+{
 	nng_iov iov[WIRE_BATCH_MAX];
 	for (size_t i = 0; i < s->out_len; i++) {
 		size_t skip = i ? 0 : s->out_done;
@@ -164,7 +176,8 @@ static void set_out_iov(const struct wire_stream *s, nng_aio *aio) {
 	nng_aio_set_iov(aio, (unsigned)s->out_len, iov);
 }
 
-static void written(struct wire_stream *s, size_t n) {
+static void written(struct wire_stream *s, size_t n)
+{
 	size_t done = 0;
 	n += s->out_done;
 	while (done < s->out_len && n >= PREFIX_BYTES + (size_t)s->out[done]->size) {
@@ -176,7 +189,8 @@ static void written(struct wire_stream *s, size_t n) {
 	memmove(s->out, s->out + done, s->out_len * sizeof(s->out[0]));
 }
 
-static void on_sent(void *arg) {
+static void on_sent(void *arg)
+{
 	struct wire_stream *s = arg;
 	if (nng_aio_result(s->later) != 0) {
 		wire_stream_kill(s);
@@ -191,7 +205,8 @@ static void on_sent(void *arg) {
 	}
 }
 
-bool wire_stream_send(struct wire_stream *s, struct wire_packet **v, size_t n) {
+bool wire_stream_send(struct wire_stream *s, struct wire_packet **v, size_t n)
+{
 	memcpy(s->out, v, n * sizeof(*v));
 	s->out_len = n;
 	s->out_done = 0;
@@ -208,11 +223,13 @@ bool wire_stream_send(struct wire_stream *s, struct wire_packet **v, size_t n) {
 	return false;
 }
 
-void wire_stream_limit(struct wire_stream *s, size_t packet_max_bytes) {
+void wire_stream_limit(struct wire_stream *s, size_t packet_max_bytes)
+{
 	atomic_store(&s->packet_max, packet_max_bytes);
 }
 
-void wire_stream_host(struct wire_stream *s, char *dst, size_t cap) {
+void wire_stream_host(struct wire_stream *s, char *dst, size_t cap)
+{
 	nng_sockaddr a;
 	char text[INET6_ADDRSTRLEN] = "";
 	dst[0] = 0;
@@ -225,7 +242,8 @@ void wire_stream_host(struct wire_stream *s, char *dst, size_t cap) {
 }
 
 /* Takes tcp also when it fails. */
-static struct wire_stream *stream_new(nng_stream *tcp) {
+static struct wire_stream *stream_new(nng_stream *tcp)
+{
 	struct wire_stream *s = malloc(sizeof(*s));
 	if (!s) {
 		nng_stream_free(tcp);
@@ -241,13 +259,15 @@ static struct wire_stream *stream_new(nng_stream *tcp) {
 	return s;
 }
 
-void wire_stream_start(struct wire_stream *s, const struct wire_stream_events *events, size_t packet_max_bytes) {
+void wire_stream_start(struct wire_stream *s, const struct wire_stream_events *events, size_t packet_max_bytes)
+{
 	s->events = *events;
 	atomic_store(&s->packet_max, packet_max_bytes);
 	receive(s);
 }
 
-void wire_stream_free(struct wire_stream *s) {
+void wire_stream_free(struct wire_stream *s)
+{
 	nng_stream_close(s->tcp);
 	nng_aio *const aios[] = { s->recv, s->later, s->now };
 	for (size_t i = 0; i < sizeof(aios) / sizeof(aios[0]); i++)
@@ -273,7 +293,8 @@ struct wire_dial {
 	bool sleeping;
 };
 
-static void attempt(struct wire_dial *d) {
+static void attempt(struct wire_dial *d)
+{
 	nng_stream_dialer_free(d->dialer);
 	d->dialer = NULL;
 	d->sleeping = false;
@@ -287,7 +308,8 @@ static void attempt(struct wire_dial *d) {
 	nng_stream_dialer_dial(d->dialer, d->aio);
 }
 
-static void on_dialled(void *arg) {
+static void on_dialled(void *arg)
+{
 	struct wire_dial *d = arg;
 	int rv = nng_aio_result(d->aio);
 	if (rv == 0 && d->sleeping)
@@ -299,7 +321,8 @@ static void on_dialled(void *arg) {
 }
 
 int wire_dial_new(const char *url, void *ctx, void (*done)(void *ctx, struct wire_stream *s), struct wire_dial **ret,
-                  struct wire_err *err) {
+                  struct wire_err *err)
+{
 	struct wire_dial *d = calloc(1, sizeof(*d));
 	if (!d)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a connection to %s", url);
@@ -319,13 +342,15 @@ int wire_dial_new(const char *url, void *ctx, void (*done)(void *ctx, struct wir
 	return WIRE_OK;
 }
 
-void wire_dial_start(struct wire_dial *d, uint32_t delay_ms) {
+void wire_dial_start(struct wire_dial *d, uint32_t delay_ms)
+{
 	d->sleeping = true;
 	nng_aio_set_timeout(d->aio, NNG_DURATION_INFINITE);
 	nng_sleep_aio((nng_duration)delay_ms, d->aio);
 }
 
-void wire_dial_free(struct wire_dial *d) {
+void wire_dial_free(struct wire_dial *d)
+{
 	nng_aio_stop(d->aio);
 	nng_aio_free(d->aio);
 	nng_stream_dialer_free(d->dialer);
@@ -352,13 +377,15 @@ struct wire_inlet {
 	struct guest_stream *open, *gone;
 };
 
-static void on_inlet_packet(void *ctx, struct wire_stream *s, struct wire_packet *p) {
+static void on_inlet_packet(void *ctx, struct wire_stream *s, struct wire_packet *p)
+{
 	(void)s;
 	struct guest_stream *g = ctx;
 	g->inlet->opts.packet(g->inlet->opts.ctx, g->id, p);
 }
 
-static void on_inlet_sent(void *ctx, struct wire_stream *s) {
+static void on_inlet_sent(void *ctx, struct wire_stream *s)
+{
 	(void)s;
 	struct guest_stream *g = ctx;
 	pthread_mutex_lock(&g->inlet->lock);
@@ -366,7 +393,8 @@ static void on_inlet_sent(void *ctx, struct wire_stream *s) {
 	pthread_mutex_unlock(&g->inlet->lock);
 }
 
-static void on_inlet_lost(void *ctx, struct wire_stream *s) {
+static void on_inlet_lost(void *ctx, struct wire_stream *s)
+{
 	(void)s;
 	struct guest_stream *g = ctx;
 	struct wire_inlet *in = g->inlet;
@@ -384,7 +412,8 @@ static void on_inlet_lost(void *ctx, struct wire_stream *s) {
 	in->opts.closed(in->opts.ctx, id);
 }
 
-static void welcome(struct wire_inlet *in, struct wire_stream *s) {
+static void welcome(struct wire_inlet *in, struct wire_stream *s)
+{
 	struct guest_stream *g = calloc(1, sizeof(*g));
 	if (!g) {
 		wire_stream_free(s);
@@ -411,7 +440,8 @@ static void welcome(struct wire_inlet *in, struct wire_stream *s) {
 	pthread_mutex_unlock(&in->lock);
 }
 
-static void on_accepted(void *arg) {
+static void on_accepted(void *arg)
+{
 	struct wire_inlet *in = arg;
 	int rv = nng_aio_result(in->accept);
 	if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
@@ -429,7 +459,8 @@ static void on_accepted(void *arg) {
 		nng_stream_listener_accept(in->listener, in->accept);
 }
 
-int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret, struct wire_err *err) {
+int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret, struct wire_err *err)
+{
 	struct wire_inlet *in = calloc(1, sizeof(*in));
 	if (!in)
 		return wire_fail(err, WIRE_NOMEM, "no memory to listen on %s", opts->url);
@@ -455,16 +486,18 @@ int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret,
 	free(in);
 	const char *port = strrchr(opts->url, ':');
 	if (rv == NNG_EADDRINUSE)
-		return wire_fail(err, WIRE_BUSY,
-		                 "cannot listen on %s: the address is taken. `ss -ltnp 'sport = %s'` shows by which program; "
-		                 "end that or choose another port",
-		                 opts->url, port ? port : "");
+		return wire_fail(
+		        err, WIRE_BUSY,
+		        "cannot listen on %s: the address is taken. `ss -ltnp 'sport = %s'` shows by which program; "
+		        "end that or choose another port",
+		        opts->url, port ? port : "");
 	if (rv == NNG_EADDRINVAL)
 		return wire_fail(err, WIRE_INVALID, "cannot listen on %s: no address of this machine", opts->url);
 	return fail_nng(err, rv, "listen on", opts->url);
 }
 
-void wire_inlet_tick(struct wire_inlet *in) {
+void wire_inlet_tick(struct wire_inlet *in)
+{
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = in->gone;
 	in->gone = NULL;
@@ -477,7 +510,8 @@ void wire_inlet_tick(struct wire_inlet *in) {
 	}
 }
 
-void wire_inlet_close(struct wire_inlet *in) {
+void wire_inlet_close(struct wire_inlet *in)
+{
 	nng_stream_listener_close(in->listener);
 	nng_aio_stop(in->accept);
 	nng_aio_free(in->accept);
@@ -500,14 +534,16 @@ void wire_inlet_close(struct wire_inlet *in) {
 	free(in);
 }
 
-static struct guest_stream *find_locked(struct wire_inlet *in, uint32_t conn) {
+static struct guest_stream *find_locked(struct wire_inlet *in, uint32_t conn)
+{
 	struct guest_stream *g = in->open;
 	while (g && g->id != conn)
 		g = g->next;
 	return g;
 }
 
-void wire_inlet_drop(struct wire_inlet *in, uint32_t conn) {
+void wire_inlet_drop(struct wire_inlet *in, uint32_t conn)
+{
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = find_locked(in, conn);
 	if (g)
@@ -515,7 +551,8 @@ void wire_inlet_drop(struct wire_inlet *in, uint32_t conn) {
 	pthread_mutex_unlock(&in->lock);
 }
 
-void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p) {
+void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p)
+{
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = find_locked(in, conn);
 	if (g && !g->replying)
@@ -525,7 +562,8 @@ void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *
 	pthread_mutex_unlock(&in->lock);
 }
 
-void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_bytes) {
+void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_bytes)
+{
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = find_locked(in, conn);
 	if (g)
@@ -533,7 +571,8 @@ void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_by
 	pthread_mutex_unlock(&in->lock);
 }
 
-void wire_inlet_host(struct wire_inlet *in, uint32_t conn, char *dst, size_t cap) {
+void wire_inlet_host(struct wire_inlet *in, uint32_t conn, char *dst, size_t cap)
+{
 	dst[0] = 0;
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = find_locked(in, conn);

@@ -9,7 +9,7 @@
 enum { REDIAL_MIN_MS = 10, REDIAL_MAX_MS = 250, BACK_MAX_BYTES = 4096 };
 
 static const uint64_t MS = 1000000;
-static const uint64_t QUICK_LOSS_NS = 200 * 1000000u; /* who loses connections so early waits ever longer */
+static const uint64_t QUICK_LOSS_NS = 200 * 1000000u;   /* who loses connections so early waits ever longer */
 static const uint64_t NO_ANSWER_NS = 2000 * 1000000ull; /* a greeting without answer for that long is tried anew */
 static const uint64_t REFUSED_NS = 1000 * 1000000u;
 
@@ -32,7 +32,8 @@ struct wire_outlet {
 	unsigned quick;
 };
 
-static bool queue_push(struct wire_outlet *o, struct wire_packet *p) {
+static bool queue_push(struct wire_outlet *o, struct wire_packet *p)
+{
 	if (o->ring_len == o->ring_cap) {
 		size_t cap = o->ring_cap ? o->ring_cap * 2 : 16;
 		struct wire_packet **ring = malloc(cap * sizeof(*ring));
@@ -50,7 +51,8 @@ static bool queue_push(struct wire_outlet *o, struct wire_packet *p) {
 	return true;
 }
 
-static struct wire_packet *queue_pop(struct wire_outlet *o) {
+static struct wire_packet *queue_pop(struct wire_outlet *o)
+{
 	if (!o->ring_len)
 		return NULL;
 	struct wire_packet *p = o->ring[o->ring_head];
@@ -60,12 +62,14 @@ static struct wire_packet *queue_pop(struct wire_outlet *o) {
 	return p;
 }
 
-static void queue_drop(struct wire_outlet *o) {
+static void queue_drop(struct wire_outlet *o)
+{
 	for (struct wire_packet *p; (p = queue_pop(o));)
 		wire_packet_free(p);
 }
 
-static void pump(struct wire_outlet *o) {
+static void pump(struct wire_outlet *o)
+{
 	while (o->stream && !o->closed && !o->busy) {
 		struct wire_packet *v[WIRE_BATCH_MAX], *p;
 		size_t n = 0;
@@ -89,13 +93,15 @@ static void pump(struct wire_outlet *o) {
 	}
 }
 
-static void on_packet(void *ctx, struct wire_stream *s, struct wire_packet *p) {
+static void on_packet(void *ctx, struct wire_stream *s, struct wire_packet *p)
+{
 	(void)s;
 	struct wire_outlet *o = ctx;
 	o->opts.packet(o->opts.ctx, o, p);
 }
 
-static void on_sent(void *ctx, struct wire_stream *s) {
+static void on_sent(void *ctx, struct wire_stream *s)
+{
 	struct wire_outlet *o = ctx;
 	pthread_mutex_lock(&o->lock);
 	if (o->stream == s) {
@@ -105,14 +111,17 @@ static void on_sent(void *ctx, struct wire_stream *s) {
 	pthread_mutex_unlock(&o->lock);
 }
 
-static void on_lost(void *ctx, struct wire_stream *s) {
+static void on_lost(void *ctx, struct wire_stream *s)
+{
 	struct wire_outlet *o = ctx;
 	pthread_mutex_lock(&o->lock);
 	bool ours = o->stream == s;
 	if (ours) {
 		uint64_t now = wire_link_now_ns();
 		o->quick = now - o->made_ns < QUICK_LOSS_NS ? o->quick + 1 : 0;
-		uint64_t wait_ms = o->quick > 5 ? REDIAL_MAX_MS : o->quick ? (uint64_t)REDIAL_MIN_MS << (o->quick - 1) : 0;
+		uint64_t wait_ms = o->quick > 5 ? REDIAL_MAX_MS
+		                   : o->quick   ? (uint64_t)REDIAL_MIN_MS << (o->quick - 1)
+		                                : 0;
 		if (now + wait_ms * MS > o->hold_until_ns)
 			o->hold_until_ns = now + wait_ms * MS;
 		o->losses += o->accepted;
@@ -128,7 +137,8 @@ static void on_lost(void *ctx, struct wire_stream *s) {
 		o->opts.changed(o->opts.ctx);
 }
 
-static void on_dialled(void *ctx, struct wire_stream *s) {
+static void on_dialled(void *ctx, struct wire_stream *s)
+{
 	struct wire_outlet *o = ctx;
 	uint32_t delay_ms = 0;
 	pthread_mutex_lock(&o->lock);
@@ -155,7 +165,8 @@ static void on_dialled(void *ctx, struct wire_stream *s) {
 		wire_dial_start(o->dial, delay_ms);
 }
 
-int wire_outlet_open(const struct wire_outlet_opts *opts, struct wire_outlet **ret, struct wire_err *err) {
+int wire_outlet_open(const struct wire_outlet_opts *opts, struct wire_outlet **ret, struct wire_err *err)
+{
 	struct wire_outlet *o = calloc(1, sizeof(*o));
 	if (!o)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a connection to %s", opts->url);
@@ -175,7 +186,8 @@ int wire_outlet_open(const struct wire_outlet_opts *opts, struct wire_outlet **r
 	return WIRE_OK;
 }
 
-void wire_outlet_close(struct wire_outlet *o) {
+void wire_outlet_close(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	o->closed = true;
 	pthread_mutex_unlock(&o->lock);
@@ -194,7 +206,8 @@ void wire_outlet_close(struct wire_outlet *o) {
 	free(o);
 }
 
-void wire_outlet_accepted(struct wire_outlet *o) {
+void wire_outlet_accepted(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	bool news = o->stream && !o->accepted;
 	if (news) {
@@ -207,11 +220,13 @@ void wire_outlet_accepted(struct wire_outlet *o) {
 		o->opts.changed(o->opts.ctx);
 }
 
-static bool takes(const struct wire_outlet *o) {
+static bool takes(const struct wire_outlet *o)
+{
 	return !o->closed && (o->accepted || o->opts.early);
 }
 
-int wire_outlet_send(struct wire_outlet *o, struct wire_packet *p) {
+int wire_outlet_send(struct wire_outlet *o, struct wire_packet *p)
+{
 	int rc = WIRE_OK;
 	pthread_mutex_lock(&o->lock);
 	size_t held = o->queued_bytes + (o->busy ? o->out_bytes : 0);
@@ -227,35 +242,40 @@ int wire_outlet_send(struct wire_outlet *o, struct wire_packet *p) {
 	return rc;
 }
 
-bool wire_outlet_up(struct wire_outlet *o) {
+bool wire_outlet_up(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	bool up = o->accepted && !o->closed;
 	pthread_mutex_unlock(&o->lock);
 	return up;
 }
 
-bool wire_outlet_takes(struct wire_outlet *o) {
+bool wire_outlet_takes(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	bool yes = takes(o);
 	pthread_mutex_unlock(&o->lock);
 	return yes;
 }
 
-uint64_t wire_outlet_losses(struct wire_outlet *o) {
+uint64_t wire_outlet_losses(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	uint64_t n = o->losses;
 	pthread_mutex_unlock(&o->lock);
 	return n;
 }
 
-uint64_t wire_outlet_since_ns(struct wire_outlet *o) {
+uint64_t wire_outlet_since_ns(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	uint64_t t = o->accepted ? o->accepted_ns : 0;
 	pthread_mutex_unlock(&o->lock);
 	return t;
 }
 
-void wire_outlet_greet_again(struct wire_outlet *o) {
+void wire_outlet_greet_again(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	if (o->stream) {
 		o->greeting_due = true;
@@ -264,14 +284,16 @@ void wire_outlet_greet_again(struct wire_outlet *o) {
 	pthread_mutex_unlock(&o->lock);
 }
 
-void wire_outlet_reset(struct wire_outlet *o) {
+void wire_outlet_reset(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	if (o->stream)
 		wire_stream_kill(o->stream);
 	pthread_mutex_unlock(&o->lock);
 }
 
-void wire_outlet_refused(struct wire_outlet *o) {
+void wire_outlet_refused(struct wire_outlet *o)
+{
 	pthread_mutex_lock(&o->lock);
 	o->hold_until_ns = wire_link_now_ns() + REFUSED_NS;
 	if (o->stream)
@@ -279,7 +301,8 @@ void wire_outlet_refused(struct wire_outlet *o) {
 	pthread_mutex_unlock(&o->lock);
 }
 
-void wire_outlet_tick(struct wire_outlet *o, uint64_t now_ns) {
+void wire_outlet_tick(struct wire_outlet *o, uint64_t now_ns)
+{
 	pthread_mutex_lock(&o->lock);
 	struct wire_stream *gone = o->gone;
 	o->gone = NULL;

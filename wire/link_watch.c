@@ -5,17 +5,21 @@
 
 enum { TICK_MIN_MS = 5, TICK_MAX_MS = 50 };
 
-static const uint64_t GUEST_IDLE_NS = 3000ull * WIRE_LINK_MS; /* a guest is forgotten that long after its last connection */
+static const uint64_t GUEST_IDLE_NS =
+        3000ull * WIRE_LINK_MS; /* a guest is forgotten that long after its last connection */
 
-static bool of_peer(const struct wire_conn *c, const void *arg) {
+static bool of_peer(const struct wire_conn *c, const void *arg)
+{
 	return c->greeted && c->peer == ((const struct wire_peer *)arg)->id;
 }
 
-static bool overdue(const struct wire_conn *c, const void *arg) {
+static bool overdue(const struct wire_conn *c, const void *arg)
+{
 	return !c->greeted && *(const uint64_t *)arg > c->since_ns + (c->refused ? WIRE_REFUSED_NS : WIRE_UNGREETED_NS);
 }
 
-static void drop_all(struct wire_link *l, bool (*pick)(const struct wire_conn *, const void *), const void *arg) {
+static void drop_all(struct wire_link *l, bool (*pick)(const struct wire_conn *, const void *), const void *arg)
+{
 	uint32_t id;
 	do {
 		pthread_mutex_lock(&l->table);
@@ -27,7 +31,8 @@ static void drop_all(struct wire_link *l, bool (*pick)(const struct wire_conn *,
 }
 
 /* Copies the table into scratch and counts as a user of each; without memory for that, the next round does it. */
-static size_t snapshot(struct wire_link *l) {
+static size_t snapshot(struct wire_link *l)
+{
 	pthread_mutex_lock(&l->table);
 	if (l->cap_scratch < l->n_peers) {
 		struct wire_peer **v = realloc(l->scratch, l->cap_peers * sizeof(struct wire_peer *));
@@ -45,7 +50,8 @@ static size_t snapshot(struct wire_link *l) {
 	return n;
 }
 
-static void check_silence(struct wire_link *l, struct wire_peer *p, uint64_t now) {
+static void check_silence(struct wire_link *l, struct wire_peer *p, uint64_t now)
+{
 	uint64_t last = atomic_load(&p->heard_ns), grace = atomic_load(&l->grace_ns);
 	if (grace > last)
 		last = grace;
@@ -63,7 +69,8 @@ static void check_silence(struct wire_link *l, struct wire_peer *p, uint64_t now
 	drop_all(l, of_peer, p);
 }
 
-static void check_guest(struct wire_link *l, struct wire_peer *p, uint64_t now) {
+static void check_guest(struct wire_link *l, struct wire_peer *p, uint64_t now)
+{
 	pthread_mutex_lock(&l->table);
 	bool here = false;
 	for (size_t i = 0; i < l->conns.len && !here; i++)
@@ -75,7 +82,8 @@ static void check_guest(struct wire_link *l, struct wire_peer *p, uint64_t now) 
 	pthread_mutex_unlock(&l->table);
 }
 
-static void look_after_peers(struct wire_link *l, uint64_t now) {
+static void look_after_peers(struct wire_link *l, uint64_t now)
+{
 	size_t n = snapshot(l);
 	for (size_t i = 0; i < n; i++) {
 		struct wire_peer *p = l->scratch[i];
@@ -90,7 +98,8 @@ static void look_after_peers(struct wire_link *l, uint64_t now) {
 	}
 }
 
-static void close_dead(struct wire_link *l) {
+static void close_dead(struct wire_link *l)
+{
 	struct wire_peer *ready = NULL;
 	pthread_mutex_lock(&l->table);
 	for (struct wire_peer **at = &l->dead; *at;) {
@@ -110,12 +119,14 @@ static void close_dead(struct wire_link *l) {
 	}
 }
 
-static uint64_t tick_ns(const struct wire_link *l) {
+static uint64_t tick_ns(const struct wire_link *l)
+{
 	uint64_t ms = l->silence_ns / WIRE_LINK_MS / 10;
 	return (ms < TICK_MIN_MS ? TICK_MIN_MS : ms > TICK_MAX_MS ? TICK_MAX_MS : ms) * WIRE_LINK_MS;
 }
 
-static bool wait_for_tick(struct wire_link *l) {
+static bool wait_for_tick(struct wire_link *l)
+{
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	uint64_t at = (uint64_t)t.tv_nsec + tick_ns(l);
@@ -131,13 +142,15 @@ static bool wait_for_tick(struct wire_link *l) {
 	return go_on;
 }
 
-void *wire_link_watch(void *arg) {
+void *wire_link_watch(void *arg)
+{
 	struct wire_link *l = arg;
 	pthread_setname_np(pthread_self(), "walraft:link");
 	uint64_t before = wire_link_now_ns();
 	while (wait_for_tick(l)) {
 		uint64_t now = wire_link_now_ns();
-		/* After we were stopped ourselves, what the peers sent meanwhile is still unread: they are not silent. */
+		/* After we were stopped ourselves, what the peers sent meanwhile is still unread: they are not silent.
+		 */
 		if (now - before > tick_ns(l) + l->silence_ns / 2)
 			atomic_store(&l->grace_ns, now);
 		before = now;

@@ -21,7 +21,9 @@ WIRE_TESTS = \
 	test/unit/test_hash \
 	test/unit/test_env \
 	test/unit/test_msg \
-	test/unit/test_link
+	test/unit/test_link \
+	test/unit/test_link_hostile \
+	test/unit/test_link_process
 check_PROGRAMS += $(WIRE_TESTS)
 TESTS += $(WIRE_TESTS)
 WIRE_TEST_LIBS = libwire.la $(CMOCKA_LIBS)
@@ -36,5 +38,10 @@ test_unit_test_env_SOURCES = test/unit/test_env.c
 test_unit_test_env_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_msg_SOURCES = test/unit/test_msg.c
 test_unit_test_msg_LDADD = $(WIRE_TEST_LIBS)
-test_unit_test_link_SOURCES = test/unit/test_link.c
-test_unit_test_link_LDADD = $(WIRE_TEST_LIBS) $(NNG_LIBS)
+LINK_WORLD = test/unit/link_world.c test/unit/link_world.h
+test_unit_test_link_SOURCES = test/unit/test_link.c $(LINK_WORLD)
+test_unit_test_link_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_link_hostile_SOURCES = test/unit/test_link_hostile.c $(LINK_WORLD)
+test_unit_test_link_hostile_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_link_process_SOURCES = test/unit/test_link_process.c $(LINK_WORLD)
+test_unit_test_link_process_LDADD = $(WIRE_TEST_LIBS)

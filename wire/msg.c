@@ -16,24 +16,27 @@ static const char *const names[WIRE_MSG_COUNT] = {
 #undef X
 };
 
-const char *wire_msg_name(int type) {
+const char *wire_msg_name(int type)
+{
 	return type >= 0 && type < WIRE_MSG_COUNT ? names[type] : "?";
 }
 
-static size_t varint_size(uint64_t v) {
+static size_t varint_size(uint64_t v)
+{
 	size_t n = 1;
 	for (; v >= 0x80; v >>= 7)
 		n++;
 	return n;
 }
 
-static size_t text_len(const struct wire_msg *m) {
+static size_t text_len(const struct wire_msg *m)
+{
 	return strnlen(m->text, sizeof(m->text));
 }
 
-size_t wire_msg_size(const struct wire_msg *m) {
-	const uint64_t v[] = { m->group, m->from,     m->to,     m->corr, m->term,
-		               m->index, m->log_term, m->commit, m->hint };
+size_t wire_msg_size(const struct wire_msg *m)
+{
+	const uint64_t v[] = { m->group, m->from, m->to, m->corr, m->term, m->index, m->log_term, m->commit, m->hint };
 	size_t n = HEAD_BYTES + SUM_BYTES;
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		n += varint_size(v[i]);
@@ -46,46 +49,50 @@ size_t wire_msg_size(const struct wire_msg *m) {
 	return n + varint_size(m->data_len) + m->data_len;
 }
 
-static int check(const struct wire_msg *m, size_t *ret_size, struct wire_err *err) {
+static int check(const struct wire_msg *m, size_t *ret_size, struct wire_err *err)
+{
 	if (m->type == WIRE_MSG_NONE || m->type >= WIRE_MSG_COUNT)
 		return wire_fail(err, WIRE_INVALID, "cannot encode a message of type %u", m->type);
 	const char *name = wire_msg_name(m->type);
 	if (text_len(m) > WIRE_TEXT_MAX)
-		return wire_fail(err, WIRE_TOOBIG, "text of a %s message has no end within %u bytes", name, WIRE_TEXT_MAX);
+		return wire_fail(err, WIRE_TOOBIG, "text of a %s message has no end within %u bytes", name,
+		                 WIRE_TEXT_MAX);
 	if (m->n_entries > WIRE_ENTRIES_MAX)
-		return wire_fail(err, WIRE_TOOBIG, "%s message with %u entries; at most %u are allowed", name, m->n_entries,
-		                 WIRE_ENTRIES_MAX);
+		return wire_fail(err, WIRE_TOOBIG, "%s message with %u entries; at most %u are allowed", name,
+		                 m->n_entries, WIRE_ENTRIES_MAX);
 	for (uint32_t i = 0; i < m->n_entries; i++) {
 		const struct wire_entry *e = &m->entries[i];
 		if (e->size > WIRE_ENTRY_MAX)
-			return wire_fail(err, WIRE_TOOBIG, "entry of %u bytes in a %s message; at most %u are allowed", e->size,
-			                 name, WIRE_ENTRY_MAX);
+			return wire_fail(err, WIRE_TOOBIG, "entry of %u bytes in a %s message; at most %u are allowed",
+			                 e->size, name, WIRE_ENTRY_MAX);
 		if (e->kind > WIRE_ENTRY_CONFIG || (e->size && !e->data))
-			return wire_fail(err, WIRE_INVALID, "entry %u of a %s message has kind %u and %s data", i, name, e->kind,
-			                 e->data ? "its" : "no");
+			return wire_fail(err, WIRE_INVALID, "entry %u of a %s message has kind %u and %s data", i, name,
+			                 e->kind, e->data ? "its" : "no");
 	}
 	if (m->data_len && !m->data)
 		return wire_fail(err, WIRE_INVALID, "%s message lacks its %u bytes of data", name, m->data_len);
 	size_t size = wire_msg_size(m);
 	if (size > WIRE_MSG_MAX)
-		return wire_fail(err, WIRE_TOOBIG, "%s message of %zu bytes; at most %u are allowed", name, size, WIRE_MSG_MAX);
+		return wire_fail(err, WIRE_TOOBIG, "%s message of %zu bytes; at most %u are allowed", name, size,
+		                 WIRE_MSG_MAX);
 	*ret_size = size;
 	return WIRE_OK;
 }
 
-int wire_msg_encode(const struct wire_msg *m, struct wire_buf *b, struct wire_err *err) {
+int wire_msg_encode(const struct wire_msg *m, struct wire_buf *b, struct wire_err *err)
+{
 	size_t size = 0;
 	int rc = check(m, &size, err);
 	if (rc)
 		return rc;
 	size_t start = b->len;
 	if (b->failed || !wire_buf_reserve(b, size))
-		return wire_fail(err, WIRE_NOMEM, "no memory for a %s message of %zu bytes", wire_msg_name(m->type), size);
+		return wire_fail(err, WIRE_NOMEM, "no memory for a %s message of %zu bytes", wire_msg_name(m->type),
+		                 size);
 	wire_put_u8(b, WIRE_PROTOCOL);
 	wire_put_u8(b, m->type);
 	wire_put_u8(b, m->flags);
-	const uint64_t v[] = { m->group, m->from,     m->to,     m->corr, m->term,
-		               m->index, m->log_term, m->commit, m->hint };
+	const uint64_t v[] = { m->group, m->from, m->to, m->corr, m->term, m->index, m->log_term, m->commit, m->hint };
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		wire_put_varint(b, v[i]);
 	wire_put_text(b, m->text);
@@ -104,12 +111,14 @@ int wire_msg_encode(const struct wire_msg *m, struct wire_buf *b, struct wire_er
 	return WIRE_OK;
 }
 
-static int corrupt(struct wire_err *err, const char *what, size_t n) {
+static int corrupt(struct wire_err *err, const char *what, size_t n)
+{
 	return wire_fail(err, WIRE_CORRUPT, "malformed message of %zu bytes: %s", n, what);
 }
 
 static int get_entries(struct wire_in *in, const struct wire_msg *m, size_t n, struct wire_entry **ret,
-                       struct wire_err *err) {
+                       struct wire_err *err)
+{
 	struct wire_entry *v = calloc(m->n_entries, sizeof(*v));
 	if (!v)
 		return wire_fail(err, WIRE_NOMEM, "no memory for %u entries of a message", m->n_entries);
@@ -143,7 +152,8 @@ static int get_entries(struct wire_in *in, const struct wire_msg *m, size_t n, s
 
 /* Everything but the version rule, which differs between decode and decode_hello. */
 static int decode(const uint8_t *p, size_t n, struct wire_msg *ret_msg, struct wire_entry **ret_entries,
-                  struct wire_err *err) {
+                  struct wire_err *err)
+{
 	if (n < HEAD_BYTES + SUM_BYTES || n > WIRE_MSG_MAX)
 		return corrupt(err, "its size", n);
 	if (wire_hash(p, n - SUM_BYTES, p[0]) != wire_le64(p + n - SUM_BYTES))
@@ -155,8 +165,7 @@ static int decode(const uint8_t *p, size_t n, struct wire_msg *ret_msg, struct w
 	m.flags = wire_get_u8(&in);
 	if (m.type == WIRE_MSG_NONE || m.type >= WIRE_MSG_COUNT)
 		return corrupt(err, "its type", n);
-	uint64_t *const v[] = { &m.group, &m.from,     &m.to,     &m.corr, &m.term,
-		                &m.index, &m.log_term, &m.commit, &m.hint };
+	uint64_t *const v[] = { &m.group, &m.from, &m.to, &m.corr, &m.term, &m.index, &m.log_term, &m.commit, &m.hint };
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		*v[i] = wire_get_varint(&in);
 	wire_get_text(&in, m.text, sizeof(m.text));
@@ -185,7 +194,8 @@ static int decode(const uint8_t *p, size_t n, struct wire_msg *ret_msg, struct w
 }
 
 int wire_msg_decode(const void *p, size_t n, struct wire_msg *ret_msg, struct wire_entry **ret_entries_mem,
-                    struct wire_err *err) {
+                    struct wire_err *err)
+{
 	const uint8_t *bytes = p;
 	if (!n)
 		return corrupt(err, "it is empty", n);
@@ -196,7 +206,8 @@ int wire_msg_decode(const void *p, size_t n, struct wire_msg *ret_msg, struct wi
 }
 
 int wire_msg_decode_hello(const void *p, size_t n, struct wire_msg *ret_msg, unsigned *ret_version,
-                          struct wire_err *err) {
+                          struct wire_err *err)
+{
 	const uint8_t *bytes = p;
 	if (n < HEAD_BYTES || (bytes[1] != WIRE_MSG_HELLO && bytes[1] != WIRE_MSG_HELLO_REPLY))
 		return corrupt(err, "it is no greeting", n);

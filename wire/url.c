@@ -9,7 +9,8 @@ enum { HOST_MAX = 253 };
 static const char digits[] = "0123456789";
 static const char name_chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
 
-static bool port_ok(const char *s) {
+static bool port_ok(const char *s)
+{
 	size_t n = strspn(s, digits);
 	if (n == 0 || n > 5 || s[n])
 		return false;
@@ -19,7 +20,8 @@ static bool port_ok(const char *s) {
 	return v >= 1 && v <= 65535;
 }
 
-static bool host_ok(const char *host, bool bracketed, bool *ret_loopback) {
+static bool host_ok(const char *host, bool bracketed, bool *ret_loopback)
+{
 	struct in6_addr a6;
 	struct in_addr a4;
 	if (bracketed) {
@@ -34,13 +36,15 @@ static bool host_ok(const char *host, bool bracketed, bool *ret_loopback) {
 	}
 	size_t n = strlen(host);
 	/* Digits and dots alone that are no IPv4 address would be looked up as a name that nobody can have meant. */
-	if (n == 0 || strspn(host, name_chars) != n || strspn(host, "0123456789.") == n || host[0] == '.' || host[0] == '-')
+	if (n == 0 || strspn(host, name_chars) != n || strspn(host, "0123456789.") == n || host[0] == '.' ||
+	    host[0] == '-')
 		return false;
 	*ret_loopback = strcasecmp(host, "localhost") == 0;
 	return true;
 }
 
-int wire_url_check(const char *url, bool *ret_loopback, struct wire_err *err) {
+int wire_url_check(const char *url, bool *ret_loopback, struct wire_err *err)
+{
 	char host[HOST_MAX + 1];
 	bool loopback = false;
 	const char *p = url && strncmp(url, "tcp://", 6) == 0 ? url + 6 : NULL;
@@ -59,8 +63,9 @@ int wire_url_check(const char *url, bool *ret_loopback, struct wire_err *err) {
 			}
 		}
 	}
-	return wire_fail(err, WIRE_INVALID,
-	                 "'%.200s' is no node address: write tcp://HOST:PORT, with HOST an IPv4 address, [IPv6] or a name and "
-	                 "PORT from 1 to 65535",
-	                 url ? url : "");
+	return wire_fail(
+	        err, WIRE_INVALID,
+	        "'%.200s' is no node address: write tcp://HOST:PORT, with HOST an IPv4 address, [IPv6] or a name and "
+	        "PORT from 1 to 65535",
+	        url ? url : "");
 }

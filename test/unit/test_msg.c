@@ -14,7 +14,8 @@
 
 static uint64_t rng_state;
 
-static uint64_t rng(void) {
+static uint64_t rng(void)
+{
 	rng_state += 0x9e3779b97f4a7c15u;
 	uint64_t z = rng_state;
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -22,18 +23,21 @@ static uint64_t rng(void) {
 	return z ^ (z >> 31);
 }
 
-static uint64_t below(uint64_t n) {
+static uint64_t below(uint64_t n)
+{
 	return rng() % n;
 }
 
-static uint64_t number(void) {
+static uint64_t number(void)
+{
 	uint64_t r = rng();
 	return r >> (below(65) & 63);
 }
 
 static uint8_t pool[1 << 16];
 
-static struct wire_msg random_msg(struct wire_entry *entries) {
+static struct wire_msg random_msg(struct wire_entry *entries)
+{
 	struct wire_msg m = { .type = (uint8_t)(1 + below(WIRE_MSG_COUNT - 1)), .flags = (uint8_t)below(2) };
 	uint64_t *const v[] = { &m.group, &m.from, &m.to, &m.corr, &m.term, &m.log_term, &m.commit, &m.hint };
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
@@ -58,7 +62,8 @@ static struct wire_msg random_msg(struct wire_entry *entries) {
 	return m;
 }
 
-static void assert_same(const struct wire_msg *a, const struct wire_msg *b) {
+static void assert_same(const struct wire_msg *a, const struct wire_msg *b)
+{
 	assert_int_equal(a->type, b->type);
 	assert_int_equal(a->flags, b->flags);
 	assert_true(a->group == b->group && a->from == b->from && a->to == b->to && a->corr == b->corr);
@@ -78,7 +83,8 @@ static void assert_same(const struct wire_msg *a, const struct wire_msg *b) {
 		assert_memory_equal(a->data, b->data, a->data_len);
 }
 
-static void round_trip(void **state) {
+static void round_trip(void **state)
+{
 	(void)state;
 	for (int round = 0; round < 3000; round++) {
 		struct wire_entry entries[8], *mem = NULL;
@@ -97,7 +103,8 @@ static void round_trip(void **state) {
 }
 
 /* The copy has exactly its size, so that a sanitizer sees a read past the end. */
-static int decode_copy(const uint8_t *p, size_t n) {
+static int decode_copy(const uint8_t *p, size_t n)
+{
 	uint8_t *copy = malloc(n ? n : 1);
 	assert_non_null(copy);
 	memcpy(copy, p, n);
@@ -116,7 +123,8 @@ static int decode_copy(const uint8_t *p, size_t n) {
 	return rc == WIRE_OK ? rc : hello == WIRE_OK ? hello : rc;
 }
 
-static void mutate(uint8_t *p, size_t *n) {
+static void mutate(uint8_t *p, size_t *n)
+{
 	switch (below(5)) {
 	case 0:
 		p[below(*n)] ^= (uint8_t)(1u << below(8));
@@ -139,7 +147,8 @@ static void mutate(uint8_t *p, size_t *n) {
 	}
 }
 
-static void mutations_are_refused(void **state) {
+static void mutations_are_refused(void **state)
+{
 	(void)state;
 	for (int round = 0; round < 20000; round++) {
 		struct wire_entry entries[8];
@@ -160,7 +169,8 @@ static void mutations_are_refused(void **state) {
 }
 
 /* The same with a checksum that fits, so that the fields' own checks are what stands between. */
-static void sealed_mutations_are_safe(void **state) {
+static void sealed_mutations_are_safe(void **state)
+{
 	(void)state;
 	for (int round = 0; round < 20000; round++) {
 		struct wire_entry entries[8];
@@ -182,7 +192,8 @@ static void sealed_mutations_are_safe(void **state) {
 	}
 }
 
-static void truncations_are_refused(void **state) {
+static void truncations_are_refused(void **state)
+{
 	(void)state;
 	struct wire_entry entries[8];
 	struct wire_msg m = random_msg(entries);
@@ -204,7 +215,8 @@ static void truncations_are_refused(void **state) {
 	wire_buf_free(&b);
 }
 
-static void limits(void **state) {
+static void limits(void **state)
+{
 	(void)state;
 	struct wire_err err;
 	struct wire_buf b = WIRE_BUF_INIT;
@@ -248,7 +260,8 @@ static void limits(void **state) {
 	free(big);
 }
 
-static void greetings_of_other_versions(void **state) {
+static void greetings_of_other_versions(void **state)
+{
 	(void)state;
 	struct wire_err err;
 	struct wire_buf b = WIRE_BUF_INIT;
@@ -271,7 +284,8 @@ static void greetings_of_other_versions(void **state) {
 	wire_buf_free(&b);
 }
 
-static void names(void **state) {
+static void names(void **state)
+{
 	(void)state;
 	assert_string_equal(wire_msg_name(WIRE_MSG_APPEND), "APPEND");
 	assert_string_equal(wire_msg_name(WIRE_MSG_IMAGE_CLOSE), "IMAGE_CLOSE");
@@ -279,28 +293,45 @@ static void names(void **state) {
 	assert_string_equal(wire_msg_name(-1), "?");
 }
 
-static void urls(void **state) {
+static void urls(void **state)
+{
 	(void)state;
 	static const struct {
 		const char *url;
 		bool ok, loopback;
 	} cases[] = {
-		{ "tcp://127.0.0.1:7401", true, true },   { "tcp://127.9.9.9:1", true, true },
-		{ "tcp://10.0.0.1:65535", true, false },  { "tcp://[::1]:80", true, true },
-		{ "tcp://[fd00::2]:80", true, false },    { "tcp://localhost:80", true, true },
-		{ "tcp://db-1.example:80", true, false }, { "tcp://0.0.0.0:80", true, false },
-		{ "tcp://LocalHost:80", true, true },     { NULL, false, false },
-		{ "", false, false },                     { "tcp://", false, false },
-		{ "tcp://:80", false, false },            { "tcp://h:0", false, false },
-		{ "tcp://h:65536", false, false },        { "tcp://h:", false, false },
-		{ "tcp://h:99999999999999", false, false }, { "tcp://h", false, false },
-		{ "tcp://h:80/", false, false },          { "tcp://h:+80", false, false },
-		{ "tcp://::1:80", false, false },         { "tcp://[::1:80", false, false },
-		{ "tcp://[]:80", false, false },          { "tcp://[1.2.3.4]:80", false, false },
-		{ "tcp://256.0.0.1:80", false, false },   { "tcp://1.2.3:80", false, false },
-		{ "tcp://a b:80", false, false },         { "tcp://eth0;h:80", false, false },
-		{ "udp://h:80", false, false },           { "TCP://h:80", false, false },
-		{ "tcp://-h:80", false, false },          { "tcp://]:80", false, false },
+		{ "tcp://127.0.0.1:7401", true, true },
+		{ "tcp://127.9.9.9:1", true, true },
+		{ "tcp://10.0.0.1:65535", true, false },
+		{ "tcp://[::1]:80", true, true },
+		{ "tcp://[fd00::2]:80", true, false },
+		{ "tcp://localhost:80", true, true },
+		{ "tcp://db-1.example:80", true, false },
+		{ "tcp://0.0.0.0:80", true, false },
+		{ "tcp://LocalHost:80", true, true },
+		{ NULL, false, false },
+		{ "", false, false },
+		{ "tcp://", false, false },
+		{ "tcp://:80", false, false },
+		{ "tcp://h:0", false, false },
+		{ "tcp://h:65536", false, false },
+		{ "tcp://h:", false, false },
+		{ "tcp://h:99999999999999", false, false },
+		{ "tcp://h", false, false },
+		{ "tcp://h:80/", false, false },
+		{ "tcp://h:+80", false, false },
+		{ "tcp://::1:80", false, false },
+		{ "tcp://[::1:80", false, false },
+		{ "tcp://[]:80", false, false },
+		{ "tcp://[1.2.3.4]:80", false, false },
+		{ "tcp://256.0.0.1:80", false, false },
+		{ "tcp://1.2.3:80", false, false },
+		{ "tcp://a b:80", false, false },
+		{ "tcp://eth0;h:80", false, false },
+		{ "udp://h:80", false, false },
+		{ "TCP://h:80", false, false },
+		{ "tcp://-h:80", false, false },
+		{ "tcp://]:80", false, false },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		bool loopback = !cases[i].loopback;
@@ -319,7 +350,8 @@ static void urls(void **state) {
 	assert_int_equal(wire_url_check(longest, NULL, NULL), WIRE_INVALID);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
 		cmocka_unit_test(mutations_are_refused),
