@@ -152,7 +152,7 @@ int shell_control_ask(const struct shell_paths *paths, const char *request, stru
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a)) {
 		rc = errno == ENOENT || errno == ECONNREFUSED
-		             ? wire_fail(err, WIRE_CLOSED, "no process is running the node of %s; start one with: walraft serve %s",
+		             ? wire_fail(err, WIRE_CLOSED, "the node of %s is not running; start it with: walraft serve %s",
 		                         paths->db, paths->db)
 		             : wire_fail_errno(err, errno, "cannot reach the node of %s", paths->db);
 	} else {

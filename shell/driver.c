@@ -468,7 +468,6 @@ void *node_thread_main(void *node)
 
 int node_driver_start(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err)
 {
-	uint64_t published = vfs_db_published(n->db);
 	struct raft_init init = {
 		.self = n->conf.node,
 		.now_us = node_now_us(n),
@@ -482,7 +481,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.configs = st->configs,
 		.n_configs = st->n_configs,
 		.commit = st->commit,
-		.applied = published < st->commit ? published : st->commit,
+		.applied = st->base_index, /* the rest follows as an event, once the database is open */
 		.window_bytes = 4u << 20,
 	};
 

@@ -133,6 +133,7 @@ int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret
 
 /* --- start --- */
 
+/* st's entries and configurations are gone by now, its publications are copied before anything is appended. */
 static int open_database(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err)
 {
 	struct vfs_known_pos *known = calloc(st->n_publications + 1, sizeof *known);
@@ -236,10 +237,11 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	n->mark_index = rc ? 0 : st.mark.index;
 	if (!rc)
 		rc = open_link(n, err);
-	if (!rc)
-		rc = open_database(n, &st, err);
+	/* What the journal recovered is valid until something is appended to it, which opening the database may do. */
 	if (!rc)
 		rc = node_driver_start(n, &st, err);
+	if (!rc)
+		rc = open_database(n, &st, err);
 	if (!rc)
 		rc = node_control_open(n, err);
 	if (!rc)

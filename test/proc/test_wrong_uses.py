@@ -144,7 +144,7 @@ def already():
 		refused("the address is taken", walraft("serve", db, timeout=20), re.escape(u), "in use|taken")
 	p = subprocess.Popen([harness.WALRAFT, "serve", db], stderr=subprocess.PIPE, text=True, env=harness.child_env(),
 	                     preexec_fn=harness.die_with_parent)
-	line = p.stderr.readline()
+	line = next((text for text in p.stderr if text.startswith("walraft: serving ")), "")
 	t.ok(line.startswith("walraft: serving ") and u in line, "with node.conf of before, and the address free, it serves", line)
 	refused("a second node process", walraft("serve", db, timeout=20), "in use by process %d" % p.pid)
 	refused("init while it runs", walraft("init", db, "--listen", url()), "already")
