@@ -312,10 +312,12 @@ static void on_dialled(void *arg)
 {
 	struct wire_dial *d = arg;
 	int rv = nng_aio_result(d->aio);
+	/* An aio that has slept once reports later time-outs as success: then there is no stream. */
+	nng_stream *tcp = rv == 0 && !d->sleeping ? nng_aio_get_output(d->aio, 0) : NULL;
 	if (rv == 0 && d->sleeping)
 		attempt(d);
 	else if (rv == 0)
-		d->done(d->ctx, stream_new(nng_aio_get_output(d->aio, 0)));
+		d->done(d->ctx, tcp ? stream_new(tcp) : NULL);
 	else if (rv != NNG_ECANCELED && rv != NNG_ECLOSED)
 		d->done(d->ctx, NULL);
 }
@@ -446,8 +448,9 @@ static void on_accepted(void *arg)
 	int rv = nng_aio_result(in->accept);
 	if (rv == NNG_ECLOSED || rv == NNG_ECANCELED)
 		return;
-	if (rv == 0 && !in->sleeping) {
-		struct wire_stream *s = stream_new(nng_aio_get_output(in->accept, 0));
+	nng_stream *tcp = rv == 0 && !in->sleeping ? nng_aio_get_output(in->accept, 0) : NULL;
+	if (tcp) {
+		struct wire_stream *s = stream_new(tcp);
 		if (s)
 			welcome(in, s);
 	}
