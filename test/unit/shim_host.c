@@ -99,6 +99,10 @@ static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint
 	} else {
 		append(c, data, len);
 		*ret_index = c->n;
+		if (c->proposals_left && --c->proposals_left == 0) {
+			c->leader = NULL;
+			c->term++;
+		}
 	}
 	pthread_mutex_unlock(&c->mutex);
 	return rc;
@@ -111,8 +115,6 @@ static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint3
 	int rc;
 
 	(void)timeout_ms;
-	if (c->before_commit)
-		c->before_commit(c);
 	pthread_mutex_lock(&c->mutex);
 	rc = valid(n, epoch) ? c->outcome : WIRE_NOTLEADER;
 	if (rc == WIRE_OK || rc == WIRE_UNKNOWN)
@@ -134,7 +136,7 @@ static void commit_end(void *ctx, uint64_t index, bool published)
 {
 	struct shim_node *n = ctx;
 
-	if (!published || vfs_db_published(n->db) < index) {
+	if (!n->cluster->fail_publication && (!published || vfs_db_published(n->db) < index)) {
 		fprintf(stderr, "entry %" PRIu64 " was not published\n", index);
 		abort();
 	}
@@ -144,7 +146,8 @@ static int note_publication(void *ctx, const struct vfs_wal_pos *pos, uint64_t i
 {
 	struct shim_node *n = ctx;
 
-	(void)err;
+	if (n->cluster->fail_publication)
+		return wire_fail(err, WIRE_FULL, "the journal's disk is full");
 	if (n->n_known == n->cap_known) {
 		n->cap_known = n->cap_known ? n->cap_known * 2 : 1024;
 		n->known = realloc(n->known, n->cap_known * sizeof *n->known);

@@ -31,8 +31,8 @@ struct shim_cluster {
 	struct shim_node *leader; /* NULL: none */
 	int outcome;              /* of the next commits: WIRE_OK, or an error; WIRE_UNKNOWN: is in the log nevertheless */
 	int gate;                 /* of read gates */
-	uint64_t settled;         /* as far as the leader's log is published there */
-	void (*before_commit)(struct shim_cluster *c);
+	uint32_t proposals_left;  /* then leadership is lost; 0: never */
+	bool fail_publication;
 	uint64_t n_entries, entry_bytes, largest;
 	struct shim_node node[SHIM_HOSTS];
 	uint32_t n_nodes;
@@ -45,8 +45,7 @@ void shim_lead(struct shim_cluster *c, struct shim_node *n); /* NULL: nobody */
 void shim_follow(struct shim_node *n);
 sqlite3 *shim_open(struct shim_node *n, const char *parameters); /* e.g. "&walraft_read=stale"; with a busy timeout of 10 s */
 void shim_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Extended result code; the error text, when `text` is given, is valid until the next call. */
-int shim_try(sqlite3 *db, const char *sql);
+int shim_try(sqlite3 *db, const char *sql); /* the extended result code */
 int64_t shim_int(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* State checksum recomputed from pages and by the object, integrity_check by the shim and by a stock process. */
 void shim_check(struct shim_node *n);

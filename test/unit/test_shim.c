@@ -128,6 +128,80 @@ static void test_savepoint_leftovers(void **state)
 	shim_cluster_free(&c);
 }
 
+/* SQLite 3.40 loses track of the frames whose checksums it has to rewrite, when a savepoint is rolled back to before them. */
+static void test_forgotten_checksums(void **state)
+{
+	struct shim_cluster c;
+	char sql[128], out[64];
+	sqlite3 *db;
+
+	(void)state;
+	shim_cluster_new(&c, 2, 1024, SCHEMA);
+	db = shim_open(&c.node[0], NULL);
+	shim_sql(db, FILL, 400, 700);
+	shim_sql(db, "PRAGMA cache_size = 5");
+	for (int i = 0; i < 8; i++) {
+		/* What is rewritten are new pages, which a rollback does not bring back: the transaction then ends before their frames, or beyond. */
+		static const int rows[] = { 1, 3, 8, 20, 50, 100, 200, 399 };
+
+		shim_sql(db, "BEGIN; SAVEPOINT s; " FILL, 100, 700);
+		shim_sql(db, "UPDATE t SET x = randomblob(700) WHERE id > 410; ROLLBACK TO s");
+		shim_sql(db, "UPDATE t SET x = zeroblob(700 - %d) WHERE id <= %d; COMMIT", i, rows[i]);
+		same_state(&c);
+		assert_int_equal(shim_int(db, "SELECT count(*) FROM t WHERE x = zeroblob(700 - %d)", i), rows[i]);
+		snprintf(sql, sizeof sql, "SELECT count(*) FROM t WHERE x = zeroblob(700 - %d)", i);
+		assert_int_equal(world_stock(c.node[0].path, sql, out, sizeof out), SQLITE_OK);
+		assert_int_equal(atoi(out), rows[i]);
+	}
+	no_complaint(db);
+	shim_check(&c.node[0]);
+	shim_check(&c.node[1]);
+	sqlite3_close(db);
+	shim_cluster_free(&c);
+}
+
+/* Leadership goes between the chunks of a transaction. */
+static void test_lost_chunks(void **state)
+{
+	struct shim_cluster c;
+	sqlite3 *db;
+
+	(void)state;
+	shim_cluster_new(&c, 2, 4096, SCHEMA);
+	db = shim_open(&c.node[0], NULL);
+	shim_sql(db, "INSERT INTO t(x) VALUES(1)");
+	for (uint32_t left = 1; left <= 4; left++) {
+		c.proposals_left = left;
+		shim_sql(db, "BEGIN; " FILL, 9000, 400);
+		assert_int_equal(shim_try(db, "COMMIT"), WALRAFT_IOERR_FENCED);
+		assert_int_equal(shim_int(db, "SELECT count(*) FROM t"), left);
+		shim_lead(&c, &c.node[0]);
+		shim_sql(db, "INSERT INTO t(x) VALUES(1)");
+		same_state(&c);
+	}
+	shim_check(&c.node[0]);
+	sqlite3_close(db);
+	shim_cluster_free(&c);
+}
+
+/* Committed by all, but this node cannot show it. */
+static void test_failed_publication(void **state)
+{
+	struct shim_cluster c;
+	sqlite3 *db;
+
+	(void)state;
+	shim_cluster_new(&c, 1, 4096, SCHEMA);
+	db = shim_open(&c.node[0], NULL);
+	shim_sql(db, "INSERT INTO t(x) VALUES(1)");
+	c.fail_publication = true;
+	assert_int_equal(shim_try(db, "INSERT INTO t(x) VALUES(2)"), WALRAFT_IOERR_UNKNOWN);
+	assert_non_null(strstr(vfs_conn_last_error(vfs_conn_of(db)), "disk is full"));
+	assert_int_equal(shim_int(db, "SELECT count(*) FROM t"), 1);
+	sqlite3_close(db);
+	shim_cluster_free(&c);
+}
+
 static void test_failed_commits(void **state)
 {
 	static const struct { int outcome, code; } cases[] = {
@@ -479,6 +553,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_commits),       cmocka_unit_test(test_spilled),       cmocka_unit_test(test_savepoint_leftovers),
+		cmocka_unit_test(test_forgotten_checksums), cmocka_unit_test(test_lost_chunks), cmocka_unit_test(test_failed_publication),
 		cmocka_unit_test(test_failed_commits), cmocka_unit_test(test_follower),      cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_gate_sees),     cmocka_unit_test(test_pragmas),       cmocka_unit_test(test_opens),
 		cmocka_unit_test(test_two_databases), cmocka_unit_test(test_fork),          cmocka_unit_test(test_bit_rot),
