@@ -101,7 +101,7 @@ static struct wire_link_msg *receive(struct join *j, unsigned ms)
 
 static int check_stop(struct join *j, struct wire_err *err)
 {
-	int rc = cli_wait_signal(0) ? wire_fail(err, WIRE_CLOSED, "interrupted; run walraft join again to finish") : WIRE_OK;
+	int rc = cli_wait_signal(0) ? wire_fail(err, WIRE_BUSY, "interrupted; run walraft join again to finish") : WIRE_OK;
 
 	pthread_mutex_lock(&j->mu);
 	if (!rc && *j->refused)
@@ -286,6 +286,7 @@ static int fetch_chunks(struct join *j, struct wire_err *err)
 		}
 		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == j->corr) {
 			stalls = 0;
+			j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
 			in_flight -= in_flight ? 1 : 0;
 			if (m->msg.flags & WIRE_MSG_REJECT)
 				rc = wire_fail(err, WIRE_CLOSED, "%s", m->msg.text);
@@ -331,11 +332,14 @@ static int fetch(struct join *j, struct wire_err *err)
 {
 	int rc = WIRE_CLOSED;
 
-	for (int tries = 0; rc == WIRE_CLOSED && tries < 5; tries++) {
-		j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
+	/* The deadline moves with every chunk that arrives. */
+	j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
+	while (rc == WIRE_CLOSED) {
 		rc = open_image(j, err);
 		if (!rc)
 			rc = fetch_chunks(j, err);
+		if (rc == WIRE_CLOSED && now_us(j) >= j->deadline_us)
+			break;
 	}
 	if (!rc) {
 		struct wire_msg q = { .type = WIRE_MSG_IMAGE_CLOSE, .corr = j->corr };

@@ -42,7 +42,7 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		{ "insecure", no_argument, NULL, 'i' },     { "timeout", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct cli_opts o = { .timeout_s = 60 };
+	struct cli_opts o = { .timeout_s = 30 };
 	char *end;
 	int c;
 

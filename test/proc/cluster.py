@@ -293,6 +293,14 @@ class Cluster:
 		l = self.leader()
 		return [n for n in self.live() if n is not l]
 
+	def start_all(self):
+		"""All nodes at once: one alone has no quorum for the first read of its first connection."""
+		threads = [threading.Thread(target=n.start) for n in self.nodes]
+		for th in threads:
+			th.start()
+		for th in threads:
+			th.join()
+
 	def wait_ready(self, deadline_s=30, members=None):
 		l = self.leader(deadline_s)
 		if members:

@@ -64,8 +64,7 @@ def all_at_once():
 				n.proc.wait()
 		for n in c.nodes[:{"nothing": 0, "one taken by stock": 1}.get(how, 3)]:
 			t.ok(stock_takes_over(n.db), "%s: the WAL of node %d is gone" % (how, n.i))
-		for n in c.nodes:
-			n.start()
+		c.start_all()
 		c.wait_ready()
 		c.checksums_equal("%s: checksums are equal after the start" % how)
 		t.equal([n.stock("SELECT count(*), max(id) FROM kv") for n in c.nodes], [rows] * 3, "%s: with all rows" % how)
