@@ -55,6 +55,7 @@ test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
 # Several nodes in one process, behind the shim's connections.
 VFS_SHIM_TESTS = \
 	test/unit/test_shim \
+	test/unit/test_shim_use \
 	test/unit/test_shim_private \
 	test/unit/test_shim_threads
 check_PROGRAMS += $(VFS_SHIM_TESTS)
@@ -67,3 +68,5 @@ test_unit_test_shim_private_SOURCES = test/unit/test_shim_private.c $(VFS_SHIM_W
 test_unit_test_shim_private_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_threads_SOURCES = test/unit/test_shim_threads.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_threads_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_shim_use_SOURCES = test/unit/test_shim_use.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_use_LDADD = $(VFS_TEST_LIBS)

@@ -168,7 +168,8 @@ void shim_shm_barrier(sqlite3_file *f)
 		return;
 	if (vfs_db_sequence(c->db) != c->seen)
 		changed = pull(c);
-	load_ckpt_info(c); /* a reader that is kept from READ1..4 by a restart must learn that READ0 will do */
+	if (c->read_slot < 0)
+		load_ckpt_info(c); /* a reader that is kept from READ1..4 by a restart must learn that READ0 will do */
 	if (c->confirming) {
 		c->confirming = false;
 		c->retrying |= changed;

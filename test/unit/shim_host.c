@@ -453,3 +453,20 @@ void shim_check(struct shim_node *n)
 	assert_int_equal(world_stock(n->path, "PRAGMA integrity_check", out, sizeof out), SQLITE_OK);
 	assert_string_equal(out, "ok\n");
 }
+
+void shim_same_state(struct shim_cluster *c)
+{
+	struct vfs_db_status a, b;
+
+	vfs_db_status(c->node[0].db, &a);
+	for (uint32_t i = 1; i < c->n_nodes; i++) {
+		shim_follow(&c->node[i]);
+		vfs_db_status(c->node[i].db, &b);
+		assert_true(a.index == b.index && a.checksum == b.checksum && a.db_pages == b.db_pages);
+	}
+}
+
+void shim_no_complaint(sqlite3 *db)
+{
+	assert_string_equal(vfs_conn_last_error(vfs_conn_of(db)), "");
+}

@@ -47,6 +47,10 @@ sqlite3 *shim_open(struct shim_node *n, const char *parameters); /* e.g. "&walra
 void shim_sql(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int shim_try(sqlite3 *db, const char *sql); /* the extended result code */
 int64_t shim_int(sqlite3 *db, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Lets the others follow node 0, and compares. */
+void shim_same_state(struct shim_cluster *c);
+/* walraft had nothing to say on this connection. */
+void shim_no_complaint(sqlite3 *db);
 /* State checksum recomputed from pages and by the object, integrity_check by the shim and by a stock process. */
 void shim_check(struct shim_node *n);
 
