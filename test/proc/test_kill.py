@@ -37,6 +37,7 @@ def kill():
 		n.stop_load()
 	c.verify_load()
 	c.wait_ready().sql("INSERT INTO kv(k) VALUES('after')")
+	c.converge()
 	t.equal(c.stop(), [0, 0, 0], "all nodes end cleanly")
 	t.equal(len({tuple(n.stock("SELECT count(*), sum(id) FROM kv; PRAGMA integrity_check")) for n in c.nodes}), 1,
 	        "and leave equal files")
@@ -53,8 +54,7 @@ def kill_all():
 			n.proc.kill()
 		for n in c.nodes:
 			n.proc.wait()
-		for n in c.nodes:
-			n.start()
+		c.start_all()
 		c.wait_ready()
 	c.verify_load("all at once: ")
 
