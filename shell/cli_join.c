@@ -52,6 +52,11 @@ static void on_msg(void *ctx, struct wire_link_msg *m)
 {
 	struct join *j = ctx;
 
+	/* The leader already sends heartbeats to its new learner; they must not look as if something was coming in. */
+	if (m->msg.type != WIRE_MSG_JOIN_RESP && m->msg.type != WIRE_MSG_IMAGE_INFO && m->msg.type != WIRE_MSG_IMAGE_CHUNK) {
+		wire_link_msg_free(m);
+		return;
+	}
 	m->next = NULL;
 	pthread_mutex_lock(&j->mu);
 	*j->tail = m;
