@@ -5,20 +5,23 @@
 
 #include "shell/node.h"
 
+#include <stdio.h>
+
 struct cli_opts {
 	const char *db, *listen, *peer;
 	bool json, insecure, help;
 	unsigned timeout_s;
 };
 
-/* allowed: letters of the options a command takes: l listen, p peer, j json, i insecure, t timeout. -1: wrong, told on stderr. */
+/* allowed: letters of the options a command takes: l listen, p peer, j json, i insecure, t timeout; l and p are needed then, and
+ * checked. Prints the help of the command when asked for it. -1: wrong, told on stderr. */
 int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts);
+/* text as the inside of a JSON string. */
+void cli_put_json(FILE *f, const char *text);
 /* Prints "walraft: text" on stderr (with --json as {"error": ...}) and returns 1. */
 int cli_fail(const struct cli_opts *o, const struct wire_err *err);
-/* One line that overwrites itself on a terminal, a line every few seconds elsewhere. done >= total ends it. */
+/* A bar that overwrites itself on a terminal, a line every few seconds elsewhere; nothing when all is done at once. done >= total ends it. */
 void cli_progress(const char *what, uint64_t done, uint64_t total);
-/* URL that may be listened at: well formed, loopback unless insecure. */
-int cli_check_listen(const struct cli_opts *o, struct wire_err *err);
 /* Loads the extension that is linked into this program into SQLite. */
 int cli_sqlite_init(struct wire_err *err);
 /* Blocks SIGINT, SIGTERM, SIGHUP in this and later threads, so that cli_wait_signal (or cli_signal_pending) gets them. */

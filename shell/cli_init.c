@@ -155,7 +155,7 @@ static int hash_pages(sqlite3 *db, const struct shell_paths *paths, struct vfs_p
 			rc = wire_fail(err, WIRE_IO, "cannot read page %u of %s", i, paths->db);
 		else
 			vfs_pages_set(p, i, wire_page_hash(i, page, page_size), FIRST_INDEX);
-		if (i % 4096 == 0 || (i == count && count > 65536))
+		if (i % 4096 == 0 || i == count)
 			cli_progress("reading", (uint64_t)i * page_size, (uint64_t)count * page_size);
 	}
 	free(page);
@@ -265,8 +265,8 @@ static int check_new(const struct wire_env *env, const struct shell_paths *paths
 		return rc;
 	if (old.joining)
 		return wire_fail(err, WIRE_EXISTS, "%s has begun to join a cluster; run walraft join again, or remove %s", paths->db, paths->dir);
-	return wire_fail(err, WIRE_EXISTS, "%s is already replicated (node %016" PRIx64 " of cluster %016" PRIx64 "); start it with walraft serve", paths->db,
-	                 old.node, old.cluster);
+	return wire_fail(err, WIRE_EXISTS, "%s is already replicated (node %016" PRIx64 " of cluster %016" PRIx64 "); start it with walraft serve %s", paths->db,
+	                 old.node, old.cluster, paths->db);
 }
 
 void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths)
@@ -302,7 +302,7 @@ static int init(const struct cli_opts *o, struct wire_err *err)
 	struct shell_paths *paths = malloc(sizeof *paths);
 	struct shell_conf conf = { .insecure = o->insecure };
 	struct adopted a = { 0 };
-	int lock = -1, rc = paths ? cli_check_listen(o, err) : wire_fail(err, WIRE_NOMEM, "out of memory");
+	int lock = -1, rc = paths ? WIRE_OK : wire_fail(err, WIRE_NOMEM, "out of memory");
 
 	if (!rc)
 		rc = shell_paths_make(o->db, paths, err);
@@ -319,12 +319,15 @@ static int init(const struct cli_opts *o, struct wire_err *err)
 		if (rc)
 			cli_undo_dir(env, paths);
 	}
-	if (!rc && o->json)
-		printf("{\"path\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"group\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"}\n",
-		       paths->db, conf.cluster, conf.group, conf.node, conf.listen, a.pages, a.page_size, a.checksum);
-	else if (!rc)
+	if (!rc && o->json) {
+		printf("{\"path\":\"");
+		cli_put_json(stdout, paths->db);
+		printf("\",\"cluster\":\"%016" PRIx64 "\",\"group\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"}\n",
+		       conf.cluster, conf.group, conf.node, conf.listen, a.pages, a.page_size, a.checksum);
+	} else if (!rc) {
 		printf("%s is node %016" PRIx64 " of the new cluster %016" PRIx64 " (%u pages of %u bytes).\nStart it: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
 		       paths->db, conf.node, conf.cluster, a.pages, a.page_size, o->db, o->db);
+	}
 	if (lock >= 0)
 		shell_lock_release(lock);
 	free(paths);

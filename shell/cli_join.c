@@ -448,15 +448,8 @@ static int become_voter(struct join *j, struct wire_err *err)
 
 static int join(struct join *j, struct wire_err *err)
 {
-	bool loopback;
-	int lock = -1, rc = cli_check_listen(&j->o, err);
+	int lock = -1, rc = shell_paths_make(j->o.db, &j->paths, err);
 
-	if (!rc && !j->o.peer)
-		rc = wire_fail(err, WIRE_INVALID, "--peer is missing: the URL of any running member, like tcp://127.0.0.1:7401");
-	if (!rc)
-		rc = wire_url_check(j->o.peer, &loopback, err);
-	if (!rc)
-		rc = shell_paths_make(j->o.db, &j->paths, err);
 	if (!rc)
 		rc = prepare(j, &lock, err);
 	if (!rc)
@@ -464,6 +457,19 @@ static int join(struct join *j, struct wire_err *err)
 	if (lock >= 0)
 		shell_lock_release(lock);
 	return rc ? rc : become_voter(j, err);
+}
+
+static void report(const struct join *j)
+{
+	if (j->o.json) {
+		printf("{\"path\":\"");
+		cli_put_json(stdout, j->paths.db);
+		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
+		       j->conf.cluster, j->conf.node, j->conf.listen, j->info.pages, j->info.page_size, j->info.index);
+	} else {
+		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a voter.\nStart it now: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
+		       j->paths.db, j->conf.node, j->conf.cluster, j->o.db, j->o.db);
+	}
 }
 
 int cli_join(int argc, char **argv)
@@ -488,12 +494,8 @@ int cli_join(int argc, char **argv)
 	rc = j->o.help ? WIRE_OK : join(j, &err);
 	if (rc)
 		rc = cli_fail(&j->o, &err);
-	else if (!j->o.help && j->o.json)
-		printf("{\"path\":\"%s\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
-		       j->paths.db, j->conf.cluster, j->conf.node, j->conf.listen, j->info.pages, j->info.page_size, j->info.index);
 	else if (!j->o.help)
-		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a voter.\nStart it now: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
-		       j->paths.db, j->conf.node, j->conf.cluster, j->o.db, j->o.db);
+		report(j);
 	free(j);
 	return rc;
 }

@@ -18,13 +18,36 @@
 #endif
 
 static const struct command {
-	const char *name, *args, *what;
+	const char *name, *args, *what, *more;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "init", "DB --listen URL [--insecure] [--json]", "make an existing database the first node of a new cluster", cli_init },
-	{ "join", "DB --listen URL --peer URL [--insecure] [--timeout S] [--json]", "make a replica of a running cluster's database, and a voter of it", cli_join },
-	{ "serve", "DB", "run the node of a database until SIGTERM or SIGINT", cli_serve },
-	{ "status", "DB [--json]", "show the running node of a database and its members", cli_status },
+	{ "init", "DB --listen URL [--insecure] [--json]", "make an existing database the first node of a new cluster",
+	  "The database stays where it is, and its content as it is; a rollback-journal database is put into WAL mode. No program\n"
+	  "may have it open meanwhile. What the node needs is kept in DB-walraft/ beside it.\n",
+	  cli_init },
+	{ "join", "DB --listen URL --peer URL [--insecure] [--timeout S] [--json]",
+	  "make a replica of a running cluster's database, and a voter of it",
+	  "DB is the new file: it must not exist, its directory must. A join that was interrupted is finished by the same\n"
+	  "command. A node counts for the quorum from the end of join on, so start it at once.\n",
+	  cli_join },
+	{ "serve", "DB [--json]", "run the node of a database until SIGTERM or SIGINT",
+	  "For replicas that no application has open; an application that opens file:DB?vfs=walraft is the node itself.\n"
+	  "With --json, a line with path, url and pid goes to standard output once the node runs.\n",
+	  cli_serve },
+	{ "status", "DB [--json]", "show the running node of a database and its members",
+	  "Asks the node's process on this host, serve or application. 'match' and 'seen' of others are known to the leader only.\n",
+	  cli_status },
+};
+
+static const struct {
+	char letter;
+	const char *name, *what;
+} options[] = {
+	{ 'l', "--listen URL", "this node's own address, at which the others reach it" },
+	{ 'p', "--peer URL", "address of any running member" },
+	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
+	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
+	{ 'j', "--json", "results, and errors, as JSON" },
 };
 
 static void usage(FILE *f)
@@ -32,7 +55,65 @@ static void usage(FILE *f)
 	fprintf(f, "walraft %s: SQLite, replicated\n\nusage:\n", PACKAGE_VERSION);
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
 		fprintf(f, "  walraft %s %s\n      %s\n", commands[i].name, commands[i].args, commands[i].what);
-	fprintf(f, "  walraft --version | --help\n\nURL is tcp://HOST:PORT. In programs: load the extension walraft, then open file:DB?vfs=walraft\n");
+	fprintf(f, "  walraft COMMAND --help\n  walraft --version | --help\n\n"
+	           "URL is tcp://HOST:PORT. Exit status: 0 done, 1 failed, 2 wrong usage.\n"
+	           "In programs: load the extension walraft, then open file:DB?vfs=walraft\n");
+}
+
+static void usage_of(const char *name, const char *allowed)
+{
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+		if (!strcmp(name, commands[i].name))
+			printf("usage: walraft %s %s\n\n%c%s.\n%s\n", name, commands[i].args, commands[i].what[0] - 'a' + 'A',
+			       commands[i].what + 1, commands[i].more);
+	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+		if (strchr(allowed, options[i].letter))
+			printf("  %-14s %s\n", options[i].name, options[i].what);
+	if (strchr(allowed, 'l'))
+		printf("\nURL is tcp://HOST:PORT, for instance tcp://127.0.0.1:7401\n");
+}
+
+/* URL that may be listened at: well formed, one that others can dial, loopback unless insecure. */
+static int check_listen(const struct cli_opts *o, struct wire_err *err)
+{
+	bool loopback;
+	int rc;
+
+	if (!o->listen)
+		return wire_fail(err, WIRE_INVALID, "--listen is missing: the URL other nodes reach this one at, like tcp://127.0.0.1:7401");
+	rc = wire_url_check(o->listen, &loopback, err);
+	if (!rc && (!strncmp(o->listen, "tcp://0.0.0.0:", 14) || !strncmp(o->listen, "tcp://[::]:", 11)))
+		return wire_fail(err, WIRE_INVALID, "%s stands for all addresses of this host, but --listen is what the other nodes dial: give one of them",
+		                 o->listen);
+	if (!rc && !loopback && !o->insecure)
+		rc = wire_fail(err, WIRE_PERM, "%s is not a loopback address, and links between nodes are not encrypted yet: anyone on that network could read and change the database. Give --insecure if you accept that",
+		               o->listen);
+	return rc;
+}
+
+static int check_urls(const struct cli_opts *o, const char *allowed, struct wire_err *err)
+{
+	bool loopback;
+	int rc = strchr(allowed, 'l') ? check_listen(o, err) : WIRE_OK;
+
+	if (rc || !strchr(allowed, 'p'))
+		return rc;
+	if (!o->peer)
+		return wire_fail(err, WIRE_INVALID, "--peer is missing: the URL of any running member, like tcp://127.0.0.1:7401");
+	return wire_url_check(o->peer, &loopback, err);
+}
+
+static int parse_timeout(const char *command, const char *text, unsigned *ret_s)
+{
+	char *end;
+	unsigned long s = strtoul(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || !s || s > 86400) {
+		fprintf(stderr, "walraft %s: --timeout takes seconds, 1 to 86400, not '%s'\n", command, text);
+		return -1;
+	}
+	*ret_s = (unsigned)s;
+	return 0;
 }
 
 int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts)
@@ -43,16 +124,20 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		{ NULL, 0, NULL, 0 },
 	};
 	struct cli_opts o = { .timeout_s = 30 };
-	char *end;
-	int c;
+	const char *name = argv[0];
+	char full[32];
+	struct wire_err err;
+	int c, which = 0;
 
+	snprintf(full, sizeof full, "walraft %s", name);
+	argv[0] = full; /* what getopt calls us in its messages */
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "h", longs, &which)) != -1) {
 		if (c == '?')
-			return -1; /* getopt has told */
+			goto wrong; /* getopt has told */
 		if (c != 'h' && !strchr(allowed, c)) {
-			fprintf(stderr, "walraft %s: this option does not belong to it; see walraft --help\n", argv[0]);
-			return -1;
+			fprintf(stderr, "%s: it has no option --%s\n", full, longs[which].name);
+			goto wrong;
 		}
 		switch (c) {
 		case 'l':
@@ -68,31 +153,40 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 			o.insecure = true;
 			break;
 		case 't':
-			o.timeout_s = (unsigned)strtoul(optarg, &end, 10);
-			if (*end || !o.timeout_s || o.timeout_s > 86400) {
-				fprintf(stderr, "walraft %s: --timeout takes seconds, 1 to 86400, not '%s'\n", argv[0], optarg);
-				return -1;
-			}
+			if (parse_timeout(name, optarg, &o.timeout_s))
+				goto wrong;
 			break;
 		default:
 			o.help = true;
 		}
 	}
-	if (!o.help && optind != argc - 1) {
+	argv[0] = (char *)name;
+	if (o.help) {
+		usage_of(name, allowed);
+		*ret_opts = o;
+		return 0;
+	}
+	if (optind != argc - 1) {
 		if (optind == argc)
-			fprintf(stderr, "walraft %s: which database? give its path\n", argv[0]);
+			fprintf(stderr, "%s: which database? give its path\n", full);
 		else
-			fprintf(stderr, "walraft %s: one database, please; '%s' is an extra argument\n", argv[0], argv[optind + 1]);
-		return -1;
+			fprintf(stderr, "%s: one database, please; '%s' is an extra argument\n", full, argv[optind + 1]);
+		goto wrong;
 	}
 	o.db = argv[optind];
-	if (o.help)
-		usage(stdout);
+	if (check_urls(&o, allowed, &err)) {
+		cli_fail(&o, &err);
+		return -1;
+	}
 	*ret_opts = o;
 	return 0;
+wrong:
+	argv[0] = (char *)name;
+	fprintf(stderr, "see walraft %s --help\n", name);
+	return -1;
 }
 
-static void put_json(FILE *f, const char *s)
+void cli_put_json(FILE *f, const char *s)
 {
 	for (; *s; s++)
 		if (*s == '"' || *s == '\\')
@@ -103,11 +197,15 @@ static void put_json(FILE *f, const char *s)
 			fputc(*s, f);
 }
 
+static bool line_is_open; /* a progress bar stands on the terminal's last line */
+
 int cli_fail(const struct cli_opts *o, const struct wire_err *err)
 {
+	if (line_is_open)
+		fputc('\n', stderr);
 	if (o && o->json) {
 		fprintf(stderr, "{\"error\":\"");
-		put_json(stderr, err->text);
+		cli_put_json(stderr, err->text);
 		fprintf(stderr, "\",\"code\":\"%s\"}\n", wire_code_text(err->code));
 	} else {
 		fprintf(stderr, "walraft: %s\n", err->text);
@@ -115,43 +213,49 @@ int cli_fail(const struct cli_opts *o, const struct wire_err *err)
 	return 1;
 }
 
-void cli_progress(const char *what, uint64_t done, uint64_t total)
+static double seconds(const struct timespec *from, const struct timespec *to)
 {
-	static struct timespec last, start;
-	static uint64_t shown;
-	struct timespec now;
-	double since, elapsed, mb = (double)done / 1048576, left;
-	bool tty = isatty(2);
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (done < shown || !start.tv_sec)
-		start = last = now;
-	shown = done;
-	since = (double)(now.tv_sec - last.tv_sec) + (double)(now.tv_nsec - last.tv_nsec) / 1e9;
-	elapsed = (double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9;
-	if (done < total && since < (tty ? 0.2 : 5))
-		return;
-	last = now;
-	left = done && done < total ? elapsed * (double)(total - done) / (double)done : 0;
-	fprintf(stderr, "%s%s: %5.1f %% %.1f of %.1f MiB, %.1f MiB/s, %.0f s left%s", tty ? "\r" : "", what,
-	        total ? 100.0 * (double)done / (double)total : 100, mb, (double)total / 1048576, elapsed > 0.01 ? mb / elapsed : 0, left,
-	        tty && done < total ? "\033[K" : "\n");
-	if (done >= total)
-		start.tv_sec = 0, shown = 0;
+	return (double)(to->tv_sec - from->tv_sec) + (double)(to->tv_nsec - from->tv_nsec) / 1e9;
 }
 
-int cli_check_listen(const struct cli_opts *o, struct wire_err *err)
+void cli_progress(const char *what, uint64_t done, uint64_t total)
 {
-	bool loopback;
-	int rc;
+	enum { BAR = 30 };
+	static const char hashes[] = "##############################", dots[] = "..............................";
+	static struct timespec last, start;
+	static uint64_t before;
+	static bool shown;
+	struct timespec now;
+	double elapsed, mib = (double)done / 1048576, of = (double)total / 1048576, part;
+	bool tty = isatty(2), end = done >= total;
+	int full;
 
-	if (!o->listen)
-		return wire_fail(err, WIRE_INVALID, "--listen is missing: the URL other nodes reach this one at, like tcp://127.0.0.1:7401");
-	rc = wire_url_check(o->listen, &loopback, err);
-	if (!rc && !loopback && !o->insecure)
-		rc = wire_fail(err, WIRE_PERM, "%s is not a loopback address, and links between nodes are not encrypted yet: anyone on that network could read and change the database. Give --insecure if you accept that",
-		               o->listen);
-	return rc;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (done < before || !start.tv_sec)
+		start = last = now;
+	before = done;
+	elapsed = seconds(&start, &now);
+	if (!end && (seconds(&last, &now) < (tty ? 0.2 : 5) || !done))
+		return;
+	last = now;
+	if (!end) {
+		part = (double)done / (double)total;
+		full = (int)(part * BAR);
+		if (tty)
+			fprintf(stderr, "\r%s [%.*s%.*s] ", what, full, hashes, BAR - full, dots);
+		else
+			fprintf(stderr, "%s: ", what);
+		fprintf(stderr, "%.1f %%, %.1f of %.1f MiB, %.1f MiB/s, %.0f s left%s", 100 * part, mib, of, mib / elapsed,
+		        elapsed * (1 - part) / part, tty ? "\033[K" : "\n");
+		shown = true;
+		line_is_open = tty;
+		return;
+	}
+	if (shown)
+		fprintf(stderr, "%s%s: %.1f MiB in %.1f s, %.1f MiB/s%s\n", tty ? "\r" : "", what, mib, elapsed, mib / elapsed, tty ? "\033[K" : "");
+	start.tv_sec = 0;
+	before = 0;
+	shown = line_is_open = false;
 }
 
 int cli_sqlite_init(struct wire_err *err)
@@ -189,23 +293,39 @@ int cli_wait_signal(unsigned timeout_ms)
 	return sig > 0 ? sig : 0;
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
 	if (argc < 2) {
 		usage(stderr);
 		return 2;
 	}
-	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version")) {
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "version")) {
 		printf("walraft %s (SQLite %s)\n", PACKAGE_VERSION, sqlite3_libversion());
 		return 0;
 	}
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || (!strcmp(argv[1], "help") && argc == 2)) {
 		usage(stdout);
 		return 0;
+	}
+	if (!strcmp(argv[1], "help")) { /* help COMMAND is COMMAND --help */
+		argv[1] = argv[2];
+		argv[2] = "--help";
+		argc = 3;
 	}
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	fprintf(stderr, "walraft: no command '%s'; see walraft --help\n", argv[1]);
 	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	int status = dispatch(argc, argv);
+
+	if (fflush(stdout) || ferror(stdout)) {
+		fprintf(stderr, "walraft: cannot write the result: %s\n", strerror(errno));
+		return status ? status : 1;
+	}
+	return status;
 }

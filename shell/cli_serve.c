@@ -1,6 +1,7 @@
 #include "shell/cli.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static void log_line(const char *text)
 {
@@ -32,6 +33,12 @@ int cli_serve(int argc, char **argv)
 	if (shell_conf_read(wire_env_posix(), paths, &conf, &err))
 		conf.listen[0] = 0;
 	fprintf(stderr, "walraft: serving %s at %s\n", paths->db, *conf.listen ? conf.listen : "(no listener)");
+	if (o.json) {
+		printf("{\"path\":\"");
+		cli_put_json(stdout, paths->db);
+		printf("\",\"url\":\"%s\",\"pid\":%ld}\n", conf.listen, (long)getpid());
+		fflush(stdout);
+	}
 	while (!*failure && !cli_wait_signal(500))
 		shell_node_failure(n, failure, sizeof failure);
 	shell_node_release(n);

@@ -31,12 +31,12 @@ static const char head_sql[] =
         " UNION ALL SELECT 5, 'position', 'published ' || (?1->>'published') || ', committed ' || (?1->>'commit') || ', last ' || (?1->>'last_index')"
         " UNION ALL SELECT 6, 'checksum', ?1->>'checksum'"
         " UNION ALL SELECT 7, 'pages', (?1->>'db_pages') || ' of ' || (?1->>'page_size') || ' bytes, ' || (?1->>'wal_frames') || ' WAL frames'"
-        " UNION ALL SELECT 8, 'journal', (?1->>'journal_disk_bytes') || ' bytes on disk'"
+        " UNION ALL SELECT 8, 'journal', printf('%.1f MiB on disk', (?1->>'journal_disk_bytes') / 1048576.0)"
         " UNION ALL SELECT 9, 'FAILED', ?1->>'failure' WHERE ?1->>'failure' IS NOT NULL) ORDER BY o";
 static const char members_sql[] =
-        "SELECT printf('%-16s  %-8s  %-4s  %12s  %10s  %s', 'member', 'kind', 'up', 'match', 'seen ms', 'url')"
+        "SELECT printf('%-16s  %-8s  %-4s  %12s  %10s  %s', 'member', 'kind', 'up', 'match', 'seen', 'url')"
         " UNION ALL SELECT printf('%-16s  %-8s  %-4s  %12s  %10s  %s', value->>'id', value->>'kind', CASE value->>'up' WHEN 1 THEN 'yes' ELSE 'no' END,"
-        " value->>'match', coalesce(value->>'last_contact_ms', '-'), (value->>'url') || CASE value->>'self' WHEN 1 THEN '  (this node)' ELSE '' END)"
+        " iif(?1->>'role' = 'leader' OR value->>'self', value->>'match', '-'), coalesce((value->>'last_contact_ms') || ' ms', '-'), (value->>'url') || CASE value->>'self' WHEN 1 THEN '  (this node)' ELSE '' END)"
         " FROM json_each(?1, '$.members')";
 
 int cli_status(int argc, char **argv)

@@ -127,6 +127,9 @@ int shell_conf_read(const struct wire_env *env, const struct shell_paths *paths,
 	size_t len;
 	int number = 0, rc = wire_env_slurp(env, paths->conf, CONF_MAX, &text, &len, &why);
 
+	if (rc == WIRE_NOTFOUND && access(paths->db, F_OK))
+		return wire_fail(err, WIRE_NOTFOUND,
+		                 "%s does not exist; make it and run walraft init, or fetch it from a cluster with walraft join", paths->db);
 	if (rc == WIRE_NOTFOUND)
 		return wire_fail(err, WIRE_NOTFOUND,
 		                 "%s is not set up for replication; run: walraft init %s --listen tcp://127.0.0.1:PORT", paths->db,

@@ -141,10 +141,11 @@ static int write_journal(struct shell_node *n, const struct raft_update *u, stru
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, err);
 	if (!rc && u->role_changed) {
-		char note[96];
+		char note[96], leader[32] = "no leader known";
 
-		snprintf(note, sizeof note, "%s in term %llu, leader %016llx", raft_role_name(u->role),
-		         (unsigned long long)u->term, (unsigned long long)u->leader);
+		if (u->leader)
+			snprintf(leader, sizeof leader, "leader %016llx", (unsigned long long)u->leader);
+		snprintf(note, sizeof note, "%s in term %llu, %s", raft_role_name(u->role), (unsigned long long)u->term, leader);
 		rc = raft_journal_append_note(n->journal, note, err);
 		shell_log(n, "%s", note);
 	}
