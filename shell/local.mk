@@ -5,7 +5,7 @@ libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h s
 
 WALRAFT_LIBS = libshell.la libsnapshot.la libvfs.la libraft.la libwire.la $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
 
-pkglib_LTLIBRARIES += walraft.la
+lib_LTLIBRARIES += walraft.la
 walraft_la_SOURCES = shell/module.c
 walraft_la_LIBADD = $(WALRAFT_LIBS)
 walraft_la_LDFLAGS = -module -avoid-version -shared -export-symbols-regex '^sqlite3_walraft_init$$' -Wl,-z,nodelete -Wl,-z,now
