@@ -135,6 +135,9 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 	pthread_mutex_unlock(&shared.mutex);
 	if (!c)
 		return base->xSleep(base, us);
+	/* The attempt that was refused had passed the read gate, and SQLite repeats it within the same call: what is published now includes what that gate asked for. Waiting
+	 * for another round while the lock is reserved for us would let nobody write in the meantime. */
+	c->token = true;
 	/* The lock waits for this thread: every moment would be one that nobody writes in. */
 	slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
 	pthread_mutex_lock(&shared.mutex);
