@@ -23,7 +23,7 @@ test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h
 	test/unit/raft_sim.c test/unit/raft_sim_node.c
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
-EXTRA_DIST += raft/JOURNAL.md
+EXTRA_DIST += raft/README.md raft/JOURNAL.md
 RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_crash test/unit/test_journal_threads
 RAFT_JOURNAL_KIT = test/unit/journal_kit.h test/unit/journal_disk.h test/unit/journal_disk.c
 check_PROGRAMS += $(RAFT_JOURNAL_TESTS)

@@ -3,6 +3,8 @@ noinst_LTLIBRARIES += libshell.la
 libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/send.c shell/node_ops.c \
 	shell/workers.c shell/images.c shell/members.c shell/control.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c
 
+EXTRA_DIST += shell/README.md
+
 WALRAFT_LIBS = libshell.la libsnapshot.la libvfs.la libraft.la libwire.la $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
 
 lib_LTLIBRARIES += walraft.la
