@@ -52,7 +52,7 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 	}
 	for (uint32_t i = 0; i < now->n; i++)
 		if (now->m[i].id != m->from && !strcmp(now->m[i].url, m->text)) {
-			refuse(n, m, WIRE_MSG_JOIN_RESP, "another member has this address");
+			refuse(n, m, WIRE_MSG_JOIN_RESP, "another member has this address; give this node one of its own");
 			return;
 		}
 	if (self && !strcmp(self->url, m->text)) {
