@@ -287,10 +287,10 @@ static void stop_node(struct shell_node *n)
 	node_control_close(n);
 	if (n->started & THREAD_NODE)
 		pthread_join(n->thread_node, NULL);
+	if (n->started & THREAD_IMAGES)
+		pthread_join(n->thread_images, NULL); /* it answers over the link */
 	if (n->link)
 		wire_link_close(n->link);
-	if (n->started & THREAD_IMAGES)
-		pthread_join(n->thread_images, NULL);
 	node_images_close(n);
 	if (n->started & THREAD_PUBLISHER)
 		pthread_join(n->thread_publisher, NULL);
