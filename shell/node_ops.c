@@ -94,13 +94,15 @@ static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_
 {
 	for (;;) {
 		struct request *r = request_new(REQUEST_READ);
-		int rc, code;
+		int rc, code = WIRE_OK;
 
 		if (!r)
 			return wire_fail(err, WIRE_NOMEM, "no memory for a read");
 		rc = ask(n, r, deadline_us, err);
-		code = r->code;
-		*ret_index = r->index;
+		if (!rc) { /* answered: nobody changes it any more */
+			code = r->code;
+			*ret_index = r->index;
+		}
 		request_drop(n, r);
 		if (rc == WIRE_TIMEOUT || (!rc && code && node_now_us(n) >= deadline_us))
 			return wire_fail(err, WIRE_TIMEOUT,

@@ -135,7 +135,7 @@ def peer_killed():
 		c.join(1)
 	n.worker()
 	c.wait_ready(members=2)
-	c[0].sql("INSERT INTO kv(k) VALUES('after')")
+	c.leader().sql("INSERT INTO kv(k) VALUES('after')")
 	t.equal(n.one("SELECT k FROM kv"), "after", "the node is a voter and replicates")
 	c.checksums_equal("checksums are equal")
 	c.integrity("integrity_check is ok on every node")
