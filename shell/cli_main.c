@@ -100,6 +100,8 @@ static int check_urls(const struct cli_opts *o, const char *allowed, struct wire
 		return rc;
 	if (!o->peer)
 		return wire_fail(err, WIRE_INVALID, "--peer is missing: the URL of any running member, like tcp://127.0.0.1:7401");
+	if (!strcmp(o->peer, o->listen))
+		return wire_fail(err, WIRE_INVALID, "--peer is the address of another node, one that runs: not %s, this node's own", o->listen);
 	return wire_url_check(o->peer, &loopback, err);
 }
 

@@ -163,7 +163,9 @@ int shell_control_ask(const struct shell_paths *paths, const char *request, stru
 		write_all(fd, (const uint8_t *)chunk, strlen(chunk));
 		while ((got = read(fd, chunk, sizeof chunk)) > 0)
 			wire_put_bytes(ret_answer, chunk, (size_t)got);
-		if (got < 0 || ret_answer->failed || !ret_answer->len || ret_answer->data[ret_answer->len - 1] != '\n')
+		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			rc = wire_fail(err, WIRE_TIMEOUT, "the node of %s does not answer: its process is stopped, or stuck", paths->db);
+		else if (got < 0 || ret_answer->failed || !ret_answer->len || ret_answer->data[ret_answer->len - 1] != '\n')
 			rc = wire_fail(err, WIRE_IO, "the node of %s gave no whole answer", paths->db);
 	}
 	if (fd >= 0)

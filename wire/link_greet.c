@@ -82,12 +82,12 @@ bool wire_greet_admits(uint64_t self, uint64_t cluster, const struct wire_msg *h
 	else if (members && hello->term != cluster)
 		snprintf(why, cap,
 		         "it belongs to cluster %016" PRIx64 " and you to %016" PRIx64
-		         ": check the address, or join its cluster with an empty node",
+		         ": check the address, or join its cluster as a new node",
 		         cluster, hello->term);
 	else if (hello->from == self)
-		snprintf(why, cap, "you have its node id %" PRIu64 ": two nodes of one id cannot run at a time", self);
+		snprintf(why, cap, "you have its node id %016" PRIx64 ": two nodes of one id cannot run at a time", self);
 	else if (members && hello->to != 0 && hello->to != self)
-		snprintf(why, cap, "it is node %" PRIu64 " and you meant node %" PRIu64 ": check the addresses", self,
+		snprintf(why, cap, "it is node %016" PRIx64 " and you meant node %016" PRIx64 ": check the addresses", self,
 		         hello->to);
 	else if (hello->from == 0 || hello->index >= WIRE_LANE_COUNT)
 		snprintf(why, cap, "your greeting names node %" PRIu64 " and lane %" PRIu64 ", which cannot be",
