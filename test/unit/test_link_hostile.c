@@ -220,7 +220,7 @@ static void *mute_server(void *arg)
 	for (int i = 0; i < WIRE_LANE_COUNT; i++) {
 		int fd = accept(listener, NULL, NULL);
 		if (fd < 0)
-			abort();
+			break; /* the test is over before all lanes had dialled */
 		raw_send_msg(fd, &m, WIRE_PROTOCOL);
 	}
 	return NULL;
@@ -259,6 +259,7 @@ static void full_queue_is_busy(void **state)
 	assert_int_equal(wire_link_send(n.link, 2, WIRE_LANE_LOG, &small), WIRE_OK); /* lanes are apart */
 	assert_int_equal(n.n_events, 1);
 	link_close_node(&n);
+	shutdown(listener, SHUT_RDWR);
 	pthread_join(server, NULL);
 	close(listener);
 	free(data);
