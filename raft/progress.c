@@ -251,7 +251,9 @@ uint64_t raft_min_match(const struct raft *r)
 {
 	uint64_t min = raft_log_last(&r->log);
 
-	for (uint32_t i = 0; r->role == RAFT_LEADER && i < r->n_peers; i++)
+	if (r->role != RAFT_LEADER)
+		return 0;
+	for (uint32_t i = 0; i < r->n_peers; i++)
 		if (r->peers[i].match < min)
 			min = r->peers[i].match;
 	return min;

@@ -278,13 +278,18 @@ void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths)
 
 int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err)
 {
+	char parent[PATH_MAX];
 	int rc = env->mkdir(env->ctx, paths->dir, err);
 
 	if (rc && rc != WIRE_EXISTS) {
 		wire_context(err, "cannot make the node directory %s", paths->dir);
 		return rc;
 	}
-	return shell_lock_take(paths, ret_lock, err);
+	/* Whatever is made durable inside must not go with its directory. */
+	snprintf(parent, sizeof parent, "%s", paths->db);
+	*strrchr(parent, '/') = 0;
+	rc = env->sync_dir(env->ctx, *parent ? parent : "/", err);
+	return rc ? rc : shell_lock_take(paths, ret_lock, err);
 }
 
 uint64_t cli_random_id(const struct wire_env *env)

@@ -306,6 +306,18 @@ static int fetch_chunks(struct join *j, struct wire_err *err)
 	return rc;
 }
 
+/* Without their database they mean nothing; beside another one they would be taken for its own. */
+static void remove_orphans(struct join *j)
+{
+	static const char *const suffixes[] = { "-wal", "-shm", "-journal" };
+	char path[PATH_MAX + 16];
+
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
+		(void)j->env->unlink(j->env->ctx, path, NULL);
+	}
+}
+
 /* A database of the same name must not be replaced, whoever made it meanwhile; one left by an interrupted join was removed at the start. */
 static int install(struct join *j, struct wire_err *err)
 {
@@ -316,6 +328,7 @@ static int install(struct join *j, struct wire_err *err)
 
 	if (!access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+	remove_orphans(j);
 	rc = snap_recv_finish(j->recv, j->paths.db, err);
 	j->recv = NULL;
 	if (!rc)
@@ -422,7 +435,6 @@ static int become_voter(struct join *j, struct wire_err *err)
 		rc = shell_node_acquire(j->o.db, &n, err);
 	if (rc)
 		return rc;
-	shell_node_want_promotion(n);
 	for (;;) {
 		shell_node_self(n, &self);
 		if (self.voter && self.stable)

@@ -37,21 +37,22 @@ void node_pending_remove(struct shell_node *n, uint64_t index)
 		}
 }
 
-/* Superseded ones are lost for good; committed ones go to their askers. mu held. */
-static void settle_pending(struct shell_node *n, uint64_t truncate_from)
+/* Committed ones go to their askers; lost is what has another entry committed in its place. An entry that is only truncated here may still be on
+ * a node that leads later, and be committed then. mu held. */
+static void settle_pending(struct shell_node *n)
 {
 	struct pending **at = &n->pending, *p;
 	uint64_t sure = n->shared.commit < n->shared.persisted ? n->shared.commit : n->shared.persisted;
 
 	while ((p = *at)) {
-		bool lost = truncate_from && p->index >= truncate_from;
+		bool lost;
 
-		if (!p->req || (!lost && p->index > sure)) {
+		/* An abandoned one must not stay: its place may be another's after a truncation. */
+		if (!p->req || (p->index > sure && !p->req->abandoned)) {
 			at = &p->next;
 			continue;
 		}
-		if (!lost && raft_term_of(n->raft, p->index) != p->term)
-			lost = true;
+		lost = p->index <= sure && raft_term_of(n->raft, p->index) != p->term;
 		if (!lost && !p->req->abandoned) { /* stays listed until commit_end */
 			settle(p->req, WIRE_OK, p->index);
 			p->req = NULL;
@@ -98,7 +99,7 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
 	s->config_committed = raft_config_committed(n->raft);
-	settle_pending(n, u->truncate_from);
+	settle_pending(n);
 	settle_reads(n, u);
 	if (vfs_db_published(n->db) < node_publish_limit(n))
 		pthread_cond_signal(&n->publish_wake);
@@ -195,33 +196,43 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 	return absorb(n, &u);
 }
 
-/* Makes durable what the batch wrote, tells the core, then sends what had to wait for it. */
+static int persist(struct shell_node *n)
+{
+	uint64_t index = n->last_index;
+	struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = index, .term = raft_term_of(n->raft, index) };
+	struct wire_err err;
+
+	n->must_sync = false;
+	if (raft_journal_sync(n->journal, &err)) {
+		node_fail(n, "journal: %s", err.text);
+		return err.code;
+	}
+	pthread_mutex_lock(&n->mu);
+	n->shared.persisted = index;
+	pthread_mutex_unlock(&n->mu);
+	return node_step(n, &ev, NULL, NULL);
+}
+
+/* Makes durable what the batch wrote, tells the core, then sends what had to wait for it; what the core's answer adds waits for a sync of its own. */
 static int finish_batch(struct shell_node *n)
 {
-	struct wire_err err;
 	int rc = WIRE_OK;
 
-	if (n->must_sync) {
-		uint64_t index = n->last_index;
-		struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = index, .term = raft_term_of(n->raft, index) };
+	while (!rc && (n->must_sync || n->n_late)) {
+		size_t ready = n->n_late;
 
-		n->must_sync = false;
-		if (raft_journal_sync(n->journal, &err)) {
-			node_fail(n, "journal: %s", err.text);
-			return err.code;
+		if (n->must_sync)
+			rc = persist(n);
+		for (size_t i = 0; i < ready; i++) {
+			if (!rc)
+				rc = node_send_raft(n, &n->late[i]);
+			if (n->late[i].n_entries)
+				free(n->late[i].entries);
 		}
-		pthread_mutex_lock(&n->mu);
-		n->shared.persisted = index;
-		pthread_mutex_unlock(&n->mu);
-		rc = node_step(n, &ev, NULL, NULL);
+		n->n_late -= ready;
+		if (n->n_late)
+			memmove(n->late, n->late + ready, n->n_late * sizeof *n->late);
 	}
-	for (size_t i = 0; i < n->n_late; i++) {
-		if (!rc)
-			rc = node_send_raft(n, &n->late[i]);
-		if (n->late[i].n_entries)
-			free(n->late[i].entries);
-	}
-	n->n_late = 0;
 	return rc;
 }
 
@@ -236,6 +247,9 @@ static int trim(struct shell_node *n)
 	ev.index = n->trim_to < n->shared.commit ? n->trim_to : n->shared.commit;
 	n->trim_to = 0;
 	pthread_mutex_unlock(&n->mu);
+	/* A learner may have been added since that was asked for. */
+	if (n->shared.role == RAFT_LEADER && raft_min_match(n->raft) < ev.index)
+		ev.index = raft_min_match(n->raft);
 	if (ev.index <= raft_journal_base(n->journal))
 		return WIRE_OK;
 	rc = node_step(n, &ev, NULL, NULL);
@@ -257,6 +271,7 @@ static int handle_propose(struct shell_node *n, struct request *r)
 
 	pthread_mutex_lock(&n->mu);
 	wanted = !r->abandoned;
+	n->proposing = wanted;
 	pthread_mutex_unlock(&n->mu);
 	if (r->is_close && !(p = calloc(1, sizeof *p)))
 		code = WIRE_NOMEM;
@@ -265,6 +280,7 @@ static int handle_propose(struct shell_node *n, struct request *r)
 		rc = node_step(n, &ev, &code, &index);
 	}
 	pthread_mutex_lock(&n->mu);
+	n->proposing = false;
 	if (rc || code || !r->is_close) {
 		/* A step that failed may have sent the entry already. */
 		settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
@@ -445,6 +461,13 @@ static void settle_all(struct shell_node *n)
 		settle(r, WIRE_CLOSED, 0);
 	}
 	n->reads = NULL;
+	/* What came in after the last batch. */
+	for (struct request *r = n->requests, *next; r; r = next) {
+		next = r->next;
+		settle(r, WIRE_CLOSED, 0);
+	}
+	n->requests = NULL;
+	n->requests_tail = &n->requests;
 	n->shared.role = RAFT_FOLLOWER;
 	n->shared.leader = 0;
 	n->shared.leader_ready = false;

@@ -79,11 +79,17 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 	struct snap_info *info = malloc(sizeof *info);
 	struct wire_err err = { .text = "out of memory" };
 	int rc = info ? WIRE_OK : WIRE_NOMEM;
-	bool member;
+	bool member, settled;
 
 	pthread_mutex_lock(&n->mu);
 	member = raft_config_find(&n->shared.config, m->from) != NULL;
+	settled = n->shared.config_committed;
 	pthread_mutex_unlock(&n->mu);
+	/* The image carries the configuration, which must not be one that may be superseded; the asker repeats itself. */
+	if (!settled) {
+		free(info);
+		return;
+	}
 	if (!rc && !member)
 		rc = wire_fail(&err, WIRE_PERM, "images are for members of the cluster: ask to join first");
 	for (int i = 0; i < IMAGE_SESSIONS && !s && !rc; i++)

@@ -146,23 +146,13 @@ void node_membership_msg(struct shell_node *n, const struct wire_link_msg *lm)
 void node_membership_tick(struct shell_node *n, uint64_t now_us)
 {
 	struct wire_msg m = { .type = WIRE_MSG_PROMOTE_REQ, .index = vfs_db_published(n->db) };
-	bool want;
+	const struct raft_member *self = raft_config_find(raft_config_current(n->raft), n->conf.node);
 
-	pthread_mutex_lock(&n->mu);
-	want = n->want_promotion;
-	pthread_mutex_unlock(&n->mu);
-	if (!want || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
+	/* Learners are on their way to be voters, also when the join that made them was cut short. */
+	if (!self || !(self->flags & RAFT_LEARNER) || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
 		return;
 	n->promote_at_us = now_us + PROMOTE_RETRY_US;
 	node_send(n, n->shared.leader, &m);
-}
-
-void shell_node_want_promotion(struct shell_node *n)
-{
-	pthread_mutex_lock(&n->mu);
-	n->want_promotion = true;
-	pthread_cond_signal(&n->wake);
-	pthread_mutex_unlock(&n->mu);
 }
 
 void shell_node_promotion_refusal(struct shell_node *n, char *dst, size_t cap)

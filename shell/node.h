@@ -32,9 +32,7 @@ struct shell_self {
 	uint64_t published, leader_commit;
 };
 void shell_node_self(struct shell_node *n, struct shell_self *ret_self);
-/* Keeps asking the leader to make this learner a voter once it has caught up. */
-void shell_node_want_promotion(struct shell_node *n);
-/* The leader's last refusal of that; "" none. */
+/* The leader's last refusal to make this learner a voter, which it keeps asking for; "" none. */
 void shell_node_promotion_refusal(struct shell_node *n, char *dst, size_t cap);
 
 /* Asks the process that runs the node of a database over node.sock. WIRE_CLOSED: none runs. The answer ends with a newline. */

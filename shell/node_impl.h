@@ -96,8 +96,8 @@ struct shell_node {
 	char failure[512];
 	struct node_shared shared;
 	struct pending *pending; /* ascending index */
+	bool proposing; /* the node thread has an entry in hand that last_index does not tell of yet: nobody may begin beside it */
 	uint64_t next_corr, trim_to; /* trim_to 0: nothing to trim */
-	bool want_promotion;
 	char promotion_refusal[256], refused[256];
 
 	/* node thread only */

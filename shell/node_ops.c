@@ -163,7 +163,7 @@ static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
 		rc = closed(n, err);
 	else if (n->shared.role != RAFT_LEADER)
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
-	else if (!n->shared.leader_ready || vfs_db_published(n->db) != n->shared.last_index)
+	else if (!n->shared.leader_ready || n->proposing || vfs_db_published(n->db) != n->shared.last_index)
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else
 		*ret_epoch = n->shared.term;

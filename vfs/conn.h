@@ -110,6 +110,7 @@ int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...) __attribute__(
 int shim_alive(struct vfs_conn *c);
 void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
 void shim_granted(struct vfs_conn *c);
+void shim_read_begins(void); /* what this thread was refused before is over: no sleep of now belongs to it */
 /* Another database that the same sqlite3 object writes to now; NULL: none. */
 struct vfs_conn *shim_other_writer(struct vfs_conn *c);
 void shim_writer_add(struct vfs_conn *c);

@@ -223,6 +223,7 @@ static int read_shared(struct vfs_conn *c, int slot)
 	uint32_t mark;
 	int rc = SQLITE_OK;
 
+	shim_read_begins();
 	if (c->pull_failed)
 		rc = SQLITE_IOERR_NOMEM;
 	else if (c->session.open)

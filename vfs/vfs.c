@@ -116,6 +116,11 @@ void shim_granted(struct vfs_conn *c)
 		refused.seat = NULL;
 }
 
+void shim_read_begins(void)
+{
+	refused.seat = NULL;
+}
+
 static int vfs_sleep(sqlite3_vfs *v, int us)
 {
 	sqlite3_vfs *base = v->pAppData;
