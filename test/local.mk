@@ -13,6 +13,7 @@ PROC_TESTS = \
 	test/proc/test_stock_reader.py \
 	test/proc/test_kill.py \
 	test/proc/test_trim.py \
+	test/proc/test_edges.py \
 	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py
 # What they share and run.
@@ -27,11 +28,15 @@ PROC_FILES = \
 
 # kill -9 as a power loss: for LD_PRELOAD, so it takes libc's names and has no sanitizer in it. -rpath makes it a shared
 # library although it is not installed.
-check_LTLIBRARIES += test/proc/unsynced.la
+check_LTLIBRARIES += test/proc/unsynced.la test/proc/stall.la
 test_proc_unsynced_la_SOURCES = test/proc/unsynced.h test/proc/unsynced.c test/proc/unsynced_file.c
 test_proc_unsynced_la_CFLAGS = $(AM_CFLAGS) -fvisibility=default -fno-sanitize=all
 test_proc_unsynced_la_LDFLAGS = -pthread -module -shared -avoid-version -rpath $(abs_builddir)/test/proc
 test_proc_unsynced_la_LIBADD = -ldl
+test_proc_stall_la_SOURCES = test/proc/stall.c
+test_proc_stall_la_CFLAGS = $(test_proc_unsynced_la_CFLAGS)
+test_proc_stall_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
+test_proc_stall_la_LIBADD = -ldl
 
 TESTS += test/tidy.py $(PROC_TESTS)
 EXTRA_DIST += test/tidy.py $(PROC_TESTS) $(PROC_FILES)

@@ -27,6 +27,7 @@ function bar(what, got, want, low) {
 	if (met != "met") bad = 1
 	printf "| %s | %s | %s%s | %s |\n", what, got == "" ? "-" : sprintf("%.2f", got), low ? "<= " : ">= ", want, met
 }
+function v(key) { return !(key in m) ? "-" : m[key] >= 100 ? sprintf("%.0f", m[key]) : sprintf("%.1f", m[key]) }
 function ratio(a, b) { return (a in m) && (b in m) && m[b] > 0 ? m[a] / m[b] : "" }
 function row(name, p, cols,   i, n, c, s) {
 	n = split(cols, c, " ")

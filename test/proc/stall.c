@@ -1,0 +1,90 @@
+/* LD_PRELOAD for process tests: moments that no test meets by chance.
+ *
+ *   STALL=FILE  while FILE exists, a write to a journal segment that begins with an entry's record waits
+ *   CUT=FILE    while FILE exists, nothing is sent to the TCP ports that it lists, as if the socket's buffer were full */
+#include <dlfcn.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ENTRY_TYPE 1   /* raft/journal_impl.h: RAFT_JRN_ENTRY */
+#define TYPE_OFFSET 12 /* raft/JOURNAL.md: of the type in a record's head */
+
+static void rest(long us)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = us * 1000 }, NULL);
+}
+
+static int is_entry_of_journal(int fd, const unsigned char *p, size_t n)
+{
+	char link[64], path[4096];
+	ssize_t len;
+
+	if (n <= TYPE_OFFSET || p[TYPE_OFFSET] != ENTRY_TYPE)
+		return 0;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	len = readlink(link, path, sizeof path);
+	return len > 4 && !memcmp(path + len - 4, ".seg", 4);
+}
+
+static ssize_t held_write(int fd, const void *p, size_t n, off_t at)
+{
+	static ssize_t (*real)(int, const void *, size_t, off_t);
+	const char *file = getenv("STALL");
+
+	if (!real)
+		real = (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+	if (file && !access(file, F_OK) && is_entry_of_journal(fd, p, n))
+		while (!access(file, F_OK))
+			rest(1000);
+	return real(fd, p, n, at);
+}
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+{
+	return held_write(fd, p, n, at);
+}
+
+ssize_t pwrite64(int fd, const void *p, size_t n, off_t at)
+{
+	return held_write(fd, p, n, at);
+}
+
+static int is_cut(int fd)
+{
+	const char *file = getenv("CUT");
+	struct sockaddr_in a;
+	socklen_t len = sizeof a;
+	unsigned port;
+	int cut = 0;
+	FILE *f;
+
+	if (!file || access(file, F_OK) || getpeername(fd, (struct sockaddr *)&a, &len) || a.sin_family != AF_INET)
+		return 0;
+	f = fopen(file, "r");
+	while (f && fscanf(f, "%u", &port) == 1)
+		cut |= port == ntohs(a.sin_port);
+	if (f)
+		fclose(f);
+	return cut;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
+{
+	static ssize_t (*real)(int, const struct msghdr *, int);
+
+	if (!real)
+		real = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
+	if (is_cut(fd)) {
+		rest(100);
+		errno = EAGAIN;
+		return -1;
+	}
+	return real(fd, m, flags);
+}
