@@ -272,6 +272,7 @@ static int check_new(const struct wire_env *env, const struct shell_paths *paths
 void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths)
 {
 	cli_remove_leftovers(env, paths);
+	(void)env->unlink(env->ctx, paths->conf, NULL);
 	(void)env->unlink(env->ctx, paths->lock, NULL);
 	(void)remove(paths->dir);
 }
@@ -279,12 +280,16 @@ void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths)
 int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err)
 {
 	char parent[PATH_MAX];
+	struct stat st;
 	int rc = env->mkdir(env->ctx, paths->dir, err);
 
 	if (rc && rc != WIRE_EXISTS) {
 		wire_context(err, "cannot make the node directory %s", paths->dir);
 		return rc;
 	}
+	/* The journal holds what the database holds: who may not read that may not come in here. */
+	if (!rc && !stat(paths->db, &st))
+		(void)chmod(paths->dir, 0700 | (st.st_mode & 0040 ? 0050 : 0) | (st.st_mode & 0004 ? 0005 : 0));
 	/* Whatever is made durable inside must not go with its directory. */
 	snprintf(parent, sizeof parent, "%s", paths->db);
 	*strrchr(parent, '/') = 0;

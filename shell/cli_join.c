@@ -30,6 +30,7 @@ struct join {
 	struct cli_opts o;
 	struct wire_link *link;
 	uint64_t peer, deadline_us, corr;
+	bool again; /* an earlier join was interrupted */
 	struct raft_config config;
 	struct snap_info info;
 	struct snap_recv *recv;
@@ -328,6 +329,10 @@ static int install(struct join *j, struct wire_err *err)
 
 	if (!access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+	/* From here to the end a file of that name is ours, and a repeated join may replace it. */
+	rc = wire_env_replace(j->env, j->paths.installing, "", 0, err);
+	if (rc)
+		return rc;
 	remove_orphans(j);
 	rc = snap_recv_finish(j->recv, j->paths.db, err);
 	j->recv = NULL;
@@ -343,6 +348,8 @@ static int install(struct join *j, struct wire_err *err)
 		j->conf.joining = false;
 		rc = shell_conf_write(j->env, &j->paths, &j->conf, err);
 	}
+	if (!rc)
+		(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
 	return rc;
 }
 
@@ -375,21 +382,24 @@ static int fetch(struct join *j, struct wire_err *err)
 static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
 {
 	int rc = shell_conf_read(j->env, &j->paths, &j->conf, err);
-	bool again = !rc && j->conf.joining;
+	bool again = !rc && j->conf.joining, ours;
 
 	if (!rc && !j->conf.joining)
 		return wire_fail(err, WIRE_EXISTS, "%s is already set up as a replica; start it with walraft serve %s", j->paths.db, j->o.db);
 	if (rc && rc != WIRE_NOTFOUND)
 		return rc;
-	if (!again && !access(j->paths.db, F_OK))
+	j->again = again;
+	ours = again && !access(j->paths.installing, F_OK);
+	if (!ours && !access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s exists already; a replica is fetched whole: move that file away, or give another name", j->paths.db);
 	rc = cli_make_dir(j->env, &j->paths, ret_lock, err);
 	if (rc)
 		return rc;
 	cli_remove_leftovers(j->env, &j->paths);
-	if (again)
+	if (ours)
 		(void)j->env->unlink(j->env->ctx, j->paths.db, NULL);
-	else
+	(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
+	if (!again)
 		j->conf = (struct shell_conf){ .node = cli_random_id(j->env), .joining = true };
 	j->conf.joining = true;
 	j->conf.insecure = j->o.insecure;
@@ -466,6 +476,9 @@ static int join(struct join *j, struct wire_err *err)
 		rc = prepare(j, &lock, err);
 	if (!rc)
 		rc = transfer(j, err);
+	/* A node that was refused is nowhere known; one that only got no answer may be a member by now, and keeps its id. */
+	if (lock >= 0 && !j->again && (rc == WIRE_EXISTS || rc == WIRE_FOREIGN) && access(j->paths.db, F_OK))
+		cli_undo_dir(j->env, &j->paths);
 	if (lock >= 0)
 		shell_lock_release(lock);
 	return rc ? rc : become_voter(j, err);

@@ -67,6 +67,8 @@ int shell_paths_make(const char *db, struct shell_paths *ret_paths, struct wire_
 	if (!rc)
 		rc = join_path(p.image, p.dir, "/image.tmp", err);
 	if (!rc)
+		rc = join_path(p.installing, p.dir, "/installing", err);
+	if (!rc)
 		*ret_paths = p;
 	return rc;
 }

@@ -22,7 +22,7 @@ struct shell_conf {
 /* Paths of the node directory of a database. */
 struct shell_paths {
 	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX],
-	        image[PATH_MAX];
+	        image[PATH_MAX], installing[PATH_MAX]; /* installing: a join is putting the database into place */
 };
 
 /* db need not exist, its directory must; ret_paths->db is canonical. WIRE_INVALID when too long. */

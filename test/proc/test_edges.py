@@ -166,6 +166,32 @@ def learner():
 	c.checksums_equal("checksums are equal")
 
 
+@t.case("an interrupted join touches no file but its own")
+def not_its_own():
+	c = t.cluster(n=2, create=False, schema=SCHEMA)
+	c.init()
+	c[0].worker()
+	c.leader()
+	n = c[1]
+	dead = "tcp://127.0.0.1:%d" % harness.free_ports(1)[0]
+	r = walraft("join", n.db, "--listen", n.url, "--peer", dead, "--timeout", "1", timeout=30)
+	t.ok(r.returncode == 1 and os.path.exists(n.db + "-walraft/node.conf"), "a join that got no answer keeps its id", r.stderr)
+	with open(n.db, "w") as f:
+		f.write("somebody's own")
+	r = walraft("join", n.db, "--listen", n.url, "--peer", c[0].url, timeout=30)
+	t.ok(r.returncode == 1 and "exists already" in r.stderr, "a file that appeared meanwhile is refused", r.stderr)
+	with open(n.db) as f:
+		t.equal(f.read(), "somebody's own", "and left as it was")
+	os.unlink(n.db)
+	r = walraft("join", n.db, "--listen", n.url, "--peer", c[0].url, timeout=30)
+	t.equal(r.returncode, 0, "with it gone the join finishes")
+	n.worker()
+	c.wait_ready(members=2)
+	other = os.path.join(c.dir, "third.db")
+	r = walraft("join", other, "--listen", n.url.replace("127.0.0.1", "localhost"), "--peer", c[0].url, timeout=30)
+	t.ok(r.returncode == 1, "an address that is taken is refused", r.stderr)
+
+
 CHILD = """
 import sqlite3, os, sys, signal
 m = sqlite3.connect(":memory:")
