@@ -477,7 +477,7 @@ static int join(struct join *j, struct wire_err *err)
 	if (!rc)
 		rc = transfer(j, err);
 	/* A node that was refused is nowhere known; one that only got no answer may be a member by now, and keeps its id. */
-	if (lock >= 0 && !j->again && (rc == WIRE_EXISTS || rc == WIRE_FOREIGN) && access(j->paths.db, F_OK))
+	if (lock >= 0 && !j->again && !j->conf.cluster && (rc == WIRE_EXISTS || rc == WIRE_FOREIGN) && access(j->paths.db, F_OK))
 		cli_undo_dir(j->env, &j->paths);
 	if (lock >= 0)
 		shell_lock_release(lock);

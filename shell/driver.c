@@ -95,6 +95,7 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->leader = u->leader;
 	s->commit = u->commit;
 	s->last_index = u->last_index;
+	s->persisted = u->truncate_from && u->truncate_from <= s->persisted ? u->truncate_from - 1 : s->persisted; /* what replaces them is not durable */
 	s->leader_ready = u->leader_ready;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
