@@ -15,12 +15,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ASK_MS 250       /* unanswered requests are repeated */
 #define CHUNK_WINDOW 8   /* chunks asked for and not arrived */
 #define STALL_MS 3000    /* no chunk for so long: ask again; several times: open the image again */
+#define INSTALLING "device %llu inode %llu\n" /* the marker's text: which file is being put into place */
 #define PEER_ID 1        /* what our link calls the peer before its real id is known */
 
 struct join {
@@ -325,12 +327,17 @@ static int install(struct join *j, struct wire_err *err)
 	struct raft_journal_opts opts = { .group = j->conf.group };
 	struct raft_journal_mark mark = { .index = j->info.index, .checksum = j->info.checksum, .db_pages = j->info.pages };
 	struct vfs_pages_flush *flush;
+	char mark_text[64];
+	struct stat st;
 	int rc;
 
 	if (!access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
-	/* From here to the end a file of that name is ours, and a repeated join may replace it. */
-	rc = wire_env_replace(j->env, j->paths.installing, "", 0, err);
+	/* From here to the end this file is ours under its final name too, and a repeated join may replace it. */
+	if (stat(j->paths.image, &st))
+		return wire_fail_errno(err, errno, "cannot look at %s", j->paths.image);
+	snprintf(mark_text, sizeof mark_text, INSTALLING, (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+	rc = wire_env_replace(j->env, j->paths.installing, mark_text, strlen(mark_text), err);
 	if (rc)
 		return rc;
 	remove_orphans(j);
@@ -378,6 +385,37 @@ static int fetch(struct join *j, struct wire_err *err)
 
 /* --- from the first step to the last --- */
 
+/* The database is the file that an interrupted join was putting into place. */
+static bool was_installing(struct join *j)
+{
+	struct stat st;
+	char *text, want[64];
+	size_t len;
+	bool same;
+
+	if (wire_env_slurp(j->env, j->paths.installing, 256, &text, &len, NULL))
+		return false;
+	snprintf(want, sizeof want, INSTALLING, stat(j->paths.db, &st) ? 0 : (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+	same = !access(j->paths.db, F_OK) && !strcmp(text, want);
+	free(text);
+	return same;
+}
+
+/* A WAL or journal without its database may hold what somebody still wants: theirs to remove. */
+static int refuse_orphans(struct join *j, struct wire_err *err)
+{
+	static const char *const suffixes[] = { "-wal", "-journal" };
+	char path[PATH_MAX + 16];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
+		if (!stat(path, &st) && st.st_size)
+			return wire_fail(err, WIRE_EXISTS, "%s is left from a database that is not there any more, and may hold its last transactions: move it to where that database is, or remove it, then join again", path);
+	}
+	return WIRE_OK;
+}
+
 /* New, or the rest of an interrupted join. */
 static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
 {
@@ -389,10 +427,12 @@ static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
 	if (rc && rc != WIRE_NOTFOUND)
 		return rc;
 	j->again = again;
-	ours = again && !access(j->paths.installing, F_OK);
+	ours = again && was_installing(j);
 	if (!ours && !access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s exists already; a replica is fetched whole: move that file away, or give another name", j->paths.db);
-	rc = cli_make_dir(j->env, &j->paths, ret_lock, err);
+	rc = ours ? WIRE_OK : refuse_orphans(j, err);
+	if (!rc)
+		rc = cli_make_dir(j->env, &j->paths, ret_lock, err);
 	if (rc)
 		return rc;
 	cli_remove_leftovers(j->env, &j->paths);

@@ -55,9 +55,11 @@ static int make_info(struct shell_node *n, const struct vfs_view_info *v, struct
 	if (!rc) {
 		pthread_mutex_lock(&n->mu);
 		*c = n->shared.config;
+		if (!n->shared.config_committed)
+			rc = WIRE_UNKNOWN;
 		pthread_mutex_unlock(&n->mu);
 		ret->term = raft_journal_term(n->journal, v->index);
-		if (!ret->term)
+		if (!rc && !ret->term)
 			rc = wire_fail(err, WIRE_BUSY, "the journal was trimmed meanwhile; open the image again");
 	}
 	if (!rc) {
@@ -79,17 +81,11 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 	struct snap_info *info = malloc(sizeof *info);
 	struct wire_err err = { .text = "out of memory" };
 	int rc = info ? WIRE_OK : WIRE_NOMEM;
-	bool member, settled;
+	bool member;
 
 	pthread_mutex_lock(&n->mu);
 	member = raft_config_find(&n->shared.config, m->from) != NULL;
-	settled = n->shared.config_committed;
 	pthread_mutex_unlock(&n->mu);
-	/* The image carries the configuration, which must not be one that may be superseded; the asker repeats itself. */
-	if (!settled) {
-		free(info);
-		return;
-	}
 	if (!rc && !member)
 		rc = wire_fail(&err, WIRE_PERM, "images are for members of the cluster: ask to join first");
 	for (int i = 0; i < IMAGE_SESSIONS && !s && !rc; i++)
@@ -111,7 +107,9 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 	} else if (s) {
 		session_close(s);
 	}
-	reply(n, m, WIRE_MSG_IMAGE_INFO, &b, rc ? err.text : NULL);
+	/* The image carries the configuration, which must not be one that may be superseded: no answer then, the asker repeats itself. */
+	if (rc != WIRE_UNKNOWN)
+		reply(n, m, WIRE_MSG_IMAGE_INFO, &b, rc ? err.text : NULL);
 	wire_buf_free(&b);
 	free(info);
 }

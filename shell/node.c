@@ -328,8 +328,10 @@ static void close_sockets_of_port(unsigned port)
 		struct sockaddr_storage a;
 		socklen_t len = sizeof a;
 		unsigned local = 0;
+		int type = 0;
+		socklen_t type_len = sizeof type;
 
-		if (getsockname(fd, (struct sockaddr *)&a, &len))
+		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) || type != SOCK_STREAM || getsockname(fd, (struct sockaddr *)&a, &len))
 			continue;
 		if (a.ss_family == AF_INET)
 			local = ntohs(((struct sockaddr_in *)&a)->sin_port);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 SQLITE_EXTENSION_INIT3
 
@@ -33,7 +34,17 @@ static struct {
 } shared = { .mutex = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER };
 
 static _Thread_local bool thread_is_node;
-static _Thread_local struct { struct shim_seat *seat; uint64_t use; bool reserved; } refused;
+static _Thread_local struct { struct shim_seat *seat; uint64_t use, at_ns; bool reserved; } refused;
+
+#define REFUSAL_FRESH_NS 5000000 /* a busy handler sleeps right after the refusal; a later sleep is for something else */
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 static atomic_uint fork_generation, n_open;
 static atomic_bool forked_open; /* this is a child of a process that had databases open */
@@ -108,6 +119,7 @@ void shim_refused(struct vfs_conn *c, bool reserved)
 	refused.seat = c->seat;
 	refused.use = c->seat->use;
 	refused.reserved = reserved;
+	refused.at_ns = monotonic_ns();
 }
 
 void shim_granted(struct vfs_conn *c)
@@ -142,7 +154,7 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 		return base->xSleep(base, us);
 	/* The attempt that was refused had passed the read gate, and SQLite repeats it within the same call: what is published now includes what that gate asked for. Waiting
 	 * for another round while the lock is reserved for us would let nobody write in the meantime. */
-	c->token = true;
+	c->token = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS;
 	/* The lock waits for this thread: every moment would be one that nobody writes in. */
 	slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
 	pthread_mutex_lock(&shared.mutex);

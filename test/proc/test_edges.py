@@ -134,8 +134,12 @@ def leftovers():
 	shutil.rmtree(n.db + "-walraft")
 	t.ok(os.path.exists(n.db + "-wal"), "the WAL of the database that was removed is left")
 	l.sql("UPDATE kv SET v = randomblob(3000)")
-	r = walraft("join", n.db, "--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0], "--peer", l.url, timeout=60)
-	t.equal(r.returncode, 0, "join under the same name")
+	at = "tcp://127.0.0.1:%d" % harness.free_ports(1)[0]
+	r = walraft("join", n.db, "--listen", at, "--peer", l.url, timeout=60)
+	t.ok(r.returncode == 1 and n.db + "-wal" in r.stderr and os.path.exists(n.db + "-wal"), "join names it and lets it be", r.stderr)
+	os.unlink(n.db + "-wal")
+	r = walraft("join", n.db, "--listen", at, "--peer", l.url, timeout=60)
+	t.equal(r.returncode, 0, "with it gone join succeeds beside the old -shm")
 	n.worker()
 	c.checksums_equal("then checksums are equal")
 
