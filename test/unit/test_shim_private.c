@@ -150,7 +150,8 @@ static void run(uint32_t page_size, uint32_t rounds)
 	shim_cluster_new(&c, 2, page_size, SCHEMA);
 	strcpy(w.dir, c.dir);
 	strcpy(w.replica, c.node[0].path);
-	/* Once in many runs a first lock was refused for a moment; what is looked for here is what readers see. The process tests are strict. */
+	/* shim_check runs a second stock process beside it: each that closes holds PENDING for a moment, and the other's opening is told BUSY. So it is between
+	 * stock processes on any database. */
 	setenv("WORLD_PATIENT", "1", 1);
 	reader = world_start_reader(&w);
 	db[0] = shim_open(&c.node[0], NULL);

@@ -139,7 +139,6 @@ static void test_threads(void **state)
 		snprintf(stock[i].dir, sizeof stock[i].dir, "%s", c.dir);
 		snprintf(stock[i].replica, sizeof stock[i].replica, "%s", c.node[i].path);
 	}
-	setenv("WORLD_PATIENT", "1", 1); /* as in test_shim_private */
 	pids[0] = world_start_reader(&stock[0]);
 	atomic_store(&writing, WRITERS);
 	for (; n < WRITERS; n++) {
