@@ -104,7 +104,7 @@ static int make_room(struct raft_journal *j, uint32_t bytes, bool entry, struct 
 			return wire_fail(err, WIRE_TOOBIG, "a record of %u bytes does not fit into a segment of %u", bytes, cur->size);
 		rc = flush(j, err);
 		if (!rc)
-			rc = raft_jrn_roll(j, err);
+			rc = raft_jrn_roll(j, bytes, err);
 	}
 	return rc;
 }
@@ -489,6 +489,15 @@ static int say_synced(struct raft_journal *j, struct wire_err *err)
 	return end_append(j, rc, &cause, err);
 }
 
+/* How far the current segment is filled before the next one is prepared. A young journal stays small until it is written
+ * to; one that has grown is written to, and gets most of a segment's time for the preparation. */
+static uint32_t prepare_above(const struct raft_journal *j)
+{
+	uint32_t size = raft_jrn_current(j)->size;
+
+	return size < j->segment_bytes ? size / 2 : size / 4;
+}
+
 int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err)
 {
 	bool must_sync = false, must_say;
@@ -508,8 +517,8 @@ int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err)
 	pthread_mutex_lock(&j->mu);
 	if (j->failed)
 		rc = report(j, err);
-	else if (!j->next && !j->preparing && j->off > raft_jrn_current(j)->size / 4)
-		rc = raft_jrn_prepare(j, err);
+	else if (!j->next && !j->preparing && j->off > prepare_above(j))
+		rc = raft_jrn_prepare(j, 0, err);
 	if (!rc)
 		rc = raft_jrn_remove_retired(j, err);
 	pthread_mutex_unlock(&j->mu);

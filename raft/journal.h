@@ -31,9 +31,14 @@ struct raft_journal_mark {
 	uint32_t db_pages; /* database size in pages at index */
 };
 
+/* A new journal's first segment has first_bytes; each next one is twice the one before, or the least doubling that holds
+ * the record which needs it, but never more than segment_bytes. Where growth stands is read from the files: opening needs
+ * no first_bytes. Both are multiples of 512 bytes from 2 KiB to 1 GiB. An entry may be as large as segment_bytes allows, whatever
+ * the current segment has. */
 struct raft_journal_opts {
 	uint64_t group;          /* written into each segment header; another one there is WIRE_FOREIGN */
-	uint32_t segment_bytes;  /* 0: 16 MiB */
+	uint32_t segment_bytes;  /* of the largest segments; 0: 16 MiB */
+	uint32_t first_bytes;    /* at most segment_bytes; 0: the same */
 };
 
 /* What open found. Arrays are owned by the journal, valid until the first append. */
@@ -89,6 +94,8 @@ int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *e
 uint64_t raft_journal_base(struct raft_journal *j);
 /* Term of the entry at index, from the base on; 0: trimmed, or above the end. */
 uint64_t raft_journal_term(struct raft_journal *j, uint64_t index);
+/* Says in a record what is durable; prepares the next segment once the current one is a quarter full (half, as long as
+ * segments grow), so that few appends wait for that; removes trimmed segments that are not needed as spares. */
 int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err);
 
 /* Since open, but for disk_bytes: the size of all files. bytes_appended counts records and segment headers. */

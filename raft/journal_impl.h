@@ -93,6 +93,8 @@ struct raft_jrn_header {
 };
 /* Appends the header's area, zeros included. `bytes` is not looked at. */
 void raft_jrn_put_header(struct wire_buf *b, const struct raft_jrn_header *h);
+/* Bytes of that area; 0: no memory. */
+uint32_t raft_jrn_header_bytes(const struct raft_jrn_header *h);
 /* WIRE_CORRUPT when there is no valid header of segment `no` at p. */
 int raft_jrn_get_header(const uint8_t *p, size_t n, uint64_t no, struct raft_jrn_header *ret_h, struct wire_err *err);
 
@@ -149,7 +151,8 @@ struct raft_journal {
 	const struct wire_env *env;
 	char *dir;
 	uint64_t group;
-	uint32_t segment_bytes;
+	uint32_t segment_bytes; /* segments grow up to that */
+	uint32_t first_bytes;   /* of the first segment of a new journal */
 
 	pthread_mutex_t wmu, mu;
 	pthread_cond_t cv; /* with mu: a sync or a preparation ended */
@@ -176,6 +179,7 @@ struct raft_journal {
 	struct wire_err failure;
 	struct wire_buf out; /* under wmu */
 	uint64_t bytes_appended, syncs, entries;
+	uint64_t late; /* segments that an append had to prepare itself */
 
 	/* what open found, until the first append */
 	struct wire_entry *open_entries;
@@ -189,9 +193,14 @@ int raft_jrn_zero(const struct wire_env *env, struct wire_file *f, uint32_t from
 /* The header of a segment that begins now, at the log's end. */
 void raft_jrn_make_header(const struct raft_journal *j, uint64_t no, uint32_t size, bool recycled, uint64_t oldest,
                           struct raft_jrn_header *ret_h);
-/* Makes a durable file named for segment `no`: zeros behind the given first bytes. */
-int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, const void *head, size_t head_bytes,
+/* Makes a durable file of `size` bytes named for segment `no`, in place of one that is there: zeros behind the given first
+ * bytes. */
+int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, uint32_t size, const void *head, size_t head_bytes,
                         struct raft_jrn_seg **ret_seg, struct wire_err *err);
+/* `from` doubled until it is at_least, and never above segment_bytes. */
+uint32_t raft_jrn_double(const struct raft_journal *j, uint64_t from, uint32_t at_least);
+/* True when a file of `size` bytes may be the segment that follows one of prev_bytes. */
+bool raft_jrn_may_follow(const struct raft_journal *j, uint32_t size, uint32_t prev_bytes);
 void raft_jrn_seg_free(const struct raft_journal *j, struct raft_jrn_seg *s); /* closes; NULL is fine */
 bool raft_jrn_segs_push(struct raft_journal *j, struct raft_jrn_seg *s);    /* false: no memory */
 bool raft_jrn_retired_push(struct raft_journal *j, struct raft_jrn_seg *s); /* likewise */
@@ -206,11 +215,12 @@ static inline struct raft_jrn_seg *raft_jrn_current(const struct raft_journal *j
 	return j->segs[j->n_segs - 1];
 }
 struct raft_jrn_seg *raft_jrn_seg_find(const struct raft_journal *j, uint64_t no); /* NULL when it is not in use */
-/* mu is held, preparing is false, next is NULL; drops mu meanwhile. */
-int raft_jrn_prepare(struct raft_journal *j, struct wire_err *err);
-/* wmu and mu are held; may drop mu meanwhile. Begins a new segment. */
-int raft_jrn_roll(struct raft_journal *j, struct wire_err *err);
-/* mu is held; drops it meanwhile. Removes retired segments that are too many. */
+/* mu is held, preparing is false, next is NULL; drops mu meanwhile. The segment has at_least so many bytes, which are no more
+ * than segment_bytes. */
+int raft_jrn_prepare(struct raft_journal *j, uint32_t at_least, struct wire_err *err);
+/* wmu and mu are held; may drop mu meanwhile. Begins a new segment, in which a record of `bytes` fits if it does in any. */
+int raft_jrn_roll(struct raft_journal *j, uint32_t bytes, struct wire_err *err);
+/* mu is held; drops it meanwhile. Removes retired segments that are too many, or too small to be used again. */
 int raft_jrn_remove_retired(struct raft_journal *j, struct wire_err *err);
 /* Drops segs[0 .. k-1]: they become retired, and the log's base moves up. False: no memory, nothing was done. */
 bool raft_jrn_retire(struct raft_journal *j, size_t k);

@@ -103,10 +103,12 @@ static int new_journal(const struct wire_env *env, const char *dir, const struct
                        struct raft_journal **ret_journal, struct wire_err *err)
 {
 	uint32_t bytes = opts->segment_bytes ? opts->segment_bytes : RAFT_JRN_SEGMENT_DEFAULT;
+	uint32_t first = opts->first_bytes ? opts->first_bytes : bytes;
 
-	if (bytes < RAFT_JRN_SEGMENT_MIN || bytes > RAFT_JRN_SEGMENT_MAX || bytes % RAFT_JRN_SECTOR)
-		return wire_fail(err, WIRE_INVALID, "segments of %u bytes: not a multiple of %d from %u to %u", bytes, RAFT_JRN_SECTOR,
-		                 RAFT_JRN_SEGMENT_MIN, RAFT_JRN_SEGMENT_MAX);
+	if (bytes > RAFT_JRN_SEGMENT_MAX || bytes % RAFT_JRN_SECTOR || first < RAFT_JRN_SEGMENT_MIN || first > bytes ||
+	    first % RAFT_JRN_SECTOR)
+		return wire_fail(err, WIRE_INVALID, "segments of %u bytes, the first of %u: not multiples of %d from %u to %u, or the first "
+		                 "is larger", bytes, first, RAFT_JRN_SECTOR, RAFT_JRN_SEGMENT_MIN, RAFT_JRN_SEGMENT_MAX);
 	if (strlen(dir) + 32 > RAFT_JRN_PATH_MAX)
 		return wire_fail(err, WIRE_INVALID, "the path of the journal's directory is too long: %.100s...", dir);
 	struct raft_journal *j = calloc(1, sizeof(*j));
@@ -117,6 +119,7 @@ static int new_journal(const struct wire_env *env, const char *dir, const struct
 	j->env = env;
 	j->group = opts->group;
 	j->segment_bytes = bytes;
+	j->first_bytes = first;
 	pthread_mutex_init(&j->wmu, NULL);
 	pthread_mutex_init(&j->mu, NULL);
 	pthread_cond_init(&j->cv, NULL);
@@ -173,14 +176,16 @@ static int create_first(struct raft_journal *j, struct wire_err *err)
 	struct raft_jrn_header h;
 	int rc;
 
-	raft_jrn_make_header(j, 1, j->segment_bytes, false, 1, &h);
+	raft_jrn_make_header(j, 1, 0, false, 1, &h);
+	uint32_t need = raft_jrn_header_bytes(&h) + RAFT_JRN_END_BYTES;
+	h.segment_bytes = raft_jrn_double(j, j->first_bytes, need);
 	raft_jrn_put_header(&b, &h);
 	if (b.failed)
 		rc = wire_fail(err, WIRE_NOMEM, "no memory for a segment header");
-	else if (b.len + RAFT_JRN_END_BYTES > j->segment_bytes)
-		rc = wire_fail(err, WIRE_TOOBIG, "a segment of %u bytes has no room for its header", j->segment_bytes);
+	else if (b.len + RAFT_JRN_END_BYTES > h.segment_bytes)
+		rc = wire_fail(err, WIRE_TOOBIG, "a segment of %u bytes has no room for its header", h.segment_bytes);
 	else
-		rc = raft_jrn_seg_create(j, 1, b.data, b.len, &s, err);
+		rc = raft_jrn_seg_create(j, 1, h.segment_bytes, b.data, b.len, &s, err);
 	wire_buf_free(&b);
 	raft_jrn_seg_free(j, s);
 	if (rc)

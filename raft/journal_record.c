@@ -191,6 +191,16 @@ void raft_jrn_put_header(struct wire_buf *b, const struct raft_jrn_header *h)
 	wire_set_u64(b, at, wire_hash(b->data + at + 8, used - 8, seed_of(0, h->no, 0)));
 }
 
+uint32_t raft_jrn_header_bytes(const struct raft_jrn_header *h)
+{
+	struct wire_buf b = WIRE_BUF_INIT;
+
+	raft_jrn_put_header(&b, h);
+	uint32_t n = b.failed ? 0 : (uint32_t)b.len;
+	wire_buf_free(&b);
+	return n;
+}
+
 static int check_header(const uint8_t *p, size_t n, uint64_t no, struct wire_err *err)
 {
 	if (n < HEADER_FIXED)

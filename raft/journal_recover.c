@@ -360,7 +360,7 @@ static int drop_later(struct raft_jrn_recovery *r, uint64_t no, uint64_t *cut_by
 			break;
 		sweep(r, at, 0);
 		*cut_bytes += r->claims.end;
-		if (at == no + 1 && !r->claims.end && r->file_size == j->segment_bytes) {
+		if (at == no + 1 && !r->claims.end && raft_jrn_may_follow(j, r->file_size, raft_jrn_current(j)->size)) {
 			struct raft_jrn_seg *s = calloc(1, sizeof(*s));
 			if (!s)
 				return wire_fail(err, WIRE_NOMEM, "no memory for a journal segment");

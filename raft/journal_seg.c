@@ -50,7 +50,7 @@ void raft_jrn_make_header(const struct raft_journal *j, uint64_t no, uint32_t si
 	memcpy(ret_h->pubs, l->pubs, sizeof(l->pubs));
 }
 
-int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, const void *head, size_t head_bytes,
+int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, uint32_t size, const void *head, size_t head_bytes,
                         struct raft_jrn_seg **ret_seg, struct wire_err *err)
 {
 	const struct wire_env *env = j->env;
@@ -62,7 +62,7 @@ int raft_jrn_seg_create(const struct raft_journal *j, uint64_t no, const void *h
 	raft_jrn_path(j, no, path);
 	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
 	s->no = no;
-	s->size = j->segment_bytes;
+	s->size = size;
 	int rc = env->open(env->ctx, tmp, WIRE_OPEN_WRITE | WIRE_OPEN_CREATE, &s->file, err);
 	if (rc) {
 		free(s);
@@ -123,15 +123,37 @@ struct raft_jrn_seg *raft_jrn_seg_find(const struct raft_journal *j, uint64_t no
 	return no >= first && no - first < j->n_segs ? j->segs[no - first] : NULL;
 }
 
-/* The first retired segment that nobody reads and whose end is durably recorded. */
-static struct raft_jrn_seg *take_retired(struct raft_journal *j, bool to_reuse)
+uint32_t raft_jrn_double(const struct raft_journal *j, uint64_t from, uint32_t at_least)
 {
+	while (from < at_least)
+		from *= 2;
+	return from < j->segment_bytes ? (uint32_t)from : j->segment_bytes;
+}
+
+bool raft_jrn_may_follow(const struct raft_journal *j, uint32_t size, uint32_t prev_bytes)
+{
+	return size >= raft_jrn_double(j, 2 * (uint64_t)prev_bytes, 0) && size <= j->segment_bytes && !(size % RAFT_JRN_SECTOR);
+}
+
+static struct raft_jrn_seg *take_retired(struct raft_journal *j, size_t i)
+{
+	struct raft_jrn_seg *s = j->retired[i];
+
+	memmove(j->retired + i, j->retired + i + 1, (--j->n_retired - i) * sizeof(*j->retired));
+	return s;
+}
+
+/* Of the retired segments that nobody reads and whose end is durably recorded the first that may follow the last one we have
+ * and has at_least so many bytes. */
+static struct raft_jrn_seg *take_spare(struct raft_journal *j, uint32_t at_least)
+{
+	uint32_t prev = raft_jrn_current(j)->size;
+
 	for (size_t i = 0; i < j->n_retired; i++) {
 		struct raft_jrn_seg *s = j->retired[i];
-		if (s->refs || s->free_after > j->synced || (to_reuse && s->size != j->segment_bytes))
+		if (s->refs || s->free_after > j->synced || s->size < at_least || !raft_jrn_may_follow(j, s->size, prev))
 			continue;
-		memmove(j->retired + i, j->retired + i + 1, (--j->n_retired - i) * sizeof(*j->retired));
-		return s;
+		return take_retired(j, i);
 	}
 	return NULL;
 }
@@ -153,15 +175,16 @@ static int recycle(const struct raft_journal *j, struct raft_jrn_seg *s, uint64_
 	return rc;
 }
 
-int raft_jrn_prepare(struct raft_journal *j, struct wire_err *err)
+int raft_jrn_prepare(struct raft_journal *j, uint32_t at_least, struct wire_err *err)
 {
 	assert(!j->preparing && !j->next);
 	uint64_t no = raft_jrn_current(j)->no + 1;
+	uint32_t size = raft_jrn_double(j, 2 * (uint64_t)raft_jrn_current(j)->size, at_least);
 	int rc;
 
 	if (no >= UINT32_MAX)
 		return wire_fail(err, WIRE_TOOBIG, "journal %s has used up its segment numbers", j->dir);
-	struct raft_jrn_seg *s = take_retired(j, true);
+	struct raft_jrn_seg *s = take_spare(j, at_least);
 	j->preparing = true;
 	pthread_mutex_unlock(&j->mu);
 	if (s) {
@@ -169,7 +192,7 @@ int raft_jrn_prepare(struct raft_journal *j, struct wire_err *err)
 		if (rc)
 			raft_jrn_seg_free(j, s); /* whatever name it has, the next open sorts it out */
 	} else {
-		rc = raft_jrn_seg_create(j, no, NULL, 0, &s, err);
+		rc = raft_jrn_seg_create(j, no, size, NULL, 0, &s, err);
 	}
 	pthread_mutex_lock(&j->mu);
 	j->preparing = false;
@@ -219,14 +242,27 @@ static int begin_next(struct raft_journal *j, struct wire_err *err)
 	return WIRE_OK;
 }
 
-int raft_jrn_roll(struct raft_journal *j, struct wire_err *err)
+int raft_jrn_roll(struct raft_journal *j, uint32_t bytes, struct wire_err *err)
 {
-	while (j->preparing || !j->next) {
+	struct raft_jrn_header h;
+
+	raft_jrn_make_header(j, raft_jrn_current(j)->no + 1, 0, false, j->segs[0]->no, &h);
+	uint32_t need = raft_jrn_header_bytes(&h);
+	if (!need)
+		return wire_fail(err, WIRE_NOMEM, "no memory for a segment header");
+	need += bytes + RAFT_JRN_END_BYTES;
+	need = need < j->segment_bytes ? need : j->segment_bytes;
+	while (j->preparing || !j->next || j->next->size < need) {
 		if (j->preparing) {
 			pthread_cond_wait(&j->cv, &j->mu);
 			continue;
 		}
-		int rc = raft_jrn_prepare(j, err);
+		/* One that is too small was never begun: the one that is made now takes its name, in one rename, and until then
+		 * it is as good as any prepared one for a recovery. */
+		raft_jrn_seg_free(j, j->next);
+		j->next = NULL;
+		j->late++;
+		int rc = raft_jrn_prepare(j, need, err);
 		if (rc)
 			return rc;
 	}
@@ -238,13 +274,27 @@ int raft_jrn_roll(struct raft_journal *j, struct wire_err *err)
 	return begin_next(j, err);
 }
 
+/* The first retired segment that is free as above and not worth keeping. */
+static struct raft_jrn_seg *take_useless(struct raft_journal *j)
+{
+	uint32_t prev = (j->next ? j->next : raft_jrn_current(j))->size;
+
+	for (size_t i = 0; i < j->n_retired; i++) {
+		struct raft_jrn_seg *s = j->retired[i];
+		if (s->refs || s->free_after > j->synced || (j->n_retired <= RAFT_JRN_SPARES && raft_jrn_may_follow(j, s->size, prev)))
+			continue;
+		return take_retired(j, i);
+	}
+	return NULL;
+}
+
 int raft_jrn_remove_retired(struct raft_journal *j, struct wire_err *err)
 {
 	const struct wire_env *env = j->env;
 	struct raft_jrn_seg *s;
 	int rc = WIRE_OK;
 
-	while (!rc && j->n_retired > RAFT_JRN_SPARES && (s = take_retired(j, false)) != NULL) {
+	while (!rc && (s = take_useless(j)) != NULL) {
 		char path[RAFT_JRN_PATH_MAX];
 		pthread_mutex_unlock(&j->mu);
 		raft_jrn_path(j, s->no, path);
