@@ -3,14 +3,63 @@ SQLITE_EXTENSION_INIT1
 
 #include "shell/ext.h"
 #include "shell/node.h"
+#include "shell/setup.h"
 #include "vfs/vfs.h"
 
-static int open_db(void *ctx, const char *path, struct vfs_db **ret_db, struct wire_err *err)
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int connection_init(sqlite3 *db, char **pz_error, const struct sqlite3_api_routines *api);
+
+/* The host may have called sqlite3_reset_auto_extension, or shut SQLite down, since the last connection. */
+static void opening(void *ctx)
+{
+	(void)ctx;
+	(void)sqlite3_auto_extension((void (*)(void))connection_init); /* fails for want of memory only, which the open then tells of itself */
+}
+
+static bool has_node_conf(const char *path)
+{
+	char conf[PATH_MAX];
+	int n = snprintf(conf, sizeof conf, "%s-walraft/node.conf", path);
+
+	return n > 0 && n < (int)sizeof conf && access(conf, F_OK) == 0;
+}
+
+static bool is_set_up(void *ctx, const char *path)
+{
+	(void)ctx;
+	return has_node_conf(path);
+}
+
+/* Two threads must not set the same database up at once, nor find it half done. */
+static pthread_mutex_t setup_mu = PTHREAD_MUTEX_INITIALIZER;
+
+static int set_up(const char *path, struct wire_err *err)
+{
+	struct shell_paths *paths = malloc(sizeof *paths);
+	int rc = paths ? shell_paths_make(path, paths, err) : wire_fail(err, WIRE_NOMEM, "no memory for setting up %s", path);
+
+	if (!rc)
+		rc = shell_setup_auto(wire_env_posix(), paths, err);
+	free(paths);
+	return rc == WIRE_EXISTS ? WIRE_OK : rc;
+}
+
+static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
 {
 	struct shell_node *n;
-	int rc = shell_node_acquire(path, &n, err);
+	int rc = WIRE_OK;
 
 	(void)ctx;
+	pthread_mutex_lock(&setup_mu);
+	if (may_set_up && !has_node_conf(path))
+		rc = set_up(path, err);
+	if (!rc)
+		rc = shell_node_acquire(path, &n, err);
+	pthread_mutex_unlock(&setup_mu);
 	if (rc)
 		return rc;
 	*ret_db = shell_node_db(n);
@@ -30,15 +79,42 @@ static void close_db(void *ctx, const char *path)
 	shell_node_release(n);
 }
 
-static const struct vfs_host_ops host_ops = { .open_db = open_db, .close_db = close_db };
+static void after_fork_in_child(void)
+{
+	pthread_mutex_init(&setup_mu, NULL);
+}
+
+static void install_fork_handler(void)
+{
+	pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
+static const struct vfs_host_ops host_ops = { .opening = opening, .is_set_up = is_set_up, .open_db = open_db, .close_db = close_db };
+
+static void tell_not_set_up(const char *path, struct wire_err *err)
+{
+	struct shell_paths *paths = malloc(sizeof *paths);
+	struct shell_conf conf;
+
+	if (!paths)
+		wire_fail(err, WIRE_NOMEM, "no memory for opening %s", path);
+	else if (!shell_paths_make(path, paths, err) && !shell_conf_read(wire_env_posix(), paths, &conf, err))
+		wire_fail(err, WIRE_BUSY, "%s was set up while it was being opened; open it again", path);
+	free(paths);
+}
 
 /* Runs for every new connection of the process. A database whose node could not start is refused here, where an error can carry its text. */
 static int connection_init(sqlite3 *db, char **pz_error, const struct sqlite3_api_routines *api)
 {
 	struct vfs_conn *c = vfs_conn_of(db);
-	const char *why = c ? vfs_conn_open_error(c) : NULL;
+	const char *why = c ? vfs_conn_open_error(c) : NULL, *stray = vfs_stray_main(db);
+	struct wire_err err;
 
 	(void)api;
+	if (stray) {
+		tell_not_set_up(stray, &err);
+		why = err.text;
+	}
 	if (why) {
 		*pz_error = sqlite3_mprintf("walraft: %s", why);
 		return WALRAFT_CANTOPEN;
@@ -48,10 +124,12 @@ static int connection_init(sqlite3 *db, char **pz_error, const struct sqlite3_ap
 
 int sqlite3_walraft_init(sqlite3 *db, char **pz_error, const struct sqlite3_api_routines *api)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct wire_err err;
 	int rc;
 
 	SQLITE_EXTENSION_INIT2(api);
+	pthread_once(&once, install_fork_handler);
 	if (sqlite3_libversion_number() < 3040000) {
 		*pz_error = sqlite3_mprintf("walraft needs SQLite 3.40 or newer, this is %s", sqlite3_libversion());
 		return SQLITE_ERROR;

@@ -61,14 +61,19 @@ static void request_drop(struct shell_node *n, struct request *r)
 
 /* --- reads --- */
 
-static bool lone_leader(struct shell_node *n) /* mu held */
+static uint32_t count_voters(const struct shell_node *n) /* mu held */
 {
 	const struct raft_config *c = &n->shared.config;
 	uint32_t voters = 0;
 
 	for (uint32_t i = 0; i < c->n; i++)
 		voters += c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? 1 : 0;
-	return voters == 1 && n->shared.leader_ready;
+	return voters;
+}
+
+static bool lone_leader(const struct shell_node *n) /* mu held */
+{
+	return count_voters(n) == 1 && n->shared.leader_ready;
 }
 
 static int wait_published(struct shell_node *n, uint64_t index, uint64_t deadline_us, struct wire_err *err)
@@ -161,8 +166,10 @@ static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
 	pthread_mutex_lock(&n->mu);
 	if (n->stop || n->failed)
 		rc = closed(n, err);
-	else if (n->shared.role != RAFT_LEADER)
+	else if (n->shared.role != RAFT_LEADER && n->shared.leader)
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
+	else if (n->shared.role != RAFT_LEADER) /* worth waiting for: it may be this one */
+		rc = wire_fail(err, WIRE_BUSY, "no leader is known: an election is under way, or this node is cut off from the majority");
 	else if (!n->shared.leader_ready || n->proposing || vfs_db_published(n->db) != n->shared.last_index)
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else
@@ -325,6 +332,17 @@ static void new_txid(void *ctx, uint8_t txid[VFS_TXID_BYTES])
 	n->env->random(n->env->ctx, txid, VFS_TXID_BYTES);
 }
 
+static bool several_voters(void *ctx)
+{
+	struct shell_node *n = ctx;
+	bool several;
+
+	pthread_mutex_lock(&n->mu);
+	several = count_voters(n) > 1;
+	pthread_mutex_unlock(&n->mu);
+	return several;
+}
+
 static uint64_t wall_us(void *ctx)
 {
 	struct shell_node *n = ctx;
@@ -347,6 +365,7 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 		.note_mark = note_mark,
 		.leader_url = leader_url,
 		.new_txid = new_txid,
+		.several_voters = several_voters,
 		.wall_us = wall_us,
 	};
 }

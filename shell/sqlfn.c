@@ -2,10 +2,14 @@
  *
  *   walraft_leader()    URL of the leader; NULL when none is known
  *   walraft_status()    JSON, as `walraft status --json` (shell/status.c)
- *   walraft_error()     why the last call of this connection failed in walraft's hands; NULL: none did
+ *   walraft_error()     why the last call of this connection failed in walraft's hands, or else the last open (ATTACH) of this thread; NULL: none did
  *   walraft_checksum()  state checksum of what is published here, 16 hex digits
  *   walraft_position()  index of this connection's last commit, 16 hex digits, so that texts sort; NULL before the first
- *   walraft_version()   version of the library (on any connection) */
+ *   walraft_version()   version of the library
+ *
+ * For the whole process, on any connection; 1 or 0 sets, without an argument they tell what is in force:
+ *   walraft_auto([on])         whether databases that are not set up become clusters of one node when they are opened (vfs_set_auto)
+ *   walraft_default_vfs([on])  whether walraft is the default VFS (vfs_set_default) */
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 
@@ -68,11 +72,12 @@ static void fn_status(sqlite3_context *c, int argc, sqlite3_value **argv)
 
 static void fn_error(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
-	struct vfs_conn *conn = conn_of(c);
+	struct vfs_conn *conn = vfs_conn_of(sqlite3_context_db_handle(c));
+	const char *text = conn && *vfs_conn_last_error(conn) ? vfs_conn_last_error(conn) : vfs_thread_open_error();
 
 	(void)argc, (void)argv;
-	if (conn && *vfs_conn_last_error(conn))
-		sqlite3_result_text(c, vfs_conn_last_error(conn), -1, SQLITE_TRANSIENT);
+	if (*text)
+		sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
 }
 
 static void fn_checksum(sqlite3_context *c, int argc, sqlite3_value **argv)
@@ -107,18 +112,64 @@ static void fn_version(sqlite3_context *c, int argc, sqlite3_value **argv)
 	sqlite3_result_text(c, PACKAGE_VERSION, -1, SQLITE_STATIC);
 }
 
+/* The argument of a switch; false: it is none, which the caller is told. */
+static bool switch_value(sqlite3_context *c, sqlite3_value *v, const char *name, bool *ret_on)
+{
+	char text[96];
+	sqlite3_int64 i = sqlite3_value_int64(v);
+
+	if (sqlite3_value_numeric_type(v) == SQLITE_INTEGER && (i == 0 || i == 1)) {
+		*ret_on = i == 1;
+		return true;
+	}
+	snprintf(text, sizeof text, "%s takes 1 or 0", name);
+	sqlite3_result_error(c, text, -1);
+	return false;
+}
+
+static void fn_auto(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	bool on;
+
+	if (argc) {
+		if (!switch_value(c, argv[0], "walraft_auto", &on))
+			return;
+		vfs_set_auto(on);
+	}
+	sqlite3_result_int(c, vfs_auto());
+}
+
+static void fn_default_vfs(sqlite3_context *c, int argc, sqlite3_value **argv)
+{
+	struct wire_err err;
+	bool on;
+
+	if (argc) {
+		if (!switch_value(c, argv[0], "walraft_default_vfs", &on))
+			return;
+		if (vfs_set_default(on, &err)) {
+			sqlite3_result_error(c, err.text, -1);
+			return;
+		}
+	}
+	sqlite3_result_int(c, vfs_is_default());
+}
+
 int shell_sqlfn_register(sqlite3 *db)
 {
 	static const struct {
 		const char *name;
+		int argc;
 		void (*fn)(sqlite3_context *, int, sqlite3_value **);
 	} fns[] = {
-		{ "walraft_leader", fn_leader },     { "walraft_status", fn_status },     { "walraft_error", fn_error },
-		{ "walraft_checksum", fn_checksum }, { "walraft_position", fn_position }, { "walraft_version", fn_version },
+		{ "walraft_leader", 0, fn_leader },     { "walraft_status", 0, fn_status },     { "walraft_error", 0, fn_error },
+		{ "walraft_checksum", 0, fn_checksum }, { "walraft_position", 0, fn_position }, { "walraft_version", 0, fn_version },
+		{ "walraft_auto", 0, fn_auto },         { "walraft_auto", 1, fn_auto },
+		{ "walraft_default_vfs", 0, fn_default_vfs }, { "walraft_default_vfs", 1, fn_default_vfs },
 	};
 
 	for (size_t i = 0; i < sizeof fns / sizeof *fns; i++) {
-		int rc = sqlite3_create_function_v2(db, fns[i].name, 0, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, fns[i].fn, NULL, NULL,
+		int rc = sqlite3_create_function_v2(db, fns[i].name, fns[i].argc, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, fns[i].fn, NULL, NULL,
 		                                    NULL);
 
 		if (rc)

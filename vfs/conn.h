@@ -1,4 +1,4 @@
-/* Private to the shim (vfs.c file.c shm.c wal.c store.c capture.c): one connection of SQLite's to a replicated database.
+/* Private to the shim (vfs.c open.c newborn.c file.c shm.c wal.c store.c capture.c): one connection of SQLite's to a replicated database.
  *
  * Threads: SQLite calls the files of one connection from one thread at a time, so that nothing here needs a lock but what is shared between connections:
  * seats and the list of writers (vfs.c). See vfs/README.md for the lock order. */
@@ -54,11 +54,14 @@ struct shim_session {
 struct shim_seat;
 
 struct vfs_conn {
-	struct vfs_db *db; /* NULL: opening failed, open_error says why */
+	struct vfs_db *db; /* NULL: opening failed, open_error says why; or newborn */
 	sqlite3_vfs *vfs;
 	sqlite3_file *real; /* the base VFS's handle, behind ours in SQLite's memory */
 	char *path, *open_error;
 	bool node; /* one of the node's own */
+	bool several_voters; /* as of its last write transaction */
+	int lock_level;     /* newborn: of its file, SQLITE_LOCK_* */
+	bool wrote_newborn; /* newborn: there may be something in the database now */
 	unsigned generation;
 	struct shim_seat *seat;
 	sqlite3 **sql; /* FCNTL_PDB; NULL: not told */
@@ -100,10 +103,15 @@ struct shim_wal {
 	sqlite3_file *real;
 };
 
-extern const sqlite3_io_methods shim_main_methods, shim_failed_methods, shim_wal_methods;
+extern const sqlite3_io_methods shim_main_methods, shim_failed_methods, shim_wal_methods, shim_newborn_methods;
 
 /* ---- vfs.c ---- */
 sqlite3_vfs *shim_base(struct vfs_conn *c);
+struct vfs_host_ops shim_host_ops(void);
+struct shim_seat *shim_seat_take(struct vfs_conn *c);
+void shim_seat_leave(struct shim_seat *s); /* waits until no thread sleeps on it */
+unsigned shim_fork_generation(void);
+bool shim_thread_is_node(void);
 /* Remembers the text and returns the code. */
 int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* SQLITE_OK, or the error for a connection that a forked child inherited. */
@@ -111,12 +119,24 @@ int shim_alive(struct vfs_conn *c);
 void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
 void shim_granted(struct vfs_conn *c);
 void shim_read_begins(void); /* what this thread was refused before is over: no sleep of now belongs to it */
-/* Another database that the same sqlite3 object writes to now; NULL: none. */
+/* Another database that the same sqlite3 object writes to now, when one of the two has several voters; NULL: none. */
 struct vfs_conn *shim_other_writer(struct vfs_conn *c);
 void shim_writer_add(struct vfs_conn *c);
 void shim_writer_remove(struct vfs_conn *c);
+
+/* ---- open.c ---- */
+int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out);
+int shim_open_wal(struct vfs_conn *c, const char *name, sqlite3_file *f, int flags, int *out);
+/* Gives the connection its database and node. */
+int shim_attach(struct vfs_conn *c, bool may_set_up, struct wire_err *err);
 int shim_parse_ms(const char *text, uint32_t *ret_ms, struct wire_err *err);
 void shim_conn_close(struct vfs_conn *c); /* all but the base handle is gone; frees c */
+
+/* ---- newborn.c ---- */
+void shim_newborn_after_fork(void);
+
+/* ---- file.c ---- */
+int shim_pragma(struct vfs_conn *c, char **arg); /* SQLITE_FCNTL_PRAGMA; SQLITE_NOTFOUND: SQLite's own */
 
 /* ---- shm.c ---- */
 int shim_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **pp);

@@ -6,8 +6,8 @@
 
 static struct {
 	pthread_mutex_t mutex;
-	struct vfs_db *first;
-} registry = { PTHREAD_MUTEX_INITIALIZER, NULL };
+	struct vfs_db *first, *inherited; /* inherited: were open in the process that this one was forked from */
+} registry = { PTHREAD_MUTEX_INITIALIZER, NULL, NULL };
 
 /* ---- files ---- */
 
@@ -393,6 +393,28 @@ struct vfs_db *vfs_db_find(const char *canonical_path)
 		db->refs++;
 	pthread_mutex_unlock(&registry.mutex);
 	return db;
+}
+
+void vfs_db_after_fork(void)
+{
+	struct vfs_db **at = &registry.inherited;
+
+	pthread_mutex_init(&registry.mutex, NULL); /* another thread of the parent may have held it */
+	while (*at)
+		at = &(*at)->next;
+	*at = registry.first;
+	registry.first = NULL;
+}
+
+bool db_is_inherited(const char *path)
+{
+	struct vfs_db *db;
+
+	pthread_mutex_lock(&registry.mutex);
+	for (db = registry.inherited; db && strcmp(db->path, path) != 0; db = db->next)
+		;
+	pthread_mutex_unlock(&registry.mutex);
+	return db != NULL;
 }
 
 void vfs_db_ref(struct vfs_db *db)

@@ -56,6 +56,8 @@ struct vfs_node_ops {
 	void (*leader_url)(void *ctx, char *dst, size_t cap);
 	/* A: new transaction id. */
 	void (*new_txid)(void *ctx, uint8_t txid[VFS_TXID_BYTES]);
+	/* A: does a quorum need more than this node? Under a transaction over two databases it may not be. */
+	bool (*several_voters)(void *ctx);
 	/* A: leader's timestamp. */
 	uint64_t (*wall_us)(void *ctx);
 };
@@ -138,6 +140,8 @@ struct vfs_wlock *vfs_db_wlock(struct vfs_db *db);
 struct vfs_db *vfs_db_find(const char *canonical_path);
 void vfs_db_ref(struct vfs_db *db);   /* one more connection */
 void vfs_db_unref(struct vfs_db *db);
+/* In a forked child: the parent's databases are not open here, and can't be: SQLite's own notes of the parent's locks are in the child's memory. vfs_db_open refuses them. */
+void vfs_db_after_fork(void);
 
 /* Maintenance (M). Checkpoint as in DESIGN section 4: WAL synced, pages flushed, mark; passive copying, db synced; and when the WAL is above restart_frames: takes the write queue (bounded), again, restart (header + sync, page 1 as commit frame 1).
  * leader or not. *ret_restarted tells. A restart that readers prevented is put off for 1 s, then 2, up to 16. A failed sync is final: every later call fails. */

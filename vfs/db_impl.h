@@ -92,6 +92,7 @@ void db_nap_us(struct vfs_db *db, uint32_t us);
 /* The index that stands for the state as published: below the beginning of an open chunked transaction, so that it is read again after a start from there. Under pub. */
 uint64_t db_state_index(struct vfs_db *db);
 void db_list(struct vfs_db *db);
+bool db_is_inherited(const char *path); /* see vfs_db_after_fork */
 void db_unlist(struct vfs_db *db);
 
 /* db_log.c: transactions as they lie in the log */

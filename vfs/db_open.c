@@ -8,11 +8,12 @@ SQLITE_EXTENSION_INIT3
 #define LOCK_WAIT_US 1500000u
 #define LOCK_NAP_US 5000u
 
+/* Below the shim, where that is registered. */
 static sqlite3_vfs *base_vfs(void)
 {
-	sqlite3_vfs *v = sqlite3_vfs_find(NULL);
+	sqlite3_vfs *shim = sqlite3_vfs_find("walraft");
 
-	return v && strcmp(v->zName, "walraft") == 0 ? sqlite3_vfs_find("unix") : v;
+	return shim ? shim->pAppData : sqlite3_vfs_find(NULL);
 }
 
 static struct vfs_db *new_db(const struct vfs_db_start *start, struct wire_err *err)
@@ -50,6 +51,8 @@ static int open_files(struct vfs_db *db, const char *path, struct wire_err *err)
 
 	if ((rc & 0xff) != SQLITE_OK)
 		return db_fail(db, err, rc, "resolving", path);
+	if (db_is_inherited(db->path))
+		return wire_fail(err, WIRE_UNSUPPORTED, "%s was open in the process that this one was forked from: open it in a program of its own (exec after the fork)", db->path);
 	journal = sqlite3_mprintf("%s-journal", db->path);
 	wal = sqlite3_mprintf("%s-wal", db->path);
 	if (journal && wal)

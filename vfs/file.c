@@ -104,7 +104,7 @@ static int main_reserved(sqlite3_file *f, int *ret)
 
 /* ---- pragmas ---- */
 
-/* SQLITE_NOTFOUND: SQLite's own. arg: text out, name, value or NULL. */
+/* arg: text out, name, value or NULL. */
 static int pragma_read(struct vfs_conn *c, char **arg)
 {
 	struct wire_err err = { 0 };
@@ -129,7 +129,7 @@ static int pragma_timeout(struct vfs_conn *c, char **arg)
 	return err.code ? SQLITE_ERROR : SQLITE_OK;
 }
 
-static int pragma(struct vfs_conn *c, char **arg)
+int shim_pragma(struct vfs_conn *c, char **arg)
 {
 	const char *name = arg[1], *value = arg[2];
 
@@ -157,7 +157,7 @@ static int main_control(sqlite3_file *f, int op, void *arg)
 		return rc;
 	switch (op) {
 	case SQLITE_FCNTL_PRAGMA:
-		return c->node ? SQLITE_NOTFOUND : pragma(c, arg);
+		return c->node ? SQLITE_NOTFOUND : shim_pragma(c, arg);
 	case SQLITE_FCNTL_PDB:
 		c->sql = arg;
 		break;

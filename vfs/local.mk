@@ -13,6 +13,7 @@ VFS_DB_SOURCES = \
 	vfs/db_checkpoint.c vfs/db_view.c
 VFS_SHIM_SOURCES = \
 	vfs/vfs.c vfs/vfs.h vfs/conn.h \
+	vfs/open.c vfs/newborn.c \
 	vfs/file.c vfs/shm.c vfs/wal.c \
 	vfs/store.c vfs/capture.c
 

@@ -303,6 +303,7 @@ static int write_lock(struct vfs_conn *c)
 
 	if (c->write)
 		return SQLITE_OK;
+	c->several_voters = ops->several_voters(ops->ctx);
 	other = shim_other_writer(c);
 	if (other)
 		return shim_fail(c, WALRAFT_ERROR_TWO_DATABASES, "one transaction cannot write to two replicated databases (%s and %s): it would not be atomic", other->path, c->path);

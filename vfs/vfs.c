@@ -1,4 +1,4 @@
-/* Registration, opening, and what is shared between connections: seats and the list of writers. */
+/* Registration, the VFS's methods, and what is shared between connections: seats and the list of writers. */
 #include "vfs/conn.h"
 #include <inttypes.h>
 #include <pthread.h>
@@ -10,9 +10,6 @@
 #include <time.h>
 
 SQLITE_EXTENSION_INIT3
-
-#define TIMEOUT_MS 5000u
-#define TIMEOUT_MS_MAX 86400000u
 
 /* A seat stands for a connection in the memory of threads that were refused the write lock: such a thread may come to xSleep after another one closed the
  * connection. Seats are used again, never freed; `use` tells whose turn it is. */
@@ -30,7 +27,7 @@ static struct {
 	struct vfs_conn *writers;
 	struct vfs_host_ops ops;
 	sqlite3_vfs vfs;
-	bool registered;
+	bool registered, wants_default;
 } shared = { .mutex = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER };
 
 static _Thread_local bool thread_is_node;
@@ -46,8 +43,8 @@ static uint64_t monotonic_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static atomic_uint fork_generation, n_open;
-static atomic_bool forked_open; /* this is a child of a process that had databases open */
+static atomic_uint fork_generation;
+static atomic_bool auto_on;
 
 /* ---- errors, forks ---- */
 
@@ -63,16 +60,23 @@ int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...)
 
 static void after_fork(void)
 {
-	/* Another thread of the parent may have held it. */
+	/* Other threads of the parent may have held them. */
 	pthread_mutex_init(&shared.mutex, NULL);
+	pthread_cond_init(&shared.left, NULL);
+	shared.writers = NULL;
 	atomic_fetch_add(&fork_generation, 1);
-	if (atomic_exchange(&n_open, 0) > 0)
-		atomic_store(&forked_open, true);
+	shim_newborn_after_fork();
+	vfs_db_after_fork();
+}
+
+unsigned shim_fork_generation(void)
+{
+	return atomic_load_explicit(&fork_generation, memory_order_relaxed);
 }
 
 int shim_alive(struct vfs_conn *c)
 {
-	if (c->generation == atomic_load_explicit(&fork_generation, memory_order_relaxed))
+	if (c->generation == shim_fork_generation())
 		return SQLITE_OK;
 	return shim_fail(c, WALRAFT_IOERR_NODE, "%s was opened before a fork: a child cannot use its parent's connection; open the database in a program of its own", c->path);
 }
@@ -82,9 +86,24 @@ sqlite3_vfs *shim_base(struct vfs_conn *c)
 	return c->vfs->pAppData;
 }
 
+struct vfs_host_ops shim_host_ops(void)
+{
+	struct vfs_host_ops ops;
+
+	pthread_mutex_lock(&shared.mutex);
+	ops = shared.ops;
+	pthread_mutex_unlock(&shared.mutex);
+	return ops;
+}
+
+bool shim_thread_is_node(void)
+{
+	return thread_is_node;
+}
+
 /* ---- seats ---- */
 
-static struct shim_seat *seat_take(struct vfs_conn *c)
+struct shim_seat *shim_seat_take(struct vfs_conn *c)
 {
 	struct shim_seat *s;
 
@@ -100,7 +119,7 @@ static struct shim_seat *seat_take(struct vfs_conn *c)
 	return s;
 }
 
-static void seat_leave(struct shim_seat *s)
+void shim_seat_leave(struct shim_seat *s)
 {
 	if (!s)
 		return;
@@ -133,34 +152,67 @@ void shim_read_begins(void)
 	refused.seat = NULL;
 }
 
+/* Is the call that was refused still under way, its busy handler being what sleeps? Else the application sleeps on its own, after the call has failed: what was read
+ * before then is old. The mutex is ours when a busy handler of the connection runs; when it is another's, this is no business of ours. */
+static bool call_under_way(struct vfs_conn *c)
+{
+	sqlite3 *sql = c->sql ? *c->sql : NULL;
+	bool busy = false;
+
+	if (!sql || sqlite3_mutex_try(sqlite3_db_mutex(sql)) != SQLITE_OK)
+		return false;
+	for (sqlite3_stmt *s = sqlite3_next_stmt(sql, NULL); s && !busy; s = sqlite3_next_stmt(sql, s))
+		busy = sqlite3_stmt_busy(s) && !sqlite3_stmt_readonly(s);
+	sqlite3_mutex_leave(sqlite3_db_mutex(sql));
+	return busy;
+}
+
+static struct vfs_conn *sleeper_sits(struct shim_seat *s, uint64_t use)
+{
+	struct vfs_conn *c = NULL;
+
+	pthread_mutex_lock(&shared.mutex);
+	if (s->conn && s->use == use && shim_alive(s->conn) == SQLITE_OK) {
+		c = s->conn;
+		s->sleepers++;
+	}
+	pthread_mutex_unlock(&shared.mutex);
+	return c;
+}
+
+static void sleeper_stands(struct shim_seat *s)
+{
+	pthread_mutex_lock(&shared.mutex);
+	if (--s->sleepers == 0)
+		pthread_cond_broadcast(&shared.left);
+	pthread_mutex_unlock(&shared.mutex);
+}
+
 static int vfs_sleep(sqlite3_vfs *v, int us)
 {
 	sqlite3_vfs *base = v->pAppData;
 	struct shim_seat *s = refused.seat;
 	struct vfs_conn *c = NULL;
-	uint32_t slept;
+	uint32_t slept = 0;
+	bool waits;
 
-	if (!s || us < 0)
-		return base->xSleep(base, us);
 	/* Once for each refusal: SQLite also sleeps between its attempts to begin a read, and must not be sent on at once then. */
 	refused.seat = NULL;
-	pthread_mutex_lock(&shared.mutex);
-	if (s->conn && s->use == refused.use && shim_alive(s->conn) == SQLITE_OK) {
-		c = s->conn;
-		s->sleepers++;
-	}
-	pthread_mutex_unlock(&shared.mutex);
+	if (s && us >= 0)
+		c = sleeper_sits(s, refused.use);
 	if (!c)
 		return base->xSleep(base, us);
-	/* The attempt that was refused had passed the read gate, and SQLite repeats it within the same call: what is published now includes what that gate asked for. Waiting
-	 * for another round while the lock is reserved for us would let nobody write in the meantime. */
-	c->token = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS;
-	/* The lock waits for this thread: every moment would be one that nobody writes in. */
-	slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
-	pthread_mutex_lock(&shared.mutex);
-	if (--s->sleepers == 0)
-		pthread_cond_broadcast(&shared.left);
-	pthread_mutex_unlock(&shared.mutex);
+	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS && call_under_way(c);
+	if (waits) {
+		/* The attempt that was refused had passed the read gate, and SQLite repeats it within the same call: what is published now includes what that gate asked for.
+		 * Waiting for another round while the lock is reserved for us would let nobody write in the meantime. */
+		c->token = true;
+		/* The lock waits for this thread: every moment would be one that nobody writes in. */
+		slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
+	}
+	sleeper_stands(s);
+	if (!waits)
+		return base->xSleep(base, us);
 	return slept > INT32_MAX ? INT32_MAX : (int)slept;
 }
 
@@ -173,8 +225,9 @@ struct vfs_conn *shim_other_writer(struct vfs_conn *c)
 	if (!c->sql || !*c->sql)
 		return NULL;
 	pthread_mutex_lock(&shared.mutex);
-	for (w = shared.writers; w && !(w->db != c->db && w->sql && *w->sql == *c->sql); w = w->next_writer)
-		;
+	for (w = shared.writers; w; w = w->next_writer)
+		if (w->db != c->db && w->sql && *w->sql == *c->sql && (w->several_voters || c->several_voters))
+			break;
 	pthread_mutex_unlock(&shared.mutex);
 	return w;
 }
@@ -199,177 +252,23 @@ void shim_writer_remove(struct vfs_conn *c)
 	pthread_mutex_unlock(&shared.mutex);
 }
 
-/* ---- opening ---- */
-
-void shim_conn_close(struct vfs_conn *c)
-{
-	struct vfs_host_ops ops;
-
-	pthread_mutex_lock(&shared.mutex);
-	ops = shared.ops;
-	pthread_mutex_unlock(&shared.mutex);
-	if (c->db)
-		vfs_wlock_forget(vfs_db_wlock(c->db), c);
-	seat_leave(c->seat);
-	shim_session_free(c);
-	if (c->db) {
-		vfs_db_unref(c->db);
-		atomic_fetch_sub(&n_open, 1);
-		if (!c->node)
-			ops.close_db(ops.ctx, c->path);
-	}
-	free(c->path);
-	free(c->open_error);
-	free(c);
-}
-
-static struct vfs_conn *conn_new(sqlite3_vfs *v, const char *path)
-{
-	struct vfs_conn *c = calloc(1, sizeof *c);
-
-	if (!c)
-		return NULL;
-	c->vfs = v;
-	c->node = thread_is_node;
-	c->generation = atomic_load(&fork_generation);
-	c->timeout_ms = TIMEOUT_MS;
-	c->read_slot = -1;
-	c->path = strdup(path);
-	c->seat = seat_take(c);
-	if (!c->path || !c->seat) {
-		shim_conn_close(c);
-		return NULL;
-	}
-	return c;
-}
-
-int shim_parse_ms(const char *text, uint32_t *ret_ms, struct wire_err *err)
-{
-	char *end;
-	unsigned long long v = strtoull(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || v > TIMEOUT_MS_MAX)
-		return wire_fail(err, WIRE_INVALID, "walraft_timeout is in milliseconds, from 1 to %u, not '%s'", TIMEOUT_MS_MAX, text);
-	*ret_ms = (uint32_t)v;
-	return WIRE_OK;
-}
-
-static int read_parameters(struct vfs_conn *c, const char *name, struct wire_err *err)
-{
-	static const struct { const char *name, *why; } refuses[] = {
-		{ "immutable", "it would be read without its WAL" },
-		{ "nolock", "its node must know of readers" },
-		{ "readonly_shm", "its readers leave marks in -shm" },
-	};
-	const char *level = sqlite3_uri_parameter(name, "walraft_read"), *timeout = sqlite3_uri_parameter(name, "walraft_timeout");
-	uint32_t ms;
-	int rc = WIRE_OK;
-
-	for (size_t i = 0; i < sizeof refuses / sizeof *refuses; i++) {
-		if (sqlite3_uri_boolean(name, refuses[i].name, 0))
-			return wire_fail(err, WIRE_INVALID, "%s is a replicated database: %s=1 is refused, because %s", c->path, refuses[i].name, refuses[i].why);
-	}
-	if (level)
-		rc = vfs_conn_set_read_level(c, level, err);
-	if (rc == WIRE_OK && timeout)
-		rc = shim_parse_ms(timeout, &ms, err);
-	if (rc == WIRE_OK && timeout)
-		rc = vfs_conn_set_timeout_ms(c, ms, err);
-	return rc;
-}
-
-static int attach_db(struct vfs_conn *c, struct wire_err *err)
-{
-	struct vfs_host_ops ops;
-	int rc;
-
-	if (atomic_load(&forked_open))
-		return wire_fail(err, WIRE_UNSUPPORTED, "this process was forked from one that had replicated databases open; start a program of its own to open %s", c->path);
-	if (c->node) {
-		c->db = vfs_db_find(c->path);
-		if (!c->db)
-			return wire_fail(err, WIRE_NOTFOUND, "%s is not open in this process", c->path);
-	} else {
-		pthread_mutex_lock(&shared.mutex);
-		ops = shared.ops;
-		pthread_mutex_unlock(&shared.mutex);
-		rc = ops.open_db(ops.ctx, c->path, &c->db, err);
-		if (rc) {
-			c->db = NULL;
-			return rc;
-		}
-	}
-	atomic_fetch_add(&n_open, 1);
-	c->page_size = vfs_db_page_size(c->db);
-	return WIRE_OK;
-}
-
-static int open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-	struct shim_file *file = (struct shim_file *)f;
-	struct vfs_conn *c = conn_new(v, name);
-	struct wire_err err = { 0 };
-	int rc;
-
-	f->pMethods = NULL;
-	if (!c)
-		return SQLITE_NOMEM;
-	file->conn = c;
-	c->real = (sqlite3_file *)(file + 1);
-	memset(c->real, 0, (size_t)base->szOsFile);
-	if (read_parameters(c, name, &err) != WIRE_OK || attach_db(c, &err) != WIRE_OK) {
-		c->open_error = strdup(err.text);
-		if (!c->open_error) {
-			shim_conn_close(c);
-			return SQLITE_NOMEM;
-		}
-		shim_fail(c, 0, "%s", err.text);
-		f->pMethods = &shim_failed_methods;
-		if (out)
-			*out = flags;
-		return SQLITE_OK;
-	}
-	rc = base->xOpen(base, name, c->real, flags, out);
-	if (rc != SQLITE_OK) {
-		if (c->real->pMethods)
-			c->real->pMethods->xClose(c->real);
-		shim_conn_close(c);
-		return rc;
-	}
-	f->pMethods = &shim_main_methods;
-	return SQLITE_OK;
-}
-
-static int open_wal(struct vfs_conn *c, const char *name, sqlite3_file *f, int flags, int *out)
-{
-	sqlite3_vfs *base = shim_base(c);
-	struct shim_wal *w = (struct shim_wal *)f;
-	int rc;
-
-	f->pMethods = NULL;
-	w->conn = c;
-	w->real = (sqlite3_file *)(w + 1);
-	memset(w->real, 0, (size_t)base->szOsFile);
-	rc = base->xOpen(base, name, w->real, flags, out);
-	if (rc == SQLITE_OK)
-		f->pMethods = &shim_wal_methods;
-	else if (w->real->pMethods)
-		w->real->pMethods->xClose(w->real);
-	return rc;
-}
+/* ---- methods ---- */
 
 static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out)
 {
 	sqlite3_vfs *base = v->pAppData;
 
-	if (name && (flags & SQLITE_OPEN_MAIN_DB))
-		return open_main(v, name, f, flags, out);
+	if (name && (flags & SQLITE_OPEN_MAIN_DB)) {
+		struct vfs_host_ops ops = shim_host_ops();
+
+		ops.opening(ops.ctx);
+		return shim_open_main(v, name, f, flags, out);
+	}
 	if (name && (flags & SQLITE_OPEN_WAL)) {
 		sqlite3_file *main = sqlite3_database_file_object(name);
 
 		if (main && main->pMethods == &shim_main_methods)
-			return open_wal(((struct shim_file *)main)->conn, name, f, flags, out);
+			return shim_open_wal(((struct shim_file *)main)->conn, name, f, flags, out);
 	}
 	return base->xOpen(base, name, f, flags, out);
 }
@@ -485,28 +384,74 @@ static int vfs_current_time_int64(sqlite3_vfs *v, sqlite3_int64 *out)
 
 /* ---- the interface ---- */
 
+static void make_vfs(sqlite3_vfs *v, sqlite3_vfs *base)
+{
+	const size_t head = sizeof(struct shim_file) > sizeof(struct shim_wal) ? sizeof(struct shim_file) : sizeof(struct shim_wal);
+
+	*v = (sqlite3_vfs){ .iVersion = 2, .szOsFile = base->szOsFile + (int)head, .mxPathname = base->mxPathname, .zName = "walraft", .pAppData = base,
+		            .xOpen = vfs_open, .xDelete = vfs_delete, .xAccess = vfs_access, .xFullPathname = vfs_full_pathname, .xDlOpen = vfs_dl_open,
+		            .xDlError = vfs_dl_error, .xDlSym = vfs_dl_sym, .xDlClose = vfs_dl_close, .xRandomness = vfs_randomness, .xSleep = vfs_sleep,
+		            .xCurrentTime = vfs_current_time, .xGetLastError = vfs_last_error, .xCurrentTimeInt64 = vfs_current_time_int64 };
+}
+
 int vfs_register(const struct vfs_host_ops *ops, struct wire_err *err)
 {
-	sqlite3_vfs *base = sqlite3_vfs_find(NULL), *v = &shared.vfs;
+	sqlite3_vfs *base = sqlite3_vfs_find(NULL), *other = sqlite3_vfs_find("walraft");
+	bool wants_default;
 	int rc = SQLITE_OK;
 
+	if (other && other != &shared.vfs)
+		return wire_fail(err, WIRE_EXISTS, "another copy of walraft is loaded in this process already: load the same file everywhere");
 	pthread_mutex_lock(&shared.mutex);
 	shared.ops = *ops;
+	wants_default = shared.wants_default;
 	if (!shared.registered && base) {
-		size_t head = sizeof(struct shim_file) > sizeof(struct shim_wal) ? sizeof(struct shim_file) : sizeof(struct shim_wal);
-
-		*v = (sqlite3_vfs){ .iVersion = 2, .szOsFile = base->szOsFile + (int)head, .mxPathname = base->mxPathname, .zName = "walraft", .pAppData = base,
-			            .xOpen = vfs_open, .xDelete = vfs_delete, .xAccess = vfs_access, .xFullPathname = vfs_full_pathname, .xDlOpen = vfs_dl_open,
-			            .xDlError = vfs_dl_error, .xDlSym = vfs_dl_sym, .xDlClose = vfs_dl_close, .xRandomness = vfs_randomness, .xSleep = vfs_sleep,
-			            .xCurrentTime = vfs_current_time, .xGetLastError = vfs_last_error, .xCurrentTimeInt64 = vfs_current_time_int64 };
+		make_vfs(&shared.vfs, base);
 		shared.registered = pthread_atfork(NULL, NULL, after_fork) == 0;
 	}
 	pthread_mutex_unlock(&shared.mutex);
 	if (!shared.registered)
 		return wire_fail(err, WIRE_INTERNAL, "the VFS cannot be registered: %s", base ? "out of memory" : "SQLite has no default VFS");
-	if (!sqlite3_vfs_find("walraft"))
-		rc = sqlite3_vfs_register(v, 0);
+	if (!other)
+		rc = sqlite3_vfs_register(&shared.vfs, 0);
+	if (rc == SQLITE_OK && wants_default)
+		rc = sqlite3_vfs_register(&shared.vfs, 1);
 	return rc == SQLITE_OK ? WIRE_OK : wire_fail(err, WIRE_INTERNAL, "the VFS cannot be registered: SQLite code %d", rc);
+}
+
+const char *vfs_base_name(void)
+{
+	const sqlite3_vfs *base = shared.registered ? shared.vfs.pAppData : NULL;
+
+	return base ? base->zName : "unix";
+}
+
+int vfs_set_default(bool on, struct wire_err *err)
+{
+	sqlite3_vfs *v = on ? &shared.vfs : shared.vfs.pAppData;
+	int rc = on == vfs_is_default() ? SQLITE_OK : sqlite3_vfs_register(v, 1);
+
+	if (rc != SQLITE_OK)
+		return wire_fail(err, WIRE_INTERNAL, "the default VFS cannot be changed: SQLite code %d", rc);
+	pthread_mutex_lock(&shared.mutex);
+	shared.wants_default = on;
+	pthread_mutex_unlock(&shared.mutex);
+	return WIRE_OK;
+}
+
+bool vfs_is_default(void)
+{
+	return sqlite3_vfs_find(NULL) == &shared.vfs;
+}
+
+void vfs_set_auto(bool on)
+{
+	atomic_store(&auto_on, on);
+}
+
+bool vfs_auto(void)
+{
+	return atomic_load(&auto_on);
 }
 
 void vfs_thread_is_node(bool on)
@@ -520,9 +465,22 @@ struct vfs_conn *vfs_conn_of(struct sqlite3 *db)
 
 	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &f) != SQLITE_OK || !f)
 		return NULL;
-	if (f->pMethods != &shim_main_methods && f->pMethods != &shim_failed_methods)
+	if (f->pMethods != &shim_main_methods && f->pMethods != &shim_failed_methods && f->pMethods != &shim_newborn_methods)
 		return NULL;
 	return ((struct shim_file *)f)->conn;
+}
+
+const char *vfs_stray_main(struct sqlite3 *db)
+{
+	const char *path = sqlite3_db_filename(db, "main");
+	sqlite3_vfs *v = NULL;
+	sqlite3_file *f = NULL;
+
+	if (vfs_is_default() || vfs_auto() || !path || !*path || sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &v) != SQLITE_OK || v != &shared.vfs)
+		return NULL;
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &f) != SQLITE_OK || !f || !f->pMethods || vfs_conn_of(db) || sqlite3_uri_boolean(path, "walraft_auto", 0))
+		return NULL;
+	return path;
 }
 
 struct vfs_db *vfs_conn_db(struct vfs_conn *c) { return c->db; }
@@ -540,14 +498,6 @@ int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_er
 		c->level = VFS_READ_STALE;
 	else
 		return wire_fail(err, WIRE_INVALID, "walraft_read is 'linearizable' or 'stale', not '%s'", text);
-	return WIRE_OK;
-}
-
-int vfs_conn_set_timeout_ms(struct vfs_conn *c, uint32_t ms, struct wire_err *err)
-{
-	if (ms == 0 || ms > TIMEOUT_MS_MAX)
-		return wire_fail(err, WIRE_INVALID, "walraft_timeout is in milliseconds, from 1 to %u, not %u", TIMEOUT_MS_MAX, ms);
-	c->timeout_ms = ms;
 	return WIRE_OK;
 }
 

@@ -1,5 +1,5 @@
-/* The shim VFS "walraft": what SQLite's connections see of a replicated database. Everything else passes through to the default VFS (unix).
- * See vfs/README.md. */
+/* The shim VFS "walraft": what SQLite's connections see of a replicated database. Everything else passes through to its base, the VFS that was the default when
+ * walraft was loaded (unix). See vfs/README.md. */
 #ifndef VFS_VFS_H
 #define VFS_VFS_H
 
@@ -18,24 +18,44 @@ struct sqlite3;
 #define WALRAFT_ERROR_TWO_DATABASES (1 | (0x57 << 8))   /* SQLITE_ERROR: one transaction would write to two replicated databases */
 #define WALRAFT_CANTOPEN (14 | (0x57 << 8))             /* SQLITE_CANTOPEN: not set up, or the node can't start */
 
-/* How the shell starts the node of a database when a connection opens it. */
+/* How the shell starts the node of a database when a connection opens it. Called inside SQLite's xOpen, or its xLock, on the application's threads. */
 struct vfs_host_ops {
 	void *ctx;
-	/* path: canonical. Finds or starts the node and returns its database with a vfs_db_ref taken; WIRE_NOTFOUND: not set up. The text is shown to the user. */
-	int (*open_db)(void *ctx, const char *path, struct vfs_db **ret_db, struct wire_err *err);
+	/* A connection is about to be made: what the host may have taken away since the last one (auto-extensions) can be put back. */
+	void (*opening)(void *ctx);
+	/* Is there a node directory for the database at this full path? Cheap: asked at every open. */
+	bool (*is_set_up)(void *ctx, const char *path);
+	/* path: full. Finds or starts the node and returns its database with a vfs_db_ref taken; WIRE_NOTFOUND: not set up. may_set_up: a database that holds pages and is not
+	 * set up becomes a cluster of one node first. The text is shown to the user. */
+	int (*open_db)(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err);
 	/* The connection is gone (its vfs_db_unref was done): the last one may stop the node. */
 	void (*close_db)(void *ctx, const char *path);
 };
 
-/* Registers the VFS "walraft" over the current default one; once per process, later calls only change ops. sqlite3_api must be set. */
+/* Registers the VFS "walraft" over the current default one; once per process, later calls change ops, and make it the default again when it was before
+ * sqlite3_shutdown. sqlite3_api must be set. WIRE_EXISTS: another copy of the library has registered that name. */
 int vfs_register(const struct vfs_host_ops *ops, struct wire_err *err);
+const char *vfs_base_name(void); /* of the base VFS; "unix" before vfs_register */
+
+/* "walraft" as the process's default VFS: databases that are set up are replicated whatever way they are opened, others pass through (or are set up). */
+int vfs_set_default(bool on, struct wire_err *err);
+bool vfs_is_default(void);
+/* Whether databases that are not set up become clusters of one node: an existing one when it is opened, a new one when its first transaction is committed. For later opens of the process;
+ * the URI parameter walraft_auto goes before it. Databases that are opened read-only are never set up. */
+void vfs_set_auto(bool on);
+bool vfs_auto(void);
 
 /* Connections opened by this thread while it's on are the node's own: no gate, real wal-index mapping, WRITE and CKPT answered without being taken (checkpoints). */
 void vfs_thread_is_node(bool on);
 
-/* The connection of db's main file when it is one of the shim's (also one that failed to open), else NULL. */
+/* The connection of db's main file when it is one of the shim's (also one that failed to open, or whose database is still empty), else NULL. */
 struct vfs_conn *vfs_conn_of(struct sqlite3 *db);
-struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening failed */
+/* The path of db's main database when that was opened by the VFS walraft by name, is not set up and so passed through; else NULL. Attached ones may pass through;
+ * a main one is an error of the application's, which the auto-extension gives. */
+const char *vfs_stray_main(struct sqlite3 *db);
+/* Why the latest open on this thread failed (an ATTACH leaves no connection to ask); "" when it succeeded. */
+const char *vfs_thread_open_error(void);
+struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening failed, or the database is still empty */
 const char *vfs_conn_open_error(struct vfs_conn *c);      /* NULL: opened well. xOpen succeeds with a file whose every call is WALRAFT_CANTOPEN, so that the auto-extension can give the text */
 const char *vfs_conn_last_error(struct vfs_conn *c);      /* text of the last failure, "" none */
 enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c);

@@ -187,6 +187,13 @@ static void new_txid(void *ctx, uint8_t txid[VFS_TXID_BYTES])
 	wire_env_posix()->random(NULL, txid, VFS_TXID_BYTES);
 }
 
+static bool several_voters(void *ctx)
+{
+	struct shim_node *n = ctx;
+
+	return !n->cluster->alone;
+}
+
 static uint64_t wall_us(void *ctx)
 {
 	(void)ctx;
@@ -212,9 +219,23 @@ static int read_entry(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *re
 	return rc;
 }
 
-static int open_db(void *ctx, const char *path, struct vfs_db **ret_db, struct wire_err *err)
+static void opening(void *ctx)
 {
 	(void)ctx;
+}
+
+static bool is_set_up(void *ctx, const char *path)
+{
+	(void)ctx;
+	for (uint32_t i = 0; i < current->n_nodes; i++)
+		if (strcmp(current->node[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+{
+	(void)ctx, (void)may_set_up;
 	*ret_db = vfs_db_find(path);
 	return *ret_db ? WIRE_OK : wire_fail(err, WIRE_NOTFOUND, "%s is not set up: see walraft init", path);
 }
@@ -255,7 +276,7 @@ static void start_node(struct shim_node *n)
 {
 	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .write_begin = write_begin, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
 		                    .commit_end = commit_end, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark,
-		                    .leader_url = leader_url, .new_txid = new_txid, .wall_us = wall_us };
+		                    .leader_url = leader_url, .new_txid = new_txid, .several_voters = several_voters, .wall_us = wall_us };
 	struct vfs_db_start start = { .path = n->path, .pages_path = n->pages, .group = 7, .mark_index = n->mark_index, .mark_checksum = n->mark_sum,
 		                      .mark_db_pages = n->mark_pages, .last_index = n->cluster->n, .known = n->known, .n_known = n->n_known,
 		                      .read_ctx = n->cluster, .read_entry = read_entry, .env = wire_env_posix(), .ops = &ops };
@@ -291,7 +312,7 @@ static void copy_file(const char *from, const char *to)
 
 void shim_cluster_new(struct shim_cluster *c, uint32_t n_nodes, uint32_t page_size, const char *schema)
 {
-	static const struct vfs_host_ops ops = { .open_db = open_db, .close_db = close_db };
+	static const struct vfs_host_ops ops = { .opening = opening, .is_set_up = is_set_up, .open_db = open_db, .close_db = close_db };
 	struct wire_err err;
 
 	*c = (struct shim_cluster){ .mutex = PTHREAD_MUTEX_INITIALIZER, .n_nodes = n_nodes, .term = 1 };

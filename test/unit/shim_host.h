@@ -32,7 +32,7 @@ struct shim_cluster {
 	int outcome;              /* of the next commits: WIRE_OK, or an error; WIRE_UNKNOWN: is in the log nevertheless */
 	int gate;                 /* of read gates */
 	uint32_t proposals_left;  /* then leadership is lost; 0: never */
-	bool fail_publication;
+	bool fail_publication, alone; /* alone: each node says that it is its cluster's only voter */
 	uint64_t n_entries, entry_bytes, largest;
 	struct shim_node node[SHIM_HOSTS];
 	uint32_t n_nodes;

@@ -1,0 +1,281 @@
+/* A database that is to be set up and has nothing in it yet. Page size, auto_vacuum and encoding are open until its first transaction, and SQLite keeps an empty database in
+ * rollback mode: so that transaction goes to the file as SQLite does it anyway, durable when it is committed, but for two bytes of the header, which put the database into WAL mode.
+ * When the connection lets go of the file, the node is made and the connection becomes a replicated one; others that have the file open follow at their next read.
+ *
+ * Nobody may be in a transaction of the old mode then: whoever brings it about takes EXCLUSIVE first, as a change of the journal mode in SQLite does. Whatever fails leaves an ordinary
+ * database with the transaction in it, an error at the connection's next use, and another attempt then. */
+#include "vfs/conn.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+SQLITE_EXTENSION_INIT3
+
+#define HEADER_BYTES 100
+#define VERSIONS_AT 18 /* file format write and read version: 2 is WAL */
+
+/* One birth at a time in the process: the others then find the database set up. Outermost. */
+static pthread_mutex_t birth = PTHREAD_MUTEX_INITIALIZER;
+
+void shim_newborn_after_fork(void)
+{
+	pthread_mutex_init(&birth, NULL);
+}
+
+static struct vfs_conn *conn(sqlite3_file *f)
+{
+	return ((struct shim_file *)f)->conn;
+}
+
+/* ---- birth ---- */
+
+static int nobody_inside(struct vfs_conn *c)
+{
+	const sqlite3_io_methods *m = c->real->pMethods;
+	int rc = m->xLock(c->real, SQLITE_LOCK_SHARED);
+
+	if (rc == SQLITE_OK)
+		rc = m->xLock(c->real, SQLITE_LOCK_EXCLUSIVE);
+	m->xUnlock(c->real, SQLITE_LOCK_NONE);
+	return rc;
+}
+
+/* The connection holds no lock. SQLITE_OK with the main methods in place, or as before when there is nothing in the database. */
+static int try_birth(sqlite3_file *f)
+{
+	struct vfs_conn *c = conn(f);
+	struct vfs_host_ops ops = shim_host_ops();
+	struct wire_err err = { 0 };
+	sqlite3_int64 size;
+	int rc = c->real->pMethods->xFileSize(c->real, &size);
+	bool set_up = ops.is_set_up(ops.ctx, c->path);
+
+	if (rc != SQLITE_OK || (!size && !set_up))
+		return rc;
+	if (!set_up)
+		rc = nobody_inside(c);
+	if (rc != SQLITE_OK)
+		return rc;
+	switch (shim_attach(c, true, &err)) {
+	case WIRE_OK:
+		f->pMethods = &shim_main_methods;
+		return SQLITE_OK;
+	case WIRE_NOTFOUND: /* what was there was half a transaction, and is rolled back */
+		rc = c->real->pMethods->xFileSize(c->real, &size);
+		if (rc != SQLITE_OK || !size)
+			return rc;
+		break;
+	default:
+		break;
+	}
+	return shim_fail(c, WALRAFT_CANTOPEN, "%s", err.text);
+}
+
+static int come_to_life(sqlite3_file *f)
+{
+	int rc;
+
+	pthread_mutex_lock(&birth);
+	rc = try_birth(f);
+	pthread_mutex_unlock(&birth);
+	return rc;
+}
+
+/* ---- the file ---- */
+
+static int newborn_close(sqlite3_file *f)
+{
+	struct vfs_conn *c = conn(f);
+
+	f->pMethods = NULL;
+	if (shim_alive(c) != SQLITE_OK)
+		return SQLITE_OK;
+	c->real->pMethods->xClose(c->real);
+	shim_conn_close(c);
+	return SQLITE_OK;
+}
+
+static int newborn_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	return rc ? rc : c->real->pMethods->xRead(c->real, p, n, at);
+}
+
+static int write_header_page(struct vfs_conn *c, const void *p, int n)
+{
+	uint8_t *page = malloc((size_t)n);
+	int rc;
+
+	if (!page)
+		return SQLITE_IOERR_NOMEM;
+	memcpy(page, p, (size_t)n);
+	page[VERSIONS_AT] = page[VERSIONS_AT + 1] = 2;
+	rc = c->real->pMethods->xWrite(c->real, page, n, 0);
+	free(page);
+	return rc;
+}
+
+static int newborn_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	if (rc)
+		return rc;
+	return at == 0 && n >= HEADER_BYTES ? write_header_page(c, p, n) : c->real->pMethods->xWrite(c->real, p, n, at);
+}
+
+static int newborn_truncate(sqlite3_file *f, sqlite3_int64 size)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	return rc ? rc : c->real->pMethods->xTruncate(c->real, size);
+}
+
+static int newborn_sync(sqlite3_file *f, int flags)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	return rc ? rc : c->real->pMethods->xSync(c->real, flags);
+}
+
+static int newborn_size(sqlite3_file *f, sqlite3_int64 *ret_size)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	return rc ? rc : c->real->pMethods->xFileSize(c->real, ret_size);
+}
+
+static int newborn_lock(sqlite3_file *f, int level)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	if (rc == SQLITE_OK && c->lock_level == SQLITE_LOCK_NONE) {
+		rc = come_to_life(f);
+		if (rc == SQLITE_OK && f->pMethods == &shim_main_methods)
+			return f->pMethods->xLock(f, level);
+	}
+	if (rc == SQLITE_OK)
+		rc = c->real->pMethods->xLock(c->real, level);
+	if (rc == SQLITE_OK)
+		c->lock_level = level;
+	return rc;
+}
+
+static int newborn_unlock(sqlite3_file *f, int level)
+{
+	struct vfs_conn *c = conn(f);
+	const bool wrote = c->lock_level >= SQLITE_LOCK_RESERVED;
+	int rc = shim_alive(c);
+
+	if (rc == SQLITE_OK)
+		rc = c->real->pMethods->xUnlock(c->real, level);
+	if (rc != SQLITE_OK)
+		return rc;
+	c->wrote_newborn |= wrote;
+	if (level < c->lock_level)
+		c->lock_level = level;
+	/* The transaction stands, whatever comes of this: what fails here is tried, and told, at the next use. */
+	if (level == SQLITE_LOCK_NONE && c->wrote_newborn)
+		(void)come_to_life(f);
+	return SQLITE_OK;
+}
+
+static int newborn_reserved(sqlite3_file *f, int *ret)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	return rc ? rc : c->real->pMethods->xCheckReservedLock(c->real, ret);
+}
+
+static int newborn_control(sqlite3_file *f, int op, void *arg)
+{
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	if (rc)
+		return rc;
+	switch (op) {
+	case SQLITE_FCNTL_PRAGMA:
+		return shim_pragma(c, arg);
+	case SQLITE_FCNTL_PDB:
+		c->sql = arg;
+		break;
+	case SQLITE_FCNTL_LOCK_TIMEOUT:
+		return SQLITE_NOTFOUND;
+	case SQLITE_FCNTL_VFSNAME:
+		rc = c->real->pMethods->xFileControl(c->real, op, arg);
+		if (rc == SQLITE_OK)
+			*(char **)arg = sqlite3_mprintf("walraft/%z", *(char **)arg);
+		return rc;
+	default:
+		break;
+	}
+	return c->real->pMethods->xFileControl(c->real, op, arg);
+}
+
+static int newborn_sector(sqlite3_file *f)
+{
+	struct vfs_conn *c = conn(f);
+
+	return c->real->pMethods->xSectorSize(c->real);
+}
+
+static int newborn_traits(sqlite3_file *f)
+{
+	struct vfs_conn *c = conn(f);
+
+	return c->real->pMethods->xDeviceCharacteristics(c->real);
+}
+
+/* Only to be a file that can have a WAL: in this state it has none. */
+static int newborn_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **pp)
+{
+	(void)region, (void)size, (void)extend;
+	*pp = NULL;
+	return shim_fail(conn(f), SQLITE_IOERR_SHMMAP, "%s is not set up yet", conn(f)->path);
+}
+
+static int newborn_shm_lock(sqlite3_file *f, int first, int n, int flags)
+{
+	(void)first, (void)n, (void)flags;
+	return shim_fail(conn(f), SQLITE_IOERR_SHMLOCK, "%s is not set up yet", conn(f)->path);
+}
+
+static void newborn_shm_barrier(sqlite3_file *f)
+{
+	(void)f;
+}
+
+static int newborn_shm_unmap(sqlite3_file *f, int delete)
+{
+	(void)f, (void)delete;
+	return SQLITE_OK;
+}
+
+const sqlite3_io_methods shim_newborn_methods = {
+	.iVersion = 2,
+	.xClose = newborn_close,
+	.xRead = newborn_read,
+	.xWrite = newborn_write,
+	.xTruncate = newborn_truncate,
+	.xSync = newborn_sync,
+	.xFileSize = newborn_size,
+	.xLock = newborn_lock,
+	.xUnlock = newborn_unlock,
+	.xCheckReservedLock = newborn_reserved,
+	.xFileControl = newborn_control,
+	.xSectorSize = newborn_sector,
+	.xDeviceCharacteristics = newborn_traits,
+	.xShmMap = newborn_shm_map,
+	.xShmLock = newborn_shm_lock,
+	.xShmBarrier = newborn_shm_barrier,
+	.xShmUnmap = newborn_shm_unmap,
+};
