@@ -106,6 +106,7 @@ class Node:
 			           "node %d serves" % self.i)
 			if not self.alive():
 				raise Failed("serve of node %d ended with %s: %s" % (self.i, self.proc.returncode, self.log_text()))
+			harness.need_host_sqlite(self.pid)
 		return self
 
 	def worker(self, wait_s=20, env=None, **params):
@@ -116,6 +117,7 @@ class Node:
 		hello = self.pending[0]
 		threading.Thread(target=self._read, args=(self.proc, self.pending), daemon=True).start()
 		hello.result(wait_s or 20)
+		harness.need_host_sqlite(self.pid)
 		if wait_s:
 			self.open("main", timeout_s=wait_s, **params)
 		return self

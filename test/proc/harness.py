@@ -5,6 +5,9 @@ the tails of the logs of every cluster still alive, the seed, and the command th
 
 Environment: WALRAFT_BUILD (build directory), WALRAFT_FULL=1 (full sizes; argument --full), WALRAFT_SEED (argument
 --seed N), WALRAFT_KEEP=1 (leave the temporary directories), WALRAFT_CASE (argument: run only cases whose name has it).
+Another SQLite than the system's, for test/newest: WALRAFT_HOST_SQLITE (directory of the libsqlite3.so.0 that nodes and
+applications run on), WALRAFT_HOST_SHELL (sqlite3 shell that loads the extension), WALRAFT_STOCK_SQLITE (directory of
+the library of stock processes).
 """
 import argparse
 import ctypes
@@ -22,6 +25,9 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 SQLITE3 = "/usr/bin/sqlite3"
 PYTHON = "/usr/bin/python3"
+HOST_SHELL = os.environ.get("WALRAFT_HOST_SHELL") or SQLITE3
+HOST_SQLITE = os.environ.get("WALRAFT_HOST_SQLITE", "")
+STOCK_SQLITE = os.environ.get("WALRAFT_STOCK_SQLITE", "")
 
 # Extended codes, see the manual of the extension.
 READONLY_NOT_LEADER = 8 | 0x57 << 8
@@ -71,6 +77,8 @@ def child_env(extra=None):
 	env = dict(os.environ)
 	env["WALRAFT_BUILD"] = BUILD
 	env["PYTHONDONTWRITEBYTECODE"] = "1"
+	if HOST_SQLITE:
+		env["LD_LIBRARY_PATH"] = HOST_SQLITE
 	if SANITIZER:
 		env["LD_PRELOAD"] = SANITIZER
 		env.setdefault("ASAN_OPTIONS", "detect_leaks=0")
@@ -146,7 +154,17 @@ def walraft(*args, timeout=60, **kw):
 def stock_env():
 	env = dict(os.environ)
 	env.pop("LD_PRELOAD", None)
+	if STOCK_SQLITE:
+		env["LD_LIBRARY_PATH"] = STOCK_SQLITE
 	return env
+
+
+def need_host_sqlite(pid):
+	"""A run with another SQLite is worth nothing when the process took the system's."""
+	with open("/proc/%d/maps" % pid) as f:
+		libs = {line.split(None, 5)[5].strip() for line in f if "libsqlite3.so" in line}
+	if HOST_SQLITE and libs != {os.path.realpath(os.path.join(HOST_SQLITE, "libsqlite3.so.0"))}:
+		raise Failed("process %d runs on %s, not on the library in %s" % (pid, sorted(libs), HOST_SQLITE))
 
 
 def stock(path, sql, timeout=60):

@@ -14,7 +14,7 @@ t = Test(__file__)
 def shell(db, *lines, timeout=60):
 	"""The stock shell with the extension loaded, as its own node."""
 	script = ".load %s\n.open file:%s?vfs=walraft\n%s\n" % (harness.MODULE[:-3], db, "\n".join(lines))
-	return subprocess.run([harness.SQLITE3, "-batch", "-init", "/dev/null"], input=script, capture_output=True, text=True,
+	return subprocess.run([harness.HOST_SHELL, "-batch", "-init", "/dev/null"], input=script, capture_output=True, text=True,
 	                      timeout=timeout, env=harness.child_env(), preexec_fn=harness.die_with_parent)
 
 
