@@ -46,7 +46,7 @@ struct wire_entry {
 	/* Raft: term, index/log_term = last log entry of the candidate */                                            \
 	X(PREVOTE_REQ)                                                                                                 \
 	X(PREVOTE_RESP) /* term, flags REJECT */                                                                       \
-	X(VOTE_REQ)                                                                                                    \
+	X(VOTE_REQ)     /* the same; flags TRANSFER: the leader wants the election */                                  \
 	X(VOTE_RESP)                                                                                                   \
 	/* term, index/log_term = entry before the first, commit, entries. The core leaves entries[].data NULL; the    \
 	 * driver fills them from the journal */                                                                       \
@@ -58,7 +58,7 @@ struct wire_entry {
 	X(HEARTBEAT_RESP) /* term, corr echoed, index = last durable index, hint = applied index */                    \
 	X(READ_REQ)       /* follower to leader: corr */                                                               \
 	X(READ_RESP)      /* corr, index = read index; or REJECT */                                                    \
-	X(TIMEOUT_NOW)                                                                                                 \
+	X(TIMEOUT_NOW) /* leader to who shall lead instead: term, index/log_term = last log entry of both */           \
 	/* membership: text = URL of the node that asks, from = its id */                                              \
 	X(JOIN_REQ)                                                                                                    \
 	/* corr, term = cluster id, group, data = configuration; or REJECT with text (hint = leader's id, data = its   \
@@ -80,7 +80,10 @@ enum wire_msg_type {
 	        WIRE_MSG_COUNT
 };
 
-enum wire_msg_flags { WIRE_MSG_REJECT = 1 };
+enum wire_msg_flags {
+	WIRE_MSG_REJECT = 1,   /* an answer: no */
+	WIRE_MSG_TRANSFER = 2, /* VOTE_REQ: to be considered although a leader is alive (Raft thesis 3.10) */
+};
 
 struct wire_msg {
 	uint8_t type, flags;

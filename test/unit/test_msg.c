@@ -38,7 +38,7 @@ static uint8_t pool[1 << 16];
 
 static struct wire_msg random_msg(struct wire_entry *entries)
 {
-	struct wire_msg m = { .type = (uint8_t)(1 + below(WIRE_MSG_COUNT - 1)), .flags = (uint8_t)below(2) };
+	struct wire_msg m = { .type = (uint8_t)(1 + below(WIRE_MSG_COUNT - 1)), .flags = (uint8_t)below(2 * WIRE_MSG_TRANSFER) };
 	uint64_t *const v[] = { &m.group, &m.from, &m.to, &m.corr, &m.term, &m.log_term, &m.commit, &m.hint };
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		*v[i] = number();
