@@ -6,8 +6,8 @@ the tails of the logs of every cluster still alive, the seed, and the command th
 Environment: WALRAFT_BUILD (build directory), WALRAFT_FULL=1 (full sizes; argument --full), WALRAFT_SEED (argument
 --seed N), WALRAFT_KEEP=1 (leave the temporary directories), WALRAFT_CASE (argument: run only cases whose name has it).
 Another SQLite than the system's, for test/newest: WALRAFT_HOST_SQLITE (directory of the libsqlite3.so.0 that nodes and
-applications run on), WALRAFT_HOST_SHELL (sqlite3 shell that loads the extension), WALRAFT_STOCK_SQLITE (directory of
-the library of stock processes).
+applications run on), WALRAFT_HOST_SHELL (sqlite3 shell that loads the extension), WALRAFT_STOCK_SQLITE and
+WALRAFT_STOCK_SHELL (the same for stock processes).
 """
 import argparse
 import ctypes
@@ -23,9 +23,10 @@ import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SQLITE3 = "/usr/bin/sqlite3"
+SYSTEM_SHELL = "/usr/bin/sqlite3"
+SQLITE3 = os.environ.get("WALRAFT_STOCK_SHELL") or SYSTEM_SHELL
+HOST_SHELL = os.environ.get("WALRAFT_HOST_SHELL") or SYSTEM_SHELL
 PYTHON = "/usr/bin/python3"
-HOST_SHELL = os.environ.get("WALRAFT_HOST_SHELL") or SQLITE3
 HOST_SQLITE = os.environ.get("WALRAFT_HOST_SQLITE", "")
 STOCK_SQLITE = os.environ.get("WALRAFT_STOCK_SQLITE", "")
 
