@@ -87,6 +87,7 @@ struct raft {
 	uint64_t election_deadline_us; /* UINT64_MAX: none */
 	uint64_t campaign;             /* id of the round of votes or pre-votes that runs */
 	uint64_t ask_due_us;           /* candidates: when those that have not answered are asked again */
+	bool ordered;                  /* candidate: the leader told us to stand (thesis 3.10) */
 
 	/* configurations: the latest committed one and all later ones; the last is in force. configs[0] may be at or
 	 * below base_index. */
@@ -101,6 +102,10 @@ struct raft {
 	uint64_t term_start; /* index of the first entry of its term */
 	bool elected_alone;  /* won without a message: term and vote are durable no earlier than entry term_start */
 	uint64_t heartbeat_due_us, commit_due_us; /* UINT64_MAX: none */
+	uint64_t transfer_to;      /* who shall lead instead; 0: no transfer is under way */
+	uint64_t transfer_index;   /* the log's end since it began */
+	uint64_t transfer_due_us;  /* when TIMEOUT_NOW is sent again; UINT64_MAX: it was not sent yet */
+	uint64_t transfer_end_us;  /* when it is given up */
 
 	struct raft_pending_read *reads;
 	size_t n_reads, cap_reads, n_remote_reads;
@@ -175,6 +180,7 @@ uint64_t raft_quorum(const struct raft *r, uint64_t (*get)(const struct raft_pee
 
 /* ---- election.c ---- */
 void raft_campaign(struct raft *r);
+void raft_campaign_ordered(struct raft *r); /* without a pre-vote, and heard by voters with a live leader */
 void raft_ask_votes(struct raft *r); /* (again) those who have not answered */
 bool raft_leader_alive(const struct raft *r); /* votes are refused */
 void raft_on_vote_req(struct raft *r, const struct wire_msg *m);
@@ -185,6 +191,8 @@ void raft_leader_begin(struct raft *r);
 void raft_leader_timers(struct raft *r);
 void raft_leader_flush(struct raft *r);
 uint64_t raft_leader_deadline(const struct raft *r);
+/* A leader's message, which waits for the disk only when the term itself may not be durable. */
+struct wire_msg *raft_leader_send(struct raft *r, enum wire_msg_type type, uint64_t to);
 void raft_heartbeat(struct raft *r, struct raft_peer *p);
 void raft_propose(struct raft *r, const struct raft_event *ev);
 void raft_propose_config(struct raft *r, const struct raft_config *target);
@@ -195,6 +203,14 @@ bool raft_leader_is_ready(const struct raft *r);
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat(struct raft *r, const struct wire_msg *m);
+
+/* ---- transfer.c ---- */
+void raft_transfer(struct raft *r, uint64_t peer);
+void raft_transfer_end(struct raft *r);    /* given up, or leadership is lost */
+void raft_transfer_timers(struct raft *r);
+void raft_transfer_pump(struct raft *r);   /* leader: tells the target when it is level, and again */
+uint64_t raft_transfer_deadline(const struct raft *r);
+void raft_on_timeout_now(struct raft *r, const struct wire_msg *m);
 
 /* ---- readindex.c ---- */
 void raft_read_ask(struct raft *r, uint64_t corr);

@@ -1,4 +1,5 @@
-/* Elections: pre-vote (thesis 9.6), vote (paper 5.2, 5.4.1), and their refusal under a live leader (thesis 4.2.3). */
+/* Elections: pre-vote (thesis 9.6), vote (paper 5.2, 5.4.1), and their refusal under a live leader (thesis 4.2.3), unless
+ * that leader asked for the election (3.10). */
 #include "raft/core.h"
 
 static uint64_t granted(const struct raft_peer *p)
@@ -25,6 +26,7 @@ void raft_ask_votes(struct raft *r)
 		if (!m)
 			return;
 		m->term = pre ? r->term + 1 : r->term;
+		m->flags = r->ordered ? WIRE_MSG_TRANSFER : 0;
 		m->corr = r->campaign;
 		m->index = raft_log_last(&r->log);
 		m->log_term = raft_log_last_term(&r->log);
@@ -53,6 +55,13 @@ static void stand_for_vote(struct raft *r)
 		return;
 	r->elected_alone = true;
 	raft_become(r, RAFT_LEADER);
+}
+
+void raft_campaign_ordered(struct raft *r)
+{
+	assert(raft_may_campaign(r) && r->role == RAFT_FOLLOWER);
+	r->ordered = true;
+	stand_for_vote(r);
 }
 
 void raft_campaign(struct raft *r)
@@ -95,7 +104,10 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	/* Election restriction (paper 5.4.1). */
 	bool up_to_date = m->log_term > last_term || (m->log_term == last_term && m->index >= raft_log_last(&r->log));
 
-	if (raft_leader_alive(r)) {
+	/* Thesis 3.10: it is the leader's own wish. Otherwise the same rules hold. */
+	bool ordered = !pre && (m->flags & WIRE_MSG_TRANSFER);
+
+	if (raft_leader_alive(r) && !ordered) {
 		if (pre)
 			answer(r, m, false);
 		return;

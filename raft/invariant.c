@@ -44,6 +44,24 @@ static int check_config(const struct raft *r, struct wire_err *err)
 	return WIRE_OK;
 }
 
+/* Thesis 3.10. */
+static int check_transfer(const struct raft *r, struct wire_err *err)
+{
+	CHECK(!r->ordered || r->role == RAFT_CANDIDATE);
+	if (!r->transfer_to) {
+		CHECK(!r->transfer_index && r->transfer_due_us == UINT64_MAX && r->transfer_end_us == UINT64_MAX);
+		return WIRE_OK;
+	}
+	CHECK(r->role == RAFT_LEADER && r->transfer_to != r->self);
+	const struct raft_config *now = raft_config_current(r);
+	const struct raft_member *target = raft_config_find(now, r->transfer_to);
+	CHECK(target && (target->flags & RAFT_VOTER) && !now->joint && raft_config_committed(r));
+	/* Nothing was proposed since it began. */
+	CHECK(r->transfer_index == raft_log_last(&r->log) && !r->n_new);
+	CHECK(r->now_us < r->transfer_end_us && r->now_us < r->transfer_due_us);
+	return WIRE_OK;
+}
+
 static int check_role(const struct raft *r, struct wire_err *err)
 {
 	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
@@ -97,6 +115,8 @@ int raft_invariants(const struct raft *r, struct wire_err *err)
 		rc = check_config(r, err);
 	if (rc == WIRE_OK)
 		rc = check_role(r, err);
+	if (rc == WIRE_OK)
+		rc = check_transfer(r, err);
 	if (rc == WIRE_OK && r->role == RAFT_LEADER)
 		rc = check_peers(r, err);
 	return rc;

@@ -24,7 +24,7 @@ static bool term_may_be_lost(const struct raft *r)
 	return r->elected_alone && r->durable < r->term_start;
 }
 
-static struct wire_msg *send(struct raft *r, enum wire_msg_type type, uint64_t to)
+struct wire_msg *raft_leader_send(struct raft *r, enum wire_msg_type type, uint64_t to)
 {
 	assert(!r->hard_changed || term_may_be_lost(r));
 	return raft_send(r, type, to, term_may_be_lost(r));
@@ -64,6 +64,9 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 	for (uint32_t i = 0; i < ev->n_entries; i++)
 		if (ev->entries[i].kind != WIRE_ENTRY_DATA)
 			r->proposal_code = WIRE_INVALID;
+	/* Thesis 3.10: the one that shall lead must be able to get level. */
+	if (r->proposal_code == WIRE_OK && r->transfer_to)
+		r->proposal_code = WIRE_BUSY;
 	if (r->proposal_code != WIRE_OK)
 		return;
 	r->proposal_index = raft_log_last(&r->log) + 1;
@@ -100,8 +103,8 @@ void raft_propose_config(struct raft *r, const struct raft_config *target)
 		r->proposal_code = WIRE_NOTLEADER;
 	else if (!target || target->joint || !target->n || raft_config_check(target, NULL) != WIRE_OK)
 		r->proposal_code = WIRE_INVALID;
-	else if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint)
-		r->proposal_code = WIRE_BUSY; /* I13 */
+	else if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint || r->transfer_to)
+		r->proposal_code = WIRE_BUSY; /* I13; thesis 3.10 */
 	if (r->proposal_code != WIRE_OK)
 		return;
 	struct raft_config c = *target;
@@ -144,7 +147,7 @@ static void replicate(struct raft *r, struct raft_peer *p)
 			raft_peer_to(r, p, RAFT_SNAPSHOT);
 			return;
 		}
-		struct wire_msg *m = send(r, WIRE_MSG_APPEND, p->id);
+		struct wire_msg *m = raft_leader_send(r, WIRE_MSG_APPEND, p->id);
 		if (!m)
 			return;
 		m->index = prev;
@@ -169,7 +172,7 @@ static uint64_t commit_for(const struct raft *r, const struct raft_peer *p)
 
 void raft_heartbeat(struct raft *r, struct raft_peer *p)
 {
-	struct wire_msg *m = send(r, WIRE_MSG_HEARTBEAT, p->id);
+	struct wire_msg *m = raft_leader_send(r, WIRE_MSG_HEARTBEAT, p->id);
 
 	if (!m)
 		return;
@@ -204,6 +207,7 @@ void raft_leader_timers(struct raft *r)
 	}
 	if (r->now_us >= r->commit_due_us)
 		tell_commit(r);
+	raft_transfer_timers(r);
 }
 
 /* I12, paper 5.4.2 and figure 8: counting replicas commits only entries of the current term, and those below them. Only
@@ -241,6 +245,7 @@ void raft_leader_flush(struct raft *r)
 		return;
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
 		replicate(r, &r->peers[i]);
+	raft_transfer_pump(r);
 	raft_read_pump(r);
 	bool owed = false;
 	for (uint32_t i = 0; i < r->n_peers; i++)
@@ -254,11 +259,14 @@ void raft_leader_flush(struct raft *r)
 uint64_t raft_leader_deadline(const struct raft *r)
 {
 	uint64_t d = raft_quorum(r, contact_of, UINT64_MAX - r->election_us) + r->election_us;
+	uint64_t transfer = raft_transfer_deadline(r);
 
 	if (r->n_peers && r->heartbeat_due_us < d)
 		d = r->heartbeat_due_us;
 	if (r->commit_due_us < d)
 		d = r->commit_due_us;
+	if (transfer < d)
+		d = transfer;
 	return d;
 }
 

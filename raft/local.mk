@@ -1,6 +1,6 @@
 # The core: consensus as a pure function.
 RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c \
-	raft/follower.c raft/progress.c raft/readindex.c raft/log.c raft/config.c raft/invariant.c
+	raft/follower.c raft/progress.c raft/readindex.c raft/transfer.c raft/log.c raft/config.c raft/invariant.c
 # The journal.
 RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_open.c raft/journal_recover.c \
 	raft/journal_seg.c raft/journal_log.c raft/journal_record.c
@@ -8,7 +8,8 @@ RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/jo
 noinst_LTLIBRARIES += libraft.la
 libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
 
-RAFT_CORE_TESTS = test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config test/unit/test_raft_sim
+RAFT_CORE_TESTS = test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
+	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_sim
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
@@ -19,6 +20,10 @@ test_unit_test_raft_replication_SOURCES = test/unit/test_raft_replication.c $(RA
 test_unit_test_raft_replication_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_config_SOURCES = test/unit/test_raft_config.c $(RAFT_PILOT)
 test_unit_test_raft_config_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_transfer_SOURCES = test/unit/test_raft_transfer.c $(RAFT_PILOT)
+test_unit_test_raft_transfer_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_takeover_SOURCES = test/unit/test_raft_takeover.c $(RAFT_PILOT)
+test_unit_test_raft_takeover_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h test/unit/raft_sim_impl.h \
 	test/unit/raft_sim.c test/unit/raft_sim_node.c
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)

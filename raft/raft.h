@@ -6,7 +6,7 @@
  * for configurations.
  *
  * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (figures 2, 7, 8; section 8);
- * Ongaro's thesis, 4.3 (joint consensus), 6.4 (read-index), 9.6 (PreVote), 6.2 (CheckQuorum). */
+ * Ongaro's thesis, 3.10 (leadership transfer), 4.3 (joint consensus), 6.4 (read-index), 9.6 (PreVote), 6.2 (CheckQuorum). */
 #ifndef RAFT_RAFT_H
 #define RAFT_RAFT_H
 
@@ -44,6 +44,7 @@ enum raft_event_type {
 	RAFT_EV_MESSAGE,     /* msg arrived */
 	RAFT_EV_PROPOSE,     /* entries: kind DATA with size, sum and data set; index and term are given by the core */
 	RAFT_EV_CONFIG,      /* config: the target configuration, not joint; the core goes through the joint one and leaves it by itself */
+	RAFT_EV_TRANSFER,    /* peer: the voter that shall lead instead of this node; 0: whichever suits best */
 	RAFT_EV_READ,        /* a linearizable read wants an index; corr names it */
 	RAFT_EV_PERSISTED,   /* the log up to the entry at index is durable here; term: that entry's term */
 	RAFT_EV_APPLIED,     /* index: published here */
@@ -82,8 +83,12 @@ struct raft_update {
 	uint32_t n_entries;
 	struct wire_msg *msgs; /* entries in APPENDs carry metadata; the driver fills data from its cache or the journal */
 	uint32_t n_msgs;
-	/* answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (CONFIG: one is under way,
-	 * or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no voter, ...) */
+	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way;
+	 * CONFIG also: another one is, or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no
+	 * voter, ...).
+	 * Answer to TRANSFER: WIRE_OK (under way; also when it was already, to the same peer or with peer 0); WIRE_NOTLEADER;
+	 * WIRE_INVALID (peer is no other voter; peer 0: no other voter was heard from within an election timeout, or all such
+	 * wait for an image); WIRE_BUSY (one to another peer is under way, or a configuration is not committed or is joint). */
 	int proposal_code;
 	uint64_t proposal_index;
 	const struct raft_read *reads;
@@ -93,6 +98,7 @@ struct raft_update {
 	enum raft_role role;
 	uint64_t leader;        /* 0: unknown */
 	bool leader_ready;      /* leads, and an entry of its own term is committed */
+	uint64_t transfer_to;   /* leader: who shall lead instead; 0: no transfer is under way (any more) */
 	bool role_changed;      /* role, leader or term differ from before this step */
 	bool config_changed;    /* raft_config_current differs from before this step */
 	uint64_t deadline_us;   /* step RAFT_EV_TICK no later than this; UINT64_MAX: never */

@@ -8,11 +8,11 @@ const char *raft_role_name(enum raft_role r)
 	return (unsigned)r < sizeof(names) / sizeof(names[0]) ? names[r] : "?";
 }
 
-/* Figure 4 of the paper, with the pre-vote before the vote (thesis 9.6). A leader never goes back to standing for
- * election in one move, a follower never leads without having been a candidate. */
+/* Figure 4 of the paper, with the pre-vote before the vote (thesis 9.6), or without when the leader told us to stand (3.10).
+ * A leader never goes back to standing for election in one move, a follower never leads without having been a candidate. */
 static const bool allowed[4][4] = {
 	/* to:              follower precandidate candidate leader */
-	[RAFT_FOLLOWER] = { true, true, false, false },
+	[RAFT_FOLLOWER] = { true, true, true, false },
 	[RAFT_PRECANDIDATE] = { true, true, true, false },
 	[RAFT_CANDIDATE] = { true, true, false, true },
 	[RAFT_LEADER] = { true, false, false, false },
@@ -25,6 +25,8 @@ void raft_become(struct raft *r, enum raft_role role)
 	enum raft_role from = r->role;
 
 	r->role = role;
+	if (role != RAFT_CANDIDATE)
+		r->ordered = false;
 	if (role == RAFT_LEADER) {
 		r->leader = r->self;
 		r->election_deadline_us = UINT64_MAX;
@@ -36,6 +38,7 @@ void raft_become(struct raft *r, enum raft_role role)
 	if (from == RAFT_LEADER) {
 		r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
 		r->elected_alone = false;
+		raft_transfer_end(r);
 		raft_read_fail_all(r);
 	}
 	if (role != RAFT_FOLLOWER || from == RAFT_LEADER)

@@ -160,6 +160,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->term = in->term;
 	r->vote = in->vote;
 	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
+	raft_transfer_end(r);
 	r->read_id = raft_random(r) >> 2;
 	r->campaign = raft_random(r) >> 2;
 	if (!fill_log(r, in)) {
@@ -251,6 +252,9 @@ static void on_message(struct raft *r, const struct wire_msg *m)
 	case WIRE_MSG_HEARTBEAT:
 		raft_on_heartbeat(r, m);
 		break;
+	case WIRE_MSG_TIMEOUT_NOW:
+		raft_on_timeout_now(r, m);
+		break;
 	case WIRE_MSG_PREVOTE_RESP:
 	case WIRE_MSG_VOTE_RESP:
 	case WIRE_MSG_APPEND_RESP:
@@ -339,6 +343,9 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	case RAFT_EV_CONFIG:
 		raft_propose_config(r, ev->config);
 		break;
+	case RAFT_EV_TRANSFER:
+		raft_transfer(r, ev->peer);
+		break;
 	case RAFT_EV_READ:
 		raft_read_ask(r, ev->corr);
 		break;
@@ -399,6 +406,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.role = r->role,
 		.leader = r->leader,
 		.leader_ready = raft_leader_is_ready(r),
+		.transfer_to = r->transfer_to,
 		.deadline_us = deadline(r),
 	};
 }

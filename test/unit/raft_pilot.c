@@ -20,6 +20,23 @@ struct pilot *pilot_open(uint32_t voters, uint32_t others)
 	return p;
 }
 
+struct pilot *pilot_open_led(uint32_t voters, uint32_t others)
+{
+	struct pilot *p = pilot_open(voters, others);
+
+	pilot_elect(p, 1);
+	pilot_wait(p, 100000);
+	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
+	assert_true(p->n[1].u.leader_ready && p->n[1].u.term == 1);
+	return p;
+}
+
+void pilot_isolate(struct pilot *p, uint64_t id, bool cut)
+{
+	for (uint64_t k = 1; k <= p->count; k++)
+		p->cut[id][k] = p->cut[k][id] = cut;
+}
+
 void pilot_stop(struct pilot *p, uint64_t id)
 {
 	raft_free(p->n[id].raft);
@@ -149,16 +166,22 @@ void pilot_deliver(struct pilot *p, struct wire_msg m)
 	pilot_step(p, m.to, (struct raft_event){ .type = RAFT_EV_MESSAGE, .msg = &m });
 }
 
+bool pilot_next(struct pilot *p)
+{
+	if (!p->n_q)
+		return false;
+	struct pilot_msg q = p->q[0];
+	memmove(p->q, p->q + 1, --p->n_q * sizeof(p->q[0]));
+	if (q.m.to <= p->count && !p->cut[q.m.from][q.m.to] && !p->deaf_to[q.m.type])
+		pilot_deliver(p, q.m);
+	free(q.entries);
+	return true;
+}
+
 void pilot_run(struct pilot *p)
 {
-	for (uint32_t turns = 0; p->n_q; turns++) {
+	for (uint32_t turns = 0; pilot_next(p); turns++)
 		assert_true(turns < 100000);
-		struct pilot_msg q = p->q[0];
-		memmove(p->q, p->q + 1, --p->n_q * sizeof(p->q[0]));
-		if (q.m.to <= p->count && !p->cut[q.m.from][q.m.to] && !p->deaf_to[q.m.type])
-			pilot_deliver(p, q.m);
-		free(q.entries);
-	}
 }
 
 void pilot_wait(struct pilot *p, uint64_t us)
@@ -206,6 +229,12 @@ int pilot_config(struct pilot *p, uint64_t id, const char *flags)
 		if (flags[k] != '-')
 			c.m[c.n++] = (struct raft_member){ .id = k + 1, .flags = flags[k] == 'v' ? RAFT_VOTER : RAFT_LEARNER };
 	pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
+	return p->n[id].u.proposal_code;
+}
+
+int pilot_transfer(struct pilot *p, uint64_t id, uint64_t peer)
+{
+	pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_TRANSFER, .peer = peer });
 	return p->n[id].u.proposal_code;
 }
 

@@ -36,6 +36,7 @@ struct pilot {
 };
 
 struct pilot *pilot_open(uint32_t voters, uint32_t others); /* others: with an empty configuration */
+struct pilot *pilot_open_led(uint32_t voters, uint32_t others); /* node 1 leads term 1, and all know what is committed */
 void pilot_close(struct pilot *p);
 /* Starts (again) what is on the node's disk. */
 void pilot_start(struct pilot *p, uint64_t id);
@@ -43,13 +44,16 @@ void pilot_stop(struct pilot *p, uint64_t id);
 /* Writes a log of data entries with these terms onto the disk of a stopped node; the current term is `term`. */
 void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n);
 
+void pilot_isolate(struct pilot *p, uint64_t id, bool cut); /* from all others; false: not any more */
 void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev);
 void pilot_deliver(struct pilot *p, struct wire_msg m);     /* one message, now, not through the queue */
+bool pilot_next(struct pilot *p);                           /* delivers the first of the queue; false: it is empty */
 void pilot_run(struct pilot *p);                            /* delivers until the queue is empty */
 void pilot_wait(struct pilot *p, uint64_t us);              /* time passes: ticks when due, messages arrive */
 void pilot_elect(struct pilot *p, uint64_t id);             /* long silence, then this node's timer is first */
 int pilot_propose(struct pilot *p, uint64_t id, uint32_t n); /* n entries of 100 bytes; the answer's code */
 int pilot_config(struct pilot *p, uint64_t id, const char *flags); /* "vvl-": members 1, 2 voters, 3 learner, 4 none */
+int pilot_transfer(struct pilot *p, uint64_t id, uint64_t peer); /* the answer's code */
 void pilot_read(struct pilot *p, uint64_t id, uint64_t corr);
 const struct raft_read *pilot_settled(struct pilot *p, uint64_t id, uint64_t corr); /* NULL: not yet */
 

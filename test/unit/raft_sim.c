@@ -150,6 +150,13 @@ static void change_config(struct sim *s, struct sim_node *n)
 		sim_step(s, n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
 }
 
+static void hand_over(struct sim *s, struct sim_node *n)
+{
+	uint64_t peer = sim_chance(s, 500) ? 0 : 1 + sim_random(s, NODES);
+
+	sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TRANSFER, .peer = peer });
+}
+
 static void client(struct sim *s)
 {
 	struct sim_node *n = &s->n[sim_random(s, NODES)];
@@ -162,6 +169,8 @@ static void client(struct sim *s)
 			propose(s, n);
 		else if (s->with_configs && !s->quiet && sim_chance(s, 30))
 			change_config(s, n);
+		if (s->with_transfers && !s->quiet && sim_chance(s, 60))
+			hand_over(s, n);
 	}
 	n = &s->n[sim_random(s, NODES)];
 	if (n->raft && !n->asleep)
@@ -377,6 +386,30 @@ static void recover(struct sim *s)
 	}
 }
 
+/* With nothing in the way but lost and late messages, a leader gets rid of its office. */
+static void check_handover(struct sim *s)
+{
+	uint64_t before = s->counts->handed_over, end = s->now_us + 60000000;
+
+	while (!s->failed && s->counts->handed_over == before) {
+		for (uint32_t i = 0; i < NODES; i++) {
+			struct sim_node *n = &s->n[i];
+			if (n->role != RAFT_LEADER || !n->ready)
+				continue;
+			const struct raft_config *c = raft_config_current(n->raft);
+			uint32_t voters = 0;
+			for (uint32_t k = 0; k < c->n; k++)
+				voters += (c->m[k].flags & RAFT_VOTER) != 0;
+			if (voters == 1 && raft_config_committed(n->raft))
+				return;
+			sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TRANSFER });
+		}
+		run_until(s, s->now_us + 100000);
+		if (s->now_us > end)
+			sim_fail(s, "no transfer succeeds after healing");
+	}
+}
+
 static void set_up(struct sim *s)
 {
 	uint32_t voters = 1 + (uint32_t)sim_random(s, 5);
@@ -391,6 +424,7 @@ static void set_up(struct sim *s)
 	s->with_trim = sim_chance(s, 400);
 	s->with_crashes = sim_chance(s, 700);
 	s->with_cuts = sim_chance(s, 700);
+	s->with_transfers = sim_chance(s, 600);
 	for (uint32_t i = 0; i < voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
 	s->configs[s->n_configs++] = (struct raft_log_config){ .config = first };
@@ -422,6 +456,8 @@ bool raft_sim_run(uint64_t seed, bool verbose, struct raft_sim_counts *counts)
 	set_up(s);
 	run_until(s, 1000000 + sim_random(s, 4000000));
 	recover(s);
+	if (s->with_transfers)
+		check_handover(s);
 	sim_check_matching(s);
 	for (uint32_t i = 0; i < NODES; i++)
 		raft_free(s->n[i].raft);

@@ -49,6 +49,7 @@ struct sim_node {
 	enum raft_role role;
 	bool ready;
 	uint64_t leader, now_term;
+	uint64_t transfer_to, transfer_since_us; /* on the node's clock */
 	struct sim_read reads[READS_MAX];
 	uint32_t n_reads;
 	uint64_t vote_sent_term, vote_sent_to; /* never lost: what others have heard */
@@ -67,13 +68,14 @@ struct sim {
 	bool verbose, failed, quiet; /* quiet: no new faults */
 	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
 	uint32_t disk_us; /* longest write; 0: durable at once */
-	bool with_configs, with_trim, with_crashes, with_cuts;
+	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers;
 	bool cut[NODES][NODES];
 	struct sim_node n[NODES];
 	struct sim_event *heap;
 	size_t n_heap, cap_heap;
 	void *arena;
 	uint64_t leaders[LOG_MAX]; /* by term */
+	uint64_t told[LOG_MAX];    /* by term: bit id: its leader sent it TIMEOUT_NOW */
 	struct sim_log committed;
 	struct raft_log_config configs[256];
 	uint32_t n_configs;

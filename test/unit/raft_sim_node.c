@@ -42,6 +42,49 @@ static struct wire_msg copy_msg(struct sim *s, struct sim_node *n, const struct 
 	return c;
 }
 
+/* Thesis 3.10. A stale leader may send one when the target has lost that part of its log to a later one already. */
+static void check_told(struct sim *s, struct sim_node *n, const struct wire_msg *m)
+{
+	const struct sim_node *to = &s->n[m->to - 1];
+
+	if (m->type == WIRE_MSG_VOTE_REQ && (m->flags & WIRE_MSG_TRANSFER) && m->term < LOG_MAX &&
+	    !(s->told[m->term - 1] >> n->id & 1))
+		sim_fail(s, "node %u says in term %u that the leader told it to stand", (unsigned)n->id, (unsigned)m->term);
+	if (m->type != WIRE_MSG_TIMEOUT_NOW)
+		return;
+	if (n->role != RAFT_LEADER || n->now_term != m->term || m->index != n->log.last ||
+	    m->log_term != term_at(&n->log, m->index))
+		sim_fail(s, "node %u sends TIMEOUT_NOW of term %u at %u", (unsigned)n->id, (unsigned)m->term,
+		         (unsigned)m->index);
+	if (to->now_term <= m->term && to->disk.base <= m->index && term_at(&to->disk, m->index) != m->log_term)
+		sim_fail(s, "node %u tells node %u to stand, which lacks %u", (unsigned)n->id, (unsigned)m->to,
+		         (unsigned)m->index);
+	if (m->term < LOG_MAX)
+		s->told[m->term] |= UINT64_C(1) << m->to;
+}
+
+/* Nothing is proposed during a transfer, and it ends in time. */
+static void check_transfer(struct sim *s, struct sim_node *n, const struct raft_event *ev, const struct raft_update *u)
+{
+	enum { ELECTION_US = 300000 };
+	bool fresh = u->transfer_to && ev->type == RAFT_EV_TRANSFER && u->proposal_code == WIRE_OK;
+
+	if (u->transfer_to && (u->role != RAFT_LEADER || u->n_entries))
+		sim_fail(s, "node %u appends, or is %s, during a transfer", (unsigned)n->id, raft_role_name(u->role));
+	if (u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_BUSY)
+		sim_fail(s, "node %u answers %d to a proposal during a transfer", (unsigned)n->id, u->proposal_code);
+	if (u->role == RAFT_LEADER && !u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_OK)
+		sim_fail(s, "node %u answers %d to a proposal, no transfer under way", (unsigned)n->id, u->proposal_code);
+	if (u->transfer_to && n->transfer_to && !fresh &&
+	    (u->transfer_to != n->transfer_to || ev->now_us >= n->transfer_since_us + ELECTION_US))
+		sim_fail(s, "node %u: a transfer does not end", (unsigned)n->id);
+	if (fresh && (!n->transfer_to || ev->now_us >= n->transfer_since_us + ELECTION_US)) {
+		n->transfer_since_us = ev->now_us;
+		s->counts->transfers++;
+	}
+	n->transfer_to = u->transfer_to;
+}
+
 /* I9 */
 static void check_msg(struct sim *s, struct sim_node *n, const struct wire_msg *m)
 {
@@ -54,6 +97,7 @@ static void check_msg(struct sim *s, struct sim_node *n, const struct wire_msg *
 		sim_fail(s, "I9: node %u acknowledges %u, durable is %u", (unsigned)n->id, (unsigned)m->index, (unsigned)n->disk.last);
 	if (m->type == WIRE_MSG_HEARTBEAT_RESP && m->index > n->disk.last)
 		sim_fail(s, "I9: node %u claims %u, durable is %u", (unsigned)n->id, (unsigned)m->index, (unsigned)n->disk.last);
+	check_told(s, n, m);
 	uint64_t to = 0;
 	if (m->type == WIRE_MSG_VOTE_RESP && !(m->flags & WIRE_MSG_REJECT))
 		to = m->to;
@@ -128,6 +172,7 @@ static void check_leader(struct sim *s, struct sim_node *n, const struct raft_up
 		if (s->leaders[u->term] && s->leaders[u->term] != n->id)
 			sim_fail(s, "I1: nodes %u and %u lead term %u", (unsigned)s->leaders[u->term], (unsigned)n->id, (unsigned)u->term);
 		s->leaders[u->term] = n->id;
+		s->counts->handed_over += s->told[u->term - 1] >> n->id & 1;
 	}
 	for (uint64_t i = n->log.base + 1; i <= s->committed.last; i++)
 		if (i > n->log.last || n->log.e[i].term != s->committed.e[i].term) {
@@ -210,6 +255,7 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev)
 	n->leader = u.leader;
 	n->now_term = u.term;
 	settle(s, n, &u);
+	check_transfer(s, n, &ev, &u);
 	if (ev.type == RAFT_EV_PROPOSE && u.proposal_code == WIRE_OK && u.proposal_index != u.entries[0].index)
 		sim_fail(s, "node %u: proposal got index %u", (unsigned)n->id, (unsigned)u.proposal_index);
 	uint64_t commit = u.commit, last = u.last_index;
@@ -275,6 +321,7 @@ void sim_start(struct sim *s, struct sim_node *n)
 	n->commit = n->commit_mark > n->disk.base ? n->commit_mark : n->disk.base;
 	n->applied = n->commit;
 	n->w_n = n->n_reads = 0;
+	n->transfer_to = 0;
 	n->role = RAFT_FOLLOWER;
 	n->asleep = n->ready = false;
 	n->raft = raft_new(&(struct raft_init){

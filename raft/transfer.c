@@ -1,0 +1,100 @@
+/* Handing leadership over (thesis 3.10). The leader takes no more proposals, brings the voter that shall lead level with
+ * its own log, and tells it to stand for election at once; its requests carry WIRE_MSG_TRANSFER, so that they are heard
+ * although the leader is alive. Nothing here is needed for safety: who is told this could as well have waited for its
+ * election timeout, and wins by the same votes. */
+#include "raft/core.h"
+
+/* It must be able to win within an election timeout: what waits for an image is not. */
+static bool suits(const struct raft *r, const struct raft_peer *p)
+{
+	return (p->flags & RAFT_VOTER) && p->state != RAFT_SNAPSHOT && p->heard_us && r->now_us < p->heard_us + r->election_us;
+}
+
+/* The one that lacks least; among equals the one that has published most, since it will serve first. */
+static const struct raft_peer *best(const struct raft *r)
+{
+	const struct raft_peer *b = NULL;
+
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		const struct raft_peer *p = &r->peers[i];
+		if (suits(r, p) && (!b || p->match > b->match || (p->match == b->match && p->applied > b->applied)))
+			b = p;
+	}
+	return b;
+}
+
+static int begin(struct raft *r, uint64_t peer)
+{
+	const struct raft_peer *p = peer ? raft_peer(r, peer) : NULL;
+
+	if (r->role != RAFT_LEADER)
+		return WIRE_NOTLEADER;
+	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD))))
+		return WIRE_INVALID;
+	if (r->transfer_to)
+		return !peer || peer == r->transfer_to ? WIRE_OK : WIRE_BUSY;
+	/* So the target stays a voter: no other change begins before this has ended. */
+	if (!raft_config_committed(r) || raft_config_current(r)->joint)
+		return WIRE_BUSY;
+	if (!p)
+		p = best(r);
+	if (!p)
+		return WIRE_INVALID;
+	r->transfer_to = p->id;
+	r->transfer_index = raft_log_last(&r->log);
+	r->transfer_due_us = UINT64_MAX;
+	r->transfer_end_us = r->now_us + r->election_us;
+	return WIRE_OK;
+}
+
+void raft_transfer(struct raft *r, uint64_t peer)
+{
+	r->proposal_code = begin(r, peer);
+}
+
+void raft_transfer_end(struct raft *r)
+{
+	r->transfer_to = r->transfer_index = 0;
+	r->transfer_due_us = r->transfer_end_us = UINT64_MAX;
+}
+
+void raft_transfer_timers(struct raft *r)
+{
+	if (r->transfer_to && r->now_us >= r->transfer_end_us)
+		raft_transfer_end(r);
+}
+
+void raft_transfer_pump(struct raft *r)
+{
+	if (!r->transfer_to)
+		return;
+	const struct raft_peer *p = raft_peer(r, r->transfer_to);
+	bool first = r->transfer_due_us == UINT64_MAX;
+
+	assert(p);
+	if (p->match < r->transfer_index || (!first && r->now_us < r->transfer_due_us))
+		return;
+	struct wire_msg *m = raft_leader_send(r, WIRE_MSG_TIMEOUT_NOW, p->id);
+	if (!m)
+		return;
+	m->index = r->transfer_index;
+	m->log_term = raft_log_term(&r->log, r->transfer_index);
+	r->transfer_due_us = r->now_us + r->heartbeat_us;
+}
+
+uint64_t raft_transfer_deadline(const struct raft *r)
+{
+	return r->transfer_due_us < r->transfer_end_us ? r->transfer_due_us : r->transfer_end_us;
+}
+
+/* One that comes late, after the transfer was given up, must not depose a leader that went on: a later term is seen by
+ * the term, and in the same term our log has grown beyond the message's, unless nothing was proposed since. It cannot be
+ * longer for any other reason: what a leader's log ends with in its own term, ours ends with too. */
+void raft_on_timeout_now(struct raft *r, const struct wire_msg *m)
+{
+	if (r->role != RAFT_FOLLOWER || m->term != r->term || m->from != r->leader || !raft_may_campaign(r))
+		return;
+	if (m->index != raft_log_last(&r->log) || m->log_term != raft_log_last_term(&r->log))
+		return;
+	raft_campaign_ordered(r);
+}
