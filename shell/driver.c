@@ -7,89 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- settling --- */
-
-void request_unref(struct request *r)
-{
-	if (--r->refs)
-		return;
-	pthread_cond_destroy(&r->cond);
-	free(r->data);
-	free(r);
-}
-
-static void settle(struct request *r, int code, uint64_t index)
-{
-	r->done = true;
-	r->code = code;
-	r->index = index;
-	pthread_cond_signal(&r->cond);
-	request_unref(r);
-}
-
-void node_pending_remove(struct shell_node *n, uint64_t index)
-{
-	for (struct pending **at = &n->pending, *p; (p = *at); at = &p->next)
-		if (p->index == index) {
-			*at = p->next;
-			free(p);
-			return;
-		}
-}
-
-/* Committed ones go to their askers; lost is what has another entry committed in its place. An entry that is only truncated here may still be on
- * a node that leads later, and be committed then. mu held. */
-static void settle_pending(struct shell_node *n)
-{
-	struct pending **at = &n->pending, *p;
-	uint64_t sure = n->shared.commit < n->shared.persisted ? n->shared.commit : n->shared.persisted;
-
-	while ((p = *at)) {
-		bool lost;
-
-		/* An abandoned one must not stay: its place may be another's after a truncation. */
-		if (!p->req || (p->index > sure && !p->req->abandoned)) {
-			at = &p->next;
-			continue;
-		}
-		lost = p->index <= sure && raft_term_of(n->raft, p->index) != p->term;
-		if (!lost && !p->req->abandoned) { /* stays listed until commit_end */
-			settle(p->req, WIRE_OK, p->index);
-			p->req = NULL;
-			at = &p->next;
-			continue;
-		}
-		settle(p->req, lost ? WIRE_LOST : WIRE_UNKNOWN, p->index);
-		*at = p->next;
-		free(p);
-	}
-}
-
-static void settle_reads(struct shell_node *n, const struct raft_update *u)
-{
-	for (uint32_t i = 0; i < u->n_reads; i++)
-		for (struct request **at = &n->reads, *r; (r = *at); at = &r->next)
-			if (r->corr == u->reads[i].corr) {
-				*at = r->next;
-				settle(r, u->reads[i].code, u->reads[i].index);
-				break;
-			}
-}
-
-uint64_t node_publish_limit(const struct shell_node *n)
-{
-	uint64_t limit = n->shared.commit < n->shared.persisted ? n->shared.commit : n->shared.persisted;
-
-	if (n->pending && n->pending->index <= limit)
-		limit = n->pending->index - 1;
-	return limit;
-}
-
 static void share(struct shell_node *n, const struct raft_update *u)
 {
 	struct node_shared *s = &n->shared;
+	bool news;
 
 	pthread_mutex_lock(&n->mu);
+	news = u->role_changed || s->transfer_to != u->transfer_to;
 	s->role = u->role;
 	s->term = u->term;
 	s->leader = u->leader;
@@ -97,14 +21,15 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->last_index = u->last_index;
 	s->persisted = u->truncate_from && u->truncate_from <= s->persisted ? u->truncate_from - 1 : s->persisted; /* what replaces them is not durable */
 	s->leader_ready = u->leader_ready;
+	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
 	s->config_committed = raft_config_committed(n->raft);
-	settle_pending(n);
-	settle_reads(n, u);
+	node_settle_pending(n);
+	node_settle_reads(n, u);
 	if (vfs_db_published(n->db) < node_publish_limit(n))
 		pthread_cond_signal(&n->publish_wake);
-	if (u->role_changed)
+	if (news)
 		pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
 }
@@ -284,7 +209,7 @@ static int handle_propose(struct shell_node *n, struct request *r)
 	n->proposing = false;
 	if (rc || code || !r->is_close) {
 		/* A step that failed may have sent the entry already. */
-		settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
+		node_settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
 		free(p);
 	} else {
 		*p = (struct pending){ .index = index, .term = term, .req = r };
@@ -306,7 +231,7 @@ static int handle_requests(struct shell_node *n, struct request *list)
 		r->next = NULL;
 		if (rc) {
 			pthread_mutex_lock(&n->mu);
-			settle(r, WIRE_CLOSED, 0);
+			node_settle(r, WIRE_CLOSED, 0);
 			pthread_mutex_unlock(&n->mu);
 		} else if (r->kind == REQUEST_PROPOSE) {
 			rc = handle_propose(n, r);
@@ -367,19 +292,33 @@ static void share_progress(struct shell_node *n, uint64_t now)
 	pthread_mutex_unlock(&n->mu);
 }
 
+/* Somebody else shall lead: see node_hand_over. */
+static int hand_over(struct shell_node *n)
+{
+	struct raft_event ev = { .type = RAFT_EV_TRANSFER };
+	int code = WIRE_OK, rc = node_step(n, &ev, &code, NULL);
+
+	pthread_mutex_lock(&n->mu);
+	n->hand_over = rc || code ? HAND_OVER_REFUSED : HAND_OVER_UNDER_WAY;
+	pthread_cond_broadcast(&n->published_cond);
+	pthread_mutex_unlock(&n->mu);
+	return rc;
+}
+
 struct batch {
 	struct wire_link_msg *msgs;
 	struct request *requests;
 	struct peer_event *peers;
-	bool stop, trim;
+	bool stop, trim, hand_over;
 };
 
 static void take_batch(struct shell_node *n, struct batch *b)
 {
 	pthread_mutex_lock(&n->mu);
-	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && node_now_us(n) < n->deadline_us)
+	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && n->hand_over != HAND_OVER_ASKED &&
+	       node_now_us(n) < n->deadline_us)
 		node_wait(n, &n->wake, n->deadline_us);
-	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed, n->trim_to != 0 };
+	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed, n->trim_to != 0, n->hand_over == HAND_OVER_ASKED };
 	n->inbox = NULL;
 	n->inbox_tail = &n->inbox;
 	n->requests = NULL;
@@ -421,12 +360,14 @@ static int run_batch(struct shell_node *n, struct batch *b)
 		for (struct request *r = b->requests, *next; r; r = next) {
 			next = r->next;
 			pthread_mutex_lock(&n->mu);
-			settle(r, WIRE_CLOSED, 0);
+			node_settle(r, WIRE_CLOSED, 0);
 			pthread_mutex_unlock(&n->mu);
 		}
 		return rc;
 	}
 	rc = handle_requests(n, b->requests);
+	if (!rc && b->hand_over)
+		rc = hand_over(n);
 	now = node_now_us(n);
 	if (!rc && now >= n->deadline_us) {
 		struct raft_event ev = { .type = RAFT_EV_TICK };
@@ -453,19 +394,19 @@ static void settle_all(struct shell_node *n)
 			at = &p->next;
 			continue;
 		}
-		settle(p->req, WIRE_UNKNOWN, p->index);
+		node_settle(p->req, WIRE_UNKNOWN, p->index);
 		*at = p->next;
 		free(p);
 	}
 	for (struct request *r = n->reads, *next; r; r = next) {
 		next = r->next;
-		settle(r, WIRE_CLOSED, 0);
+		node_settle(r, WIRE_CLOSED, 0);
 	}
 	n->reads = NULL;
 	/* What came in after the last batch. */
 	for (struct request *r = n->requests, *next; r; r = next) {
 		next = r->next;
-		settle(r, WIRE_CLOSED, 0);
+		node_settle(r, WIRE_CLOSED, 0);
 	}
 	n->requests = NULL;
 	n->requests_tail = &n->requests;

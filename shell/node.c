@@ -276,8 +276,41 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 
 /* --- end --- */
 
+#define HAND_OVER_US 1000000u
+
+void node_hand_over(struct shell_node *n)
+{
+	uint64_t deadline = node_now_us(n) + HAND_OVER_US;
+
+	pthread_mutex_lock(&n->mu);
+	if (n->shared.role == RAFT_LEADER && n->shared.config.n > 1 && !n->stop && !n->failed) {
+		n->hand_over = HAND_OVER_ASKED;
+		pthread_cond_signal(&n->wake);
+		/* Until somebody else is known to lead, or the core has given it up: it leads on then, and transfer_to is 0 again. */
+		while (!n->failed && n->hand_over != HAND_OVER_REFUSED && (!n->shared.leader || n->shared.leader == n->conf.node) &&
+		       !(n->hand_over == HAND_OVER_UNDER_WAY && n->shared.role == RAFT_LEADER && !n->shared.transfer_to) && node_wait(n, &n->published_cond, deadline))
+			;
+	}
+	pthread_mutex_unlock(&n->mu);
+}
+
+/* What is published goes into the database file: it is whole without its WAL then, as after any last close, and the next start finds its position at once. */
+static void checkpoint_at_end(struct shell_node *n)
+{
+	struct wire_err err;
+	bool restarted;
+	int rc;
+
+	if (n->failed || !(n->started & THREAD_NODE))
+		return;
+	rc = vfs_db_checkpoint(n->db, UINT32_MAX, &restarted, &err);
+	if (rc && rc != WIRE_BUSY) /* nothing is lost: the next start does it */
+		shell_log(n, "the last checkpoint failed: %s", err.text);
+}
+
 static void stop_node(struct shell_node *n)
 {
+	node_hand_over(n);
 	pthread_mutex_lock(&n->mu);
 	n->stop = true;
 	pthread_cond_broadcast(&n->wake);
@@ -301,6 +334,7 @@ static void stop_node(struct shell_node *n)
 		pthread_join(n->thread_checkpoint, NULL);
 	if (n->started & THREAD_UPKEEP)
 		pthread_join(n->thread_upkeep, NULL);
+	checkpoint_at_end(n);
 	node_driver_free(n);
 	if (n->db)
 		vfs_db_close(n->db);
@@ -359,9 +393,20 @@ static void after_fork_in_child(void)
 	pthread_mutex_init(&registry_mu, NULL);
 }
 
-static void install_fork_handler(void)
+/* A host that ends without closing its databases: the others should not have to wait for an election. Nothing is stopped or freed: its threads may still be at work. */
+static void at_exit(void)
+{
+	if (pthread_mutex_trylock(&registry_mu))
+		return; /* a node is being started or stopped at this moment */
+	for (struct shell_node *n = registry; n; n = n->next)
+		node_hand_over(n);
+	pthread_mutex_unlock(&registry_mu);
+}
+
+static void install_handlers(void)
 {
 	pthread_atfork(NULL, NULL, after_fork_in_child);
+	(void)atexit(at_exit); /* without it an election takes its time */
 }
 
 static int start_registered(const struct shell_paths *paths, struct shell_node **ret_node, struct wire_err *err)
@@ -410,7 +455,7 @@ int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wi
 
 	if (!paths)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
-	pthread_once(&once, install_fork_handler);
+	pthread_once(&once, install_handlers);
 	rc = shell_paths_make(path, paths, err);
 	pthread_mutex_lock(&registry_mu);
 	if (!rc && !(n = find(paths->db)))

@@ -65,6 +65,7 @@ struct node_shared { /* what other threads read, under mu */
 	enum raft_role role;
 	uint64_t term, leader, commit, last_index, persisted;
 	bool leader_ready;
+	uint64_t transfer_to; /* who shall lead instead of this node; 0: nobody */
 	struct raft_config config;
 	bool config_committed;
 	struct { uint64_t match, last_contact_us; } progress[RAFT_MEMBERS_MAX];
@@ -96,6 +97,7 @@ struct shell_node {
 	char failure[512];
 	struct node_shared shared;
 	struct pending *pending; /* ascending index */
+	enum { HAND_OVER_NONE, HAND_OVER_ASKED, HAND_OVER_REFUSED, HAND_OVER_UNDER_WAY } hand_over;
 	bool proposing; /* the node thread has an entry in hand that last_index does not tell of yet: nobody may begin beside it */
 	uint64_t next_corr, trim_to; /* trim_to 0: nothing to trim */
 	char promotion_refusal[256], refused[256];
@@ -133,6 +135,8 @@ bool node_stopping(struct shell_node *n);
 /* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
 bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
 void node_cond_init(pthread_cond_t *c);
+/* Nothing when this node does not lead. Else has another voter lead, and waits until it does: a second at most, since without one that suits there is nothing to wait for. */
+void node_hand_over(struct shell_node *n);
 /* Highest index that the publisher may publish: committed, durable here, and below every entry that a connection publishes. mu held. */
 uint64_t node_publish_limit(const struct shell_node *n);
 /* After published moved: wakes those who wait. */
@@ -164,8 +168,12 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* send.c; fills group and from */
 int node_send_raft(struct shell_node *n, struct wire_msg *m);       /* a message of the core: fills entries' data */
 int node_send_late(struct shell_node *n, const struct wire_msg *m); /* keeps it for after the sync */
-void request_unref(struct request *r); /* mu held */
-void node_pending_remove(struct shell_node *n, uint64_t index); /* mu held */
+/* settle.c; mu held */
+void request_unref(struct request *r);
+void node_settle(struct request *r, int code, uint64_t index);
+void node_settle_pending(struct shell_node *n);
+void node_settle_reads(struct shell_node *n, const struct raft_update *u);
+void node_pending_remove(struct shell_node *n, uint64_t index);
 
 void entry_cache_put(struct entry_cache *c, const struct wire_entry *e);
 const struct cache_slot *entry_cache_get(const struct entry_cache *c, uint64_t index, uint64_t term);

@@ -170,6 +170,8 @@ static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
 	else if (n->shared.role != RAFT_LEADER) /* worth waiting for: it may be this one */
 		rc = wire_fail(err, WIRE_BUSY, "no leader is known: an election is under way, or this node is cut off from the majority");
+	else if (n->shared.transfer_to)
+		rc = wire_fail(err, WIRE_BUSY, "this node is handing the leadership over");
 	else if (!n->shared.leader_ready || n->proposing || vfs_db_published(n->db) != n->shared.last_index)
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else

@@ -12,6 +12,7 @@ PROC_TESTS = \
 	test/proc/test_large.py \
 	test/proc/test_stock_reader.py \
 	test/proc/test_kill.py \
+	test/proc/test_rolling.py \
 	test/proc/test_trim.py \
 	test/proc/test_edges.py \
 	test/proc/test_unsynced.py \

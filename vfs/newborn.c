@@ -56,18 +56,13 @@ static int try_birth(sqlite3_file *f)
 		rc = nobody_inside(c);
 	if (rc != SQLITE_OK)
 		return rc;
-	switch (shim_attach(c, true, &err)) {
-	case WIRE_OK:
+	if (shim_attach(c, true, &err) == WIRE_OK) {
 		f->pMethods = &shim_main_methods;
 		return SQLITE_OK;
-	case WIRE_NOTFOUND: /* what was there was half a transaction, and is rolled back */
-		rc = c->real->pMethods->xFileSize(c->real, &size);
-		if (rc != SQLITE_OK || !size)
-			return rc;
-		break;
-	default:
-		break;
 	}
+	/* What was there may have been half a transaction, which was rolled back. */
+	if (c->real->pMethods->xFileSize(c->real, &size) == SQLITE_OK && !size)
+		return SQLITE_OK;
 	return shim_fail(c, WALRAFT_CANTOPEN, "%s", err.text);
 }
 

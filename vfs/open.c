@@ -234,6 +234,7 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	struct vfs_conn *c = conn_new(v, name);
 	struct wire_err err = { 0 };
 	enum way way = REPLICATED;
+	sqlite3_int64 size;
 	int rc;
 
 	f->pMethods = NULL;
@@ -254,9 +255,14 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 		f->pMethods = &shim_newborn_methods;
 		return SQLITE_OK;
 	}
-	if (shim_attach(c, way == SET_UP, &err) != WIRE_OK)
-		return open_failed(c, f, flags, out, &err);
-	return open_replicated(c, name, f, flags, out);
+	if (shim_attach(c, way == SET_UP, &err) == WIRE_OK)
+		return open_replicated(c, name, f, flags, out);
+	/* All that was in it may have been half a transaction, which was rolled back. */
+	if (way == SET_UP && c->real->pMethods->xFileSize(c->real, &size) == SQLITE_OK && !size) {
+		f->pMethods = &shim_newborn_methods;
+		return SQLITE_OK;
+	}
+	return open_failed(c, f, flags, out, &err);
 }
 
 int shim_open_wal(struct vfs_conn *c, const char *name, sqlite3_file *f, int flags, int *out)
