@@ -321,7 +321,7 @@ int snap_recv_finish(struct snap_recv *r, const char *final_path, struct wire_er
 	if (rc == WIRE_OK)
 		rc = env->sync(env->ctx, r->file, err);
 	if (rc == WIRE_OK)
-		rc = env->rename(env->ctx, r->temp_path, final_path, err);
+		rc = env->rename_new(env->ctx, r->temp_path, final_path, err);
 	if (rc != WIRE_OK) {
 		snap_recv_abort(r);
 		return rc;

@@ -42,7 +42,7 @@ void snap_recv_retry(struct snap_recv *r); /* forget what was asked and has not 
 int snap_recv_chunk(struct snap_recv *r, const void *p, size_t n, struct wire_err *err); /* a chunk twice is fine */
 bool snap_recv_complete(const struct snap_recv *r);
 void snap_recv_progress(const struct snap_recv *r, uint64_t *ret_done_bytes, uint64_t *ret_total_bytes);
-/* All there: checks the state checksum against info, syncs, renames temp_path to final_path, syncs the directory. Frees r whatever comes of it. */
+/* All there: checks the state checksum against info, syncs, renames temp_path to final_path (WIRE_EXISTS when a file is there), syncs the directory. Frees r whatever comes of it. */
 int snap_recv_finish(struct snap_recv *r, const char *final_path, struct wire_err *err);
 void snap_recv_abort(struct snap_recv *r); /* removes the temporary file, frees r */
 

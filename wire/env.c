@@ -206,6 +206,20 @@ static int posix_rename(void *ctx, const char *from, const char *to, struct wire
 	return WIRE_OK;
 }
 
+static int posix_rename_new(void *ctx, const char *from, const char *to, struct wire_err *err)
+{
+	(void)ctx;
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+		return WIRE_OK;
+	/* Not every file system knows it. */
+	if ((errno == EINVAL || errno == ENOSYS) && link(from, to) == 0) {
+		if (unlink(from) != 0)
+			return wire_fail_errno(err, errno, "cannot remove %s, which is %s now", from, to);
+		return WIRE_OK;
+	}
+	return wire_fail_errno(err, errno, "cannot rename %s to %s", from, to);
+}
+
 static int posix_unlink(void *ctx, const char *path, struct wire_err *err)
 {
 	(void)ctx;
@@ -275,6 +289,7 @@ const struct wire_env *wire_env_posix(void)
 		.truncate = posix_truncate,
 		.size = posix_size,
 		.rename = posix_rename,
+		.rename_new = posix_rename_new,
 		.unlink = posix_unlink,
 		.mkdir = posix_mkdir,
 		.sync_dir = posix_sync_dir,

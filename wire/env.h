@@ -40,6 +40,8 @@ struct wire_env {
 	int (*size)(void *ctx, struct wire_file *f, uint64_t *ret_size, struct wire_err *err);
 
 	int (*rename)(void *ctx, const char *from, const char *to, struct wire_err *err);
+	/* The same, but WIRE_EXISTS when there is something at `to`; after a crash both names may be there. */
+	int (*rename_new)(void *ctx, const char *from, const char *to, struct wire_err *err);
 	int (*unlink)(void *ctx, const char *path, struct wire_err *err); /* WIRE_NOTFOUND when missing */
 	int (*mkdir)(void *ctx, const char *path, struct wire_err *err);  /* 0755; WIRE_EXISTS when there */
 	/* Makes creations, renames and unlinks in the directory durable. */

@@ -194,6 +194,27 @@ static void directories(void **state)
 	assert_int_equal(env->unlink(env->ctx, at("d/three"), NULL), WIRE_OK);
 }
 
+static void renames_to_what_is_free(void **state)
+{
+	struct wire_err err;
+	char *data = NULL;
+	size_t len;
+
+	(void)state;
+	assert_int_equal(wire_env_replace(env, at("from"), "new", 3, NULL), WIRE_OK);
+	assert_int_equal(wire_env_replace(env, at("to"), "other's", 7, NULL), WIRE_OK);
+	assert_int_equal(env->rename_new(env->ctx, at("from"), at("to"), &err), WIRE_EXISTS);
+	assert_int_equal(wire_env_slurp(env, at("to"), 100, &data, &len, NULL), WIRE_OK);
+	assert_string_equal(data, "other's");
+	free(data);
+	assert_int_equal(env->unlink(env->ctx, at("to"), NULL), WIRE_OK);
+	assert_int_equal(env->rename_new(env->ctx, at("from"), at("to"), &err), WIRE_OK);
+	assert_int_equal(wire_env_slurp(env, at("to"), 100, &data, &len, NULL), WIRE_OK);
+	assert_string_equal(data, "new");
+	free(data);
+	assert_int_equal(env->rename_new(env->ctx, at("from"), at("to"), &err), WIRE_NOTFOUND);
+}
+
 static void clocks(void **state)
 {
 	uint64_t a = env->now_ns(env->ctx), b = a, tries;
@@ -368,6 +389,7 @@ int main(void)
 		cmocka_unit_test(open_flags),
 		cmocka_unit_test(full_device),
 		cmocka_unit_test(directories),
+		cmocka_unit_test(renames_to_what_is_free),
 		cmocka_unit_test(clocks),
 		cmocka_unit_test(random_differs),
 		cmocka_unit_test(slurps),

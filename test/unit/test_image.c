@@ -331,6 +331,19 @@ static void finish_checks(void **state)
 	give(r, &b, 65, 64);
 	assert_int_equal(snap_recv_finish(r, final, &err), WIRE_OK);
 	check_file(&b, final);
+
+	/* A file that is there already is not ours to replace. */
+	r = receive(&b, temp);
+	give(r, &b, 1, 64);
+	give(r, &b, 65, 64);
+	b.data[0] ^= 1;
+	FILE *const other = fopen(final, "wb");
+	assert_non_null(other);
+	assert_int_equal(fwrite(b.data, 4096, 100, other), 100);
+	assert_int_equal(fclose(other), 0);
+	assert_int_equal(snap_recv_finish(r, final, &err), WIRE_EXISTS);
+	check_file(&b, final);
+	assert_int_not_equal(access(temp, F_OK), 0);
 	base_free(&b);
 }
 
