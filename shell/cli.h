@@ -9,12 +9,12 @@
 
 struct cli_opts {
 	const char *db, *listen, *peer;
-	bool json, insecure, help;
+	bool json, insecure, no_listen, force, help;
 	unsigned timeout_s;
 };
 
-/* allowed: letters of the options a command takes: l listen, p peer, j json, i insecure, t timeout; l and p are needed then, and
- * checked. Prints the help of the command when asked for it. -1: wrong, told on stderr. */
+/* allowed: letters of the options a command takes: l listen, n no-listen, p peer, j json, i insecure, t timeout, f force; l (or n, where that is allowed) and p are
+ * needed then, and checked. Prints the help of the command when asked for it. -1: wrong, told on stderr. */
 int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts);
 /* text as the inside of a JSON string. */
 void cli_put_json(FILE *f, const char *text);
@@ -28,15 +28,11 @@ int cli_sqlite_init(struct wire_err *err);
 void cli_signals_block(void);
 int cli_wait_signal(unsigned timeout_ms); /* number of the signal, 0: time passed */
 
-/* init and join: the node directory, made where it is missing, and its lock; its end after a failure; leftovers of an attempt without node.conf; a random id, not 0. */
-int cli_make_dir(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err);
-void cli_undo_dir(const struct wire_env *env, const struct shell_paths *paths);
-void cli_remove_leftovers(const struct wire_env *env, const struct shell_paths *paths);
-uint64_t cli_random_id(const struct wire_env *env);
-
 int cli_init(int argc, char **argv);
 int cli_join(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_adopt(int argc, char **argv);
+int cli_detach(int argc, char **argv);
 
 #endif

@@ -5,6 +5,7 @@
  * and are replaced. */
 #include "raft/journal.h"
 #include "shell/cli.h"
+#include "shell/setup.h"
 #include "snapshot/image.h"
 #include "vfs/pages.h"
 #include "wire/link.h"
@@ -229,7 +230,7 @@ static int open_image(struct join *j, struct wire_err *err)
 	bool done = false;
 
 	close_image(j);
-	q.corr = j->corr = cli_random_id(j->env);
+	q.corr = j->corr = shell_random_id(j->env);
 	while (!rc && !done) {
 		struct wire_link_msg *m;
 
@@ -321,18 +322,38 @@ static void remove_orphans(struct join *j)
 	}
 }
 
+/* A WAL or journal without its database may hold what somebody still wants: theirs to remove. */
+static int refuse_orphans(struct join *j, struct wire_err *err)
+{
+	static const char *const suffixes[] = { "-wal", "-journal" };
+	char path[PATH_MAX + 16];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
+		if (!stat(path, &st) && st.st_size)
+			return wire_fail(err, WIRE_EXISTS, "%s is left from a database that is not there any more, and may hold its last transactions: move it to where that database is, or remove it, then join again", path);
+	}
+	return WIRE_OK;
+}
+
+static int appeared(const struct join *j, struct wire_err *err)
+{
+	return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+}
+
 /* A database of the same name must not be replaced, whoever made it meanwhile; one left by an interrupted join was removed at the start. */
 static int install(struct join *j, struct wire_err *err)
 {
-	struct raft_journal_opts opts = { .group = j->conf.group };
+	struct raft_journal_opts opts = { .group = j->conf.group, .first_bytes = SHELL_JOURNAL_FIRST_BYTES };
 	struct raft_journal_mark mark = { .index = j->info.index, .checksum = j->info.checksum, .db_pages = j->info.pages };
 	struct vfs_pages_flush *flush;
 	char mark_text[64];
 	struct stat st;
-	int rc;
+	int rc = access(j->paths.db, F_OK) ? refuse_orphans(j, err) : appeared(j, err);
 
-	if (!access(j->paths.db, F_OK))
-		return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+	if (rc)
+		return rc;
 	/* From here to the end this file is ours under its final name too, and a repeated join may replace it. */
 	if (stat(j->paths.image, &st))
 		return wire_fail_errno(err, errno, "cannot look at %s", j->paths.image);
@@ -343,7 +364,11 @@ static int install(struct join *j, struct wire_err *err)
 	remove_orphans(j);
 	rc = snap_recv_finish(j->recv, j->paths.db, err);
 	j->recv = NULL;
-	if (!rc)
+	if (rc == WIRE_EXISTS)
+		rc = appeared(j, err);
+	if (rc) /* the file is gone, and its inode may be another's next */
+		(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
+	else
 		rc = vfs_pages_flush_begin(j->pages, j->info.index, &flush, err);
 	if (!rc)
 		rc = vfs_pages_flush_write(flush, j->env, j->paths.pages, err);
@@ -401,50 +426,56 @@ static bool was_installing(struct join *j)
 	return same;
 }
 
-/* A WAL or journal without its database may hold what somebody still wants: theirs to remove. */
-static int refuse_orphans(struct join *j, struct wire_err *err)
-{
-	static const char *const suffixes[] = { "-wal", "-journal" };
-	char path[PATH_MAX + 16];
-	struct stat st;
-
-	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
-		if (!stat(path, &st) && st.st_size)
-			return wire_fail(err, WIRE_EXISTS, "%s is left from a database that is not there any more, and may hold its last transactions: move it to where that database is, or remove it, then join again", path);
-	}
-	return WIRE_OK;
-}
-
 /* New, or the rest of an interrupted join. */
-static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
+static int begin(struct join *j, struct wire_err *err)
 {
 	int rc = shell_conf_read(j->env, &j->paths, &j->conf, err);
-	bool again = !rc && j->conf.joining, ours;
+	bool ours;
 
 	if (!rc && !j->conf.joining)
 		return wire_fail(err, WIRE_EXISTS, "%s is already set up as a replica; start it with walraft serve %s", j->paths.db, j->o.db);
 	if (rc && rc != WIRE_NOTFOUND)
 		return rc;
-	j->again = again;
-	ours = again && was_installing(j);
+	j->again = !rc;
+	ours = j->again && was_installing(j);
 	if (!ours && !access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s exists already; a replica is fetched whole: move that file away, or give another name", j->paths.db);
 	rc = ours ? WIRE_OK : refuse_orphans(j, err);
-	if (!rc)
-		rc = cli_make_dir(j->env, &j->paths, ret_lock, err);
 	if (rc)
 		return rc;
-	cli_remove_leftovers(j->env, &j->paths);
+	/* While the marker is there the file is known to be ours. */
 	if (ours)
 		(void)j->env->unlink(j->env->ctx, j->paths.db, NULL);
-	(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
-	if (!again)
-		j->conf = (struct shell_conf){ .node = cli_random_id(j->env), .joining = true };
+	shell_dir_clear(j->env, &j->paths);
+	if (!j->again)
+		j->conf = (struct shell_conf){ .node = shell_random_id(j->env) };
 	j->conf.joining = true;
 	j->conf.insecure = j->o.insecure;
 	snprintf(j->conf.listen, sizeof j->conf.listen, "%s", j->o.listen);
 	return shell_conf_write(j->env, &j->paths, &j->conf, err);
+}
+
+static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
+{
+	int lock, rc = shell_dir_make(j->env, &j->paths, &lock, err);
+
+	if (rc == WIRE_BUSY && !shell_conf_read(j->env, &j->paths, &j->conf, NULL) && j->conf.joining) {
+		char who[32];
+
+		shell_lock_holder(&j->paths, who);
+		return wire_fail(err, WIRE_BUSY, "process %s is just joining %s to a cluster", *who ? who : "(unknown)", j->paths.db);
+	}
+	if (rc)
+		return rc;
+	rc = begin(j, err);
+	if (!rc) {
+		*ret_lock = lock;
+		return WIRE_OK;
+	}
+	if (access(j->paths.conf, F_OK))
+		shell_dir_remove(j->env, &j->paths);
+	shell_lock_release(lock);
+	return rc;
 }
 
 static int transfer(struct join *j, struct wire_err *err)
@@ -518,7 +549,7 @@ static int join(struct join *j, struct wire_err *err)
 		rc = transfer(j, err);
 	/* A node that was refused is nowhere known; one that only got no answer may be a member by now, and keeps its id. */
 	if (lock >= 0 && !j->again && !j->conf.cluster && (rc == WIRE_EXISTS || rc == WIRE_FOREIGN) && access(j->paths.db, F_OK))
-		cli_undo_dir(j->env, &j->paths);
+		shell_dir_remove(j->env, &j->paths);
 	if (lock >= 0)
 		shell_lock_release(lock);
 	return rc ? rc : become_voter(j, err);

@@ -21,9 +21,11 @@ static const struct command {
 	const char *name, *args, *what, *more;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "init", "DB --listen URL [--insecure] [--json]", "make an existing database the first node of a new cluster",
+	{ "init", "DB --listen URL | --no-listen [--insecure] [--json]", "make an existing database the first node of a new cluster",
 	  "The database stays where it is, and its content as it is; a rollback-journal database is put into WAL mode. No program\n"
-	  "may have it open meanwhile. What the node needs is kept in DB-walraft/ beside it.\n",
+	  "may have it open meanwhile. What the node needs is kept in DB-walraft/ beside it. With --no-listen the node has no\n"
+	  "address, and its cluster stays one of one node. A node without an address, also one that a program made by\n"
+	  "walraft_auto, gets it by init with --listen; then others can join it.\n",
 	  cli_init },
 	{ "join", "DB --listen URL --peer URL [--insecure] [--timeout S] [--json]",
 	  "make a replica of a running cluster's database, and a voter of it",
@@ -37,6 +39,17 @@ static const struct command {
 	{ "status", "DB [--json]", "show the running node of a database and its members",
 	  "Asks the node's process on this host, serve or application. 'match' and 'seen' of others are known to the leader only.\n",
 	  cli_status },
+	{ "adopt", "DB [--json]", "take a file that was changed outside walraft as it is",
+	  "For a database that is its cluster's only member, and is refused because a program without walraft wrote to it while its\n"
+	  "node was stopped, or because it was put back from a copy. The file as it is becomes the newest state. What the node had\n"
+	  "committed and the file does not have is gone. A database that its node accepts is left alone.\n",
+	  cli_adopt },
+	{ "detach", "DB [--force] [--timeout S] [--json]", "make a replicated database a plain one again",
+	  "No program may have it open meanwhile. All that is committed is put into the file first, which takes a quorum where\n"
+	  "there are other members. DB-walraft/ is removed. With --force also for a database whose cluster has other members, which\n"
+	  "go on counting this one for their quorum; without a quorum it then has what is known here to be committed; and a file\n"
+	  "that its node refuses is left as it is.\n",
+	  cli_detach },
 };
 
 static const struct {
@@ -44,8 +57,10 @@ static const struct {
 	const char *name, *what;
 } options[] = {
 	{ 'l', "--listen URL", "this node's own address, at which the others reach it" },
+	{ 'n', "--no-listen", "no address: no other node can join" },
 	{ 'p', "--peer URL", "address of any running member" },
 	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
+	{ 'f', "--force", "do it although other members count on this one" },
 	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
 	{ 'j', "--json", "results, and errors, as JSON" },
 };
@@ -74,13 +89,18 @@ static void usage_of(const char *name, const char *allowed)
 }
 
 /* URL that may be listened at: well formed, one that others can dial, loopback unless insecure. */
-static int check_listen(const struct cli_opts *o, struct wire_err *err)
+static int check_listen(const struct cli_opts *o, bool may_lack, struct wire_err *err)
 {
 	bool loopback;
 	int rc;
 
+	if (o->listen && o->no_listen)
+		return wire_fail(err, WIRE_INVALID, "--listen and --no-listen contradict each other: give one of them");
+	if (o->no_listen)
+		return WIRE_OK;
 	if (!o->listen)
-		return wire_fail(err, WIRE_INVALID, "--listen is missing: the URL other nodes reach this one at, like tcp://127.0.0.1:7401");
+		return wire_fail(err, WIRE_INVALID, "--listen is missing: the URL other nodes reach this one at, like tcp://127.0.0.1:7401%s",
+		                 may_lack ? "; or --no-listen, for a node that no other shall join" : "");
 	rc = wire_url_check(o->listen, &loopback, err);
 	if (!rc && (!strncmp(o->listen, "tcp://0.0.0.0:", 14) || !strncmp(o->listen, "tcp://[::]:", 11)))
 		return wire_fail(err, WIRE_INVALID, "%s stands for all addresses of this host, but --listen is what the other nodes dial: give one of them",
@@ -94,7 +114,7 @@ static int check_listen(const struct cli_opts *o, struct wire_err *err)
 static int check_urls(const struct cli_opts *o, const char *allowed, struct wire_err *err)
 {
 	bool loopback;
-	int rc = strchr(allowed, 'l') ? check_listen(o, err) : WIRE_OK;
+	int rc = strchr(allowed, 'l') ? check_listen(o, strchr(allowed, 'n') != NULL, err) : WIRE_OK;
 
 	if (rc || !strchr(allowed, 'p'))
 		return rc;
@@ -123,6 +143,7 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 	static const struct option longs[] = {
 		{ "listen", required_argument, NULL, 'l' }, { "peer", required_argument, NULL, 'p' }, { "json", no_argument, NULL, 'j' },
 		{ "insecure", no_argument, NULL, 'i' },     { "timeout", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' },
+		{ "force", no_argument, NULL, 'f' },    { "no-listen", no_argument, NULL, 'n' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct cli_opts o = { .timeout_s = 30 };
@@ -153,6 +174,12 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 			break;
 		case 'i':
 			o.insecure = true;
+			break;
+		case 'n':
+			o.no_listen = true;
+			break;
+		case 'f':
+			o.force = true;
 			break;
 		case 't':
 			if (parse_timeout(name, optarg, &o.timeout_s))

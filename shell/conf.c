@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CONF_MAX 65536
@@ -69,6 +70,8 @@ int shell_paths_make(const char *db, struct shell_paths *ret_paths, struct wire_
 	if (!rc)
 		rc = join_path(p.installing, p.dir, "/installing", err);
 	if (!rc)
+		rc = join_path(p.detached, p.dir, "/detached", err);
+	if (!rc)
 		*ret_paths = p;
 	return rc;
 }
@@ -113,6 +116,8 @@ static int parse_line(char *line, struct shell_conf *c, unsigned *have)
 		return *have |= HAVE_NODE, parse_hex(v, &c->node);
 	if (!strcmp(key, "insecure"))
 		return c->insecure = !strcmp(v, "yes"), c->insecure ? 0 : -1;
+	if (!strcmp(key, "auto"))
+		return c->auto_made = !strcmp(v, "yes"), c->auto_made ? 0 : -1;
 	if (strcmp(key, "listen") || strlen(v) > RAFT_URL_MAX)
 		return -1;
 	memcpy(c->listen, v, strlen(v) + 1);
@@ -165,7 +170,7 @@ int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths
 {
 	char text[1024];
 	int n = snprintf(text, sizeof text,
-	                 "# Identity of this walraft node; written by init and join.\n"
+	                 "# Identity of this walraft node; written by walraft.\n"
 	                 "version 1\nstate %s\nnode %016" PRIx64 "\n",
 	                 c->joining ? "joining" : "member", c->node);
 
@@ -176,32 +181,57 @@ int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths
 		n += snprintf(text + n, sizeof text - (size_t)n, "listen %s\n", c->listen);
 	if (c->insecure)
 		n += snprintf(text + n, sizeof text - (size_t)n, "insecure yes\n");
+	if (c->auto_made)
+		n += snprintf(text + n, sizeof text - (size_t)n, "auto yes\n");
 	return wire_env_replace(env, paths->conf, text, (size_t)n, err);
+}
+
+void shell_lock_holder(const struct shell_paths *paths, char dst[32])
+{
+	int fd = open(paths->lock, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : pread(fd, dst, 31, 0);
+
+	if (fd >= 0)
+		close(fd);
+	dst[got > 0 ? got : 0] = 0;
+	dst[strspn(dst, "0123456789")] = 0;
+}
+
+/* Whoever removes a node directory has its lock, and a file that was opened before is nobody's lock any more. */
+static bool is_still_there(int fd, const char *path)
+{
+	struct stat a, b;
+
+	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err)
 {
-	char text[32] = "";
-	int fd = open(paths->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644), n;
+	char text[32];
+	int fd, n;
 
-	if (fd < 0)
-		return wire_fail_errno(err, errno, "cannot open %s", paths->lock);
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		int e = errno;
-		ssize_t got = pread(fd, text, sizeof text - 1, 0);
+	for (;;) {
+		fd = open(paths->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+		if (fd < 0)
+			return wire_fail_errno(err, errno, "cannot open %s", paths->lock);
+		if (flock(fd, LOCK_EX | LOCK_NB)) {
+			int e = errno;
 
+			close(fd);
+			if (e != EWOULDBLOCK)
+				return wire_fail_errno(err, e, "cannot lock %s", paths->lock);
+			shell_lock_holder(paths, text);
+			return wire_fail(err, WIRE_BUSY,
+			                 "%s is in use by process %s, which is its walraft node; only one process at a time can open it by "
+			                 "vfs=walraft: use that one, or stop it first",
+			                 paths->db, *text ? text : "(unknown)");
+		}
+		if (is_still_there(fd, paths->lock))
+			break;
 		close(fd);
-		if (e != EWOULDBLOCK)
-			return wire_fail_errno(err, e, "cannot lock %s", paths->lock);
-		if (got > 0)
-			text[strcspn(text, "\n")] = 0;
-		return wire_fail(err, WIRE_BUSY,
-		                 "%s is in use by process %s, which is its walraft node; only one process at a time can open it by "
-		                 "vfs=walraft: use that one, or stop it first",
-		                 paths->db, *text ? text : "(unknown)");
 	}
 	n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n) {
+	if (pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n)) {
 		int e = errno;
 
 		close(fd);
@@ -213,5 +243,7 @@ int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_er
 
 void shell_lock_release(int fd)
 {
+	/* A child that was forked meanwhile may have the file open as well. */
+	(void)flock(fd, LOCK_UN);
 	close(fd);
 }

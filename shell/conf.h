@@ -1,10 +1,11 @@
-/* node.conf: what a node is, in lines of "key value". Written by init and join, read at every start.
+/* node.conf: what a node is, in lines of "key value". Written by init, join, and a first open in automatic mode; read at every start.
  *
  *   version 1
  *   state member | joining
  *   cluster, group, node   16 hex digits each
  *   listen URL             absent: no listener
  *   insecure yes           a listener beyond loopback without TLS was asked for
+ *   auto yes               nobody asked for this cluster: the database was set up when it was opened, and has no listener yet
  * Unknown keys, missing ones and bad values are errors that name the line. '#' starts a comment. */
 #ifndef SHELL_CONF_H
 #define SHELL_CONF_H
@@ -14,7 +15,7 @@
 #include <limits.h>
 
 struct shell_conf {
-	bool joining, insecure;
+	bool joining, insecure, auto_made;
 	uint64_t cluster, group, node;
 	char listen[RAFT_URL_MAX + 1]; /* "" none */
 };
@@ -22,7 +23,8 @@ struct shell_conf {
 /* Paths of the node directory of a database. */
 struct shell_paths {
 	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX],
-	        image[PATH_MAX], installing[PATH_MAX]; /* installing: a join is putting the database into place */
+	        image[PATH_MAX], installing[PATH_MAX], /* installing: a join is putting the database into place */
+	        detached[PATH_MAX];                    /* node.conf's name from the moment on that the database is a plain one again */
 };
 
 /* db need not exist, its directory must; ret_paths->db is canonical. WIRE_INVALID when too long. */
@@ -33,8 +35,11 @@ int shell_conf_read(const struct wire_env *env, const struct shell_paths *paths,
 int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths, const struct shell_conf *conf,
                      struct wire_err *err);
 
-/* The lock that makes this process the node. WIRE_BUSY names the process that has it. The descriptor is kept till unlock. */
+/* The lock that makes this process the node, or lets it make, change or remove the node directory. node.conf is looked at under it: what was read before may be
+ * gone. WIRE_BUSY names the process that has it; WIRE_NOTFOUND: there is no node directory. The descriptor is kept till unlock. */
 int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err);
 void shell_lock_release(int fd);
+/* The process that has or had the lock last, as a number in text; "" when that is not known. */
+void shell_lock_holder(const struct shell_paths *paths, char dst[32]);
 
 #endif

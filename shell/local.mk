@@ -1,7 +1,8 @@
 # libshell.la: the imperative shell. The module and the command are built from the same objects.
 noinst_LTLIBRARIES += libshell.la
-libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/settle.c shell/send.c shell/node_ops.c \
-	shell/workers.c shell/images.c shell/members.c shell/control.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c
+libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/send.c shell/node_ops.c \
+	shell/workers.c shell/images.c shell/members.c shell/control.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c \
+	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c
 
 EXTRA_DIST += shell/README.md
 
@@ -13,5 +14,6 @@ walraft_la_LIBADD = $(WALRAFT_LIBS)
 walraft_la_LDFLAGS = -module -avoid-version -shared -export-symbols-regex '^sqlite3_walraft_init$$' -Wl,-z,nodelete -Wl,-z,now
 
 bin_PROGRAMS += walraft
-walraft_SOURCES = shell/cli.h shell/cli_main.c shell/cli_init.c shell/cli_join.c shell/cli_serve.c shell/cli_status.c
+walraft_SOURCES = shell/cli.h shell/cli_main.c shell/cli_init.c shell/cli_join.c shell/cli_serve.c shell/cli_status.c \
+	shell/cli_adopt.c shell/cli_detach.c
 walraft_LDADD = $(WALRAFT_LIBS) $(SQLITE_LIBS)

@@ -34,6 +34,30 @@ static void propose_config(struct shell_node *n, const struct wire_msg *q, int r
 		refuse(n, q, reply_type, code == WIRE_NOTLEADER ? "not the leader" : "the configuration change was refused");
 }
 
+/* node.conf gives this node an address that the cluster's configuration does not know yet: it was set up without one. */
+static bool url_is_old(const struct shell_node *n, const struct raft_config *now)
+{
+	const struct raft_member *self = raft_config_find(now, n->conf.node);
+
+	return self && *n->conf.listen && strcmp(self->url, n->conf.listen) != 0;
+}
+
+static void propose_url(struct shell_node *n, const struct raft_config *now)
+{
+	struct raft_config *c = malloc(sizeof *c);
+	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
+
+	if (!c)
+		return; /* the next tick tries again */
+	*c = *now;
+	for (uint32_t i = 0; i < c->n; i++)
+		if (c->m[i].id == n->conf.node)
+			snprintf(c->m[i].url, sizeof c->m[i].url, "%s", n->conf.listen);
+	shell_log(n, "telling the cluster this node's address, %s", n->conf.listen);
+	(void)node_step(n, &ev, NULL, NULL); /* a failure has ended the node's part */
+	free(c);
+}
+
 static void handle_join(struct shell_node *n, const struct wire_msg *m)
 {
 	const struct raft_config *now = raft_config_current(n->raft);
@@ -46,6 +70,9 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 		refuse(n, m, WIRE_MSG_JOIN_RESP, "not the leader");
 		return;
 	}
+	/* Whoever is answered dials what the configuration says. It will say it in a moment: the asker repeats itself. */
+	if (url_is_old(n, now))
+		return;
 	if (wire_url_check(m->text, &loopback, &err)) {
 		refuse(n, m, WIRE_MSG_JOIN_RESP, err.text);
 		return;
@@ -146,8 +173,13 @@ void node_membership_msg(struct shell_node *n, const struct wire_link_msg *lm)
 void node_membership_tick(struct shell_node *n, uint64_t now_us)
 {
 	struct wire_msg m = { .type = WIRE_MSG_PROMOTE_REQ, .index = vfs_db_published(n->db) };
-	const struct raft_member *self = raft_config_find(raft_config_current(n->raft), n->conf.node);
+	const struct raft_config *now = raft_config_current(n->raft);
+	const struct raft_member *self = raft_config_find(now, n->conf.node);
 
+	if (n->shared.role == RAFT_LEADER && n->shared.leader_ready && !now->joint && raft_config_committed(n->raft) && url_is_old(n, now)) {
+		propose_url(n, now);
+		n->deadline_us = now_us; /* this batch has synced the journal already: another one at once */
+	}
 	/* Learners are on their way to be voters, also when the join that made them was cut short. */
 	if (!self || !(self->flags & RAFT_LEARNER) || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
 		return;
@@ -172,8 +204,10 @@ void shell_node_self(struct shell_node *n, struct shell_self *ret_self)
 		.voter = m && (m->flags & RAFT_VOTER),
 		.learner = m && (m->flags & RAFT_LEARNER),
 		.stable = !n->shared.config.joint && n->shared.config_committed,
+		.members = n->shared.config.n,
 		.published = vfs_db_published(n->db),
 		.leader_commit = n->shared.commit,
+		.last_index = n->shared.last_index,
 	};
 	pthread_mutex_unlock(&n->mu);
 }

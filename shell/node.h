@@ -26,10 +26,11 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b);
 void shell_node_failure(struct shell_node *n, char *dst, size_t cap);
 void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap);
 
-/* The state of this node's own membership, for join. */
+/* The state of this node's own membership, for join and detach. */
 struct shell_self {
 	bool voter, learner, stable; /* stable: the configuration is committed and not joint */
-	uint64_t published, leader_commit;
+	uint32_t members;            /* this one among them */
+	uint64_t published, leader_commit, last_index;
 };
 void shell_node_self(struct shell_node *n, struct shell_self *ret_self);
 /* The leader's last refusal to make this learner a voter, which it keeps asking for; "" none. */

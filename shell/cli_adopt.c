@@ -1,0 +1,77 @@
+/* walraft adopt: the lone node of a cluster takes a file that was changed outside walraft as it is. */
+#include "shell/cli.h"
+#include "shell/setup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void reading(uint64_t done, uint64_t total)
+{
+	cli_progress("reading", done, total);
+}
+
+/* A node that starts shows that the file needs no adopting, which would throw away what only the journal has. WIRE_OK: it does not start, for the file's sake. */
+static int check_refused(const struct cli_opts *o, bool *ret_accepted, struct wire_err *err)
+{
+	struct shell_node *n;
+	int rc = shell_node_acquire(o->db, &n, err);
+
+	if (rc && rc != WIRE_CORRUPT && rc != WIRE_NOTFOUND) /* NOTFOUND: the page hashes */
+		return rc;
+	if (!rc)
+		shell_node_release(n);
+	*ret_accepted = !rc;
+	return WIRE_OK;
+}
+
+static void report(const struct cli_opts *o, const struct shell_paths *paths, bool accepted, const struct shell_setup_result *r)
+{
+	if (o->json) {
+		printf("{\"path\":\"");
+		cli_put_json(stdout, paths->db);
+		printf("\",\"adopted\":%s", accepted ? "false" : "true");
+		if (!accepted)
+			printf(",\"node_id\":\"%016" PRIx64 "\",\"index\":%" PRIu64 ",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"", r->conf.node, r->index,
+			       r->pages, r->page_size, r->checksum);
+		printf("}\n");
+	} else if (accepted) {
+		printf("%s is as its node left it: there is nothing to adopt.\n", paths->db);
+	} else {
+		printf("%s is taken as it is (%u pages of %u bytes), as the state of node %016" PRIx64 " at entry %" PRIu64 ".\nStart it: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
+		       paths->db, r->pages, r->page_size, r->conf.node, r->index, o->db, o->db);
+	}
+}
+
+static int adopt(const struct cli_opts *o, struct wire_err *err)
+{
+	const struct wire_env *env = wire_env_posix();
+	struct shell_paths *paths = malloc(sizeof *paths);
+	struct shell_setup_result r = { 0 };
+	struct shell_conf conf;
+	bool accepted = false;
+	int rc = paths ? cli_sqlite_init(err) : wire_fail(err, WIRE_NOMEM, "out of memory");
+
+	if (!rc)
+		rc = shell_paths_make(o->db, paths, err);
+	if (!rc)
+		rc = shell_conf_read(env, paths, &conf, err);
+	if (!rc)
+		rc = check_refused(o, &accepted, err);
+	if (!rc && !accepted)
+		rc = shell_setup_adopt(env, paths, reading, &r, err);
+	if (!rc)
+		report(o, paths, accepted, &r);
+	free(paths);
+	return rc;
+}
+
+int cli_adopt(int argc, char **argv)
+{
+	struct cli_opts o;
+	struct wire_err err;
+
+	if (cli_parse(argc, argv, "j", &o))
+		return 2;
+	return o.help || !adopt(&o, &err) ? 0 : cli_fail(&o, &err);
+}
