@@ -227,10 +227,20 @@ static int start_threads(struct shell_node *n, struct wire_err *err)
 	return rc;
 }
 
+/* Nothing was acknowledged that is not in the files too: whoever changed them since has seen it all. */
+static bool files_have_all(const struct raft_journal_state *st)
+{
+	for (size_t i = 0; i < st->n_entries; i++)
+		if (st->entries[i].kind == WIRE_ENTRY_DATA && st->entries[i].index > st->mark.index)
+			return false;
+	return true;
+}
+
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
 	struct raft_journal_opts jopts = { .group = n->conf.group };
 	struct raft_journal_state st;
+	bool whole;
 	int rc = shell_lock_take(&n->paths, &n->lock_fd, err);
 
 	if (!rc)
@@ -238,6 +248,7 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	if (!rc && st.cut_bytes)
 		shell_log(n, "cut %llu bytes of a torn tail from the journal", (unsigned long long)st.cut_bytes);
 	n->mark_index = rc ? 0 : st.mark.index;
+	whole = !rc && files_have_all(&st);
 	if (!rc)
 		rc = open_link(n, err);
 	/* What the journal recovered is valid until something is appended to it, which opening the database may do. */
@@ -245,6 +256,8 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 		rc = node_driver_start(n, &st, err);
 	if (!rc)
 		rc = open_database(n, &st, err);
+	if (rc == WIRE_CHANGED && !whole) /* to be decided by a person */
+		rc = WIRE_CORRUPT;
 	if (!rc)
 		rc = node_control_open(n, err);
 	if (!rc)

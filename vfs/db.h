@@ -80,7 +80,7 @@ struct vfs_db_start {
 };
 
 /* Takes the locks (WIRE_BUSY: someone uses the database, with what to do), recovers the WAL and wal-index, finds the position, loads pages, makes the WAL non-empty (header and page 1 as commit frame 1) and
- * the database known to the shim by its canonical path. WIRE_CORRUPT: content matches no committed position: changed outside walraft (the text names the file, and walraft's ways out). */
+ * the database known to the shim by its canonical path. WIRE_CHANGED: content matches no committed position (the text names the file, and walraft's ways out). WIRE_UNSUPPORTED: see vfs_db_after_fork. */
 int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct wire_err *err);
 /* Refuses new connections; the caller has made sure that none is left (vfs_db_connections). Releases the locks; leaves ordinary files. */
 void vfs_db_close(struct vfs_db *db);

@@ -176,17 +176,18 @@ static int look_at_file(struct vfs_conn *c, const char *name, int flags, int *ou
 	return rc;
 }
 
-static int choose(struct vfs_conn *c, const char *name, int flags, int *out, enum way *ret_way, struct wire_err *err)
+static int choose(struct vfs_conn *c, const char *name, int flags, int *out, enum way *ret_way, bool *ret_auto, struct wire_err *err)
 {
 	struct vfs_host_ops ops = shim_host_ops();
 	bool automatic = false;
 
+	if (auto_wanted(name, flags, &automatic, err) != WIRE_OK)
+		return SQLITE_OK;
+	*ret_auto = automatic;
 	if (c->node || ops.is_set_up(ops.ctx, name)) {
 		*ret_way = REPLICATED;
 		return SQLITE_OK;
 	}
-	if (auto_wanted(name, flags, &automatic, err) != WIRE_OK)
-		return SQLITE_OK;
 	if (automatic)
 		return look_at_file(c, name, flags, out, ret_way);
 	/* Its opening fails, with the text that says how to set it up. */
@@ -234,6 +235,7 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	struct vfs_conn *c = conn_new(v, name);
 	struct wire_err err = { 0 };
 	enum way way = REPLICATED;
+	bool automatic = false;
 	sqlite3_int64 size;
 	int rc;
 
@@ -244,7 +246,7 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	c->real = (sqlite3_file *)(file + 1);
 	memset(c->real, 0, (size_t)base->szOsFile);
 	*open_error = 0;
-	rc = choose(c, name, flags, out, &way, &err);
+	rc = choose(c, name, flags, out, &way, &automatic, &err);
 	if (rc != SQLITE_OK || way == PASSES) {
 		shim_conn_close(c);
 		return rc != SQLITE_OK ? rc : base->xOpen(base, name, f, flags, out);
@@ -255,7 +257,7 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 		f->pMethods = &shim_newborn_methods;
 		return SQLITE_OK;
 	}
-	if (shim_attach(c, way == SET_UP, &err) == WIRE_OK)
+	if (shim_attach(c, automatic, &err) == WIRE_OK)
 		return open_replicated(c, name, f, flags, out);
 	/* All that was in it may have been half a transaction, which was rolled back. */
 	if (way == SET_UP && c->real->pMethods->xFileSize(c->real, &size) == SQLITE_OK && !size) {

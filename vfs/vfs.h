@@ -26,7 +26,7 @@ struct vfs_host_ops {
 	/* Is there a node directory for the database at this full path? Cheap: asked at every open. */
 	bool (*is_set_up)(void *ctx, const char *path);
 	/* path: full. Finds or starts the node and returns its database with a vfs_db_ref taken; WIRE_NOTFOUND: not set up. may_set_up: a database that holds pages and is not
-	 * set up becomes a cluster of one node first. The text is shown to the user. */
+	 * set up becomes a cluster of one node first; one that was set up so, and was changed by others while it was closed, is taken as it is. The text is shown to the user. */
 	int (*open_db)(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err);
 	/* The connection is gone (its vfs_db_unref was done): the last one may stop the node. */
 	void (*close_db)(void *ctx, const char *path);

@@ -15,6 +15,7 @@
 	X(IO, "input/output error")                                                                                    \
 	X(FULL, "no space left")                                                                                       \
 	X(CORRUPT, "corrupt data")                                                                                     \
+	X(CHANGED, "changed outside walraft")                                                                          \
 	X(INVALID, "invalid argument or input")                                                                        \
 	X(NOTFOUND, "not found")                                                                                       \
 	X(EXISTS, "already there")                                                                                     \

@@ -147,7 +147,7 @@ static void assert_refused(struct world *w)
 	struct vfs_db *db;
 	struct wire_err err = { 0 };
 
-	assert_int_equal(world_open(w, &db, &err), WIRE_CORRUPT);
+	assert_int_equal(world_open(w, &db, &err), WIRE_CHANGED);
 	assert_non_null(strstr(err.text, "changed outside walraft"));
 	assert_non_null(strstr(err.text, w->replica));
 }
