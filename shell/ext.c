@@ -37,15 +37,16 @@ static bool is_set_up(void *ctx, const char *path)
 /* Two threads must not set the same database up at once, nor find it half done. */
 static pthread_mutex_t setup_mu = PTHREAD_MUTEX_INITIALIZER;
 
-static int set_up(const char *path, struct wire_err *err)
+/* do_it: of setup.h, for the database at path. */
+static int change_setup(const char *path, int (*do_it)(const struct wire_env *, const struct shell_paths *, struct wire_err *), struct wire_err *err)
 {
 	struct shell_paths *paths = malloc(sizeof *paths);
 	int rc = paths ? shell_paths_make(path, paths, err) : wire_fail(err, WIRE_NOMEM, "no memory for setting up %s", path);
 
 	if (!rc)
-		rc = shell_setup_auto(wire_env_posix(), paths, err);
+		rc = do_it(wire_env_posix(), paths, err);
 	free(paths);
-	return rc == WIRE_EXISTS ? WIRE_OK : rc;
+	return rc;
 }
 
 static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
@@ -56,8 +57,11 @@ static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db *
 	(void)ctx;
 	pthread_mutex_lock(&setup_mu);
 	if (may_set_up && !has_node_conf(path))
-		rc = set_up(path, err);
-	if (!rc)
+		rc = change_setup(path, shell_setup_auto, err);
+	if (!rc || rc == WIRE_EXISTS)
+		rc = shell_node_acquire(path, &n, err);
+	/* As with SQLite alone, others may have used it meanwhile. Where it was set up by a person, or has members, the first error stands. */
+	if (rc == WIRE_CHANGED && may_set_up && !change_setup(path, shell_setup_readopt, NULL))
 		rc = shell_node_acquire(path, &n, err);
 	pthread_mutex_unlock(&setup_mu);
 	if (rc)

@@ -9,7 +9,8 @@
 
 struct shell_node;
 
-/* path: of the database, as given by a person. WIRE_NOTFOUND: not set up; WIRE_BUSY: another process is its node. */
+/* path: of the database, as given by a person. WIRE_NOTFOUND: not set up; WIRE_BUSY: another process is its node. WIRE_CHANGED: the files were changed outside
+ * walraft, by someone who had all that was acknowledged before; WIRE_CORRUPT when some of that was in the journal only. */
 int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err);
 void shell_node_release(struct shell_node *n);
 /* The running node of this process for a canonical path, with a reference; NULL: none. */
