@@ -29,13 +29,17 @@ test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
 EXTRA_DIST += raft/README.md raft/JOURNAL.md
-RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_crash test/unit/test_journal_threads
+RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_grow test/unit/test_journal_crash \
+	test/unit/test_journal_threads
 RAFT_JOURNAL_KIT = test/unit/journal_kit.h test/unit/journal_disk.h test/unit/journal_disk.c
 check_PROGRAMS += $(RAFT_JOURNAL_TESTS)
 TESTS += $(RAFT_JOURNAL_TESTS)
 test_unit_test_journal_SOURCES = test/unit/test_journal.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_LDADD = $(RAFT_TEST_LIBS)
-test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_grow_SOURCES = test/unit/test_journal_grow.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_grow_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c test/unit/journal_model.h test/unit/journal_model.c \
+	$(RAFT_JOURNAL_KIT)
 test_unit_test_journal_crash_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_journal_threads_SOURCES = test/unit/test_journal_threads.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_threads_LDADD = $(RAFT_TEST_LIBS)

@@ -36,7 +36,7 @@ struct disk {
 	size_t n_past, cap_past;
 	struct inode **inodes;
 	size_t n_inodes, cap_inodes;
-	int fail_write, fail_sync;
+	int fail_write, fail_sync, power;
 	unsigned syncs;
 	void (*on_sync)(void *arg);
 	void *on_sync_arg;
@@ -47,6 +47,15 @@ static void *need(void *p)
 	if (!p)
 		abort();
 	return p;
+}
+
+/* mu is held. */
+static int without_power(struct disk *d, struct wire_err *err)
+{
+	if (d->power < 0 || d->power-- > 0)
+		return WIRE_OK;
+	d->power = 0;
+	return wire_fail(err, WIRE_IO, "the power is gone");
 }
 
 static struct name *find(struct dir *dir, const char *path)
@@ -116,7 +125,7 @@ static int d_open(void *ctx, const char *path, int flags, struct wire_file **ret
 		rc = wire_fail(err, WIRE_NOTFOUND, "%s", path);
 	} else if (n && (flags & WIRE_OPEN_EXCL)) {
 		rc = wire_fail(err, WIRE_EXISTS, "%s", path);
-	} else {
+	} else if (n || !(rc = without_power(d, err))) {
 		if (!n) {
 			will_change(d);
 			assert(d->dir.n < FILES && strlen(path) < NAME);
@@ -157,10 +166,14 @@ static int d_write(void *ctx, struct wire_file *f, const void *src, size_t n, ui
 {
 	struct disk *d = ctx;
 	struct inode *i = f->i;
-	int rc = WIRE_OK;
 
 	assert(f->writable);
 	pthread_mutex_lock(&d->mu);
+	int rc = without_power(d, err);
+	if (rc) {
+		pthread_mutex_unlock(&d->mu);
+		return rc;
+	}
 	if (d->fail_write >= 0 && d->fail_write-- == 0) {
 		d->fail_write = 0;
 		rc = wire_fail(err, WIRE_FULL, "no space left");
@@ -180,13 +193,15 @@ static int d_write(void *ctx, struct wire_file *f, const void *src, size_t n, ui
 static int d_sync(void *ctx, struct wire_file *f, struct wire_err *err)
 {
 	struct disk *d = ctx;
-	int rc = WIRE_OK;
 
 	if (d->on_sync)
 		d->on_sync(d->on_sync_arg);
 	pthread_mutex_lock(&d->mu);
+	int rc = without_power(d, err);
 	d->syncs++;
-	if (d->fail_sync >= 0 && d->fail_sync-- == 0) {
+	if (rc) {
+		/* nothing happens */
+	} else if (d->fail_sync >= 0 && d->fail_sync-- == 0) {
 		rc = wire_fail(err, WIRE_IO, "sync failed");
 	} else {
 		if (f->i->cap)
@@ -202,11 +217,12 @@ static int d_truncate(void *ctx, struct wire_file *f, uint64_t size, struct wire
 {
 	struct disk *d = ctx;
 
-	(void)err;
 	pthread_mutex_lock(&d->mu);
-	resize(f->i, (size_t)size);
+	int rc = without_power(d, err);
+	if (!rc)
+		resize(f->i, (size_t)size);
 	pthread_mutex_unlock(&d->mu);
-	return WIRE_OK;
+	return rc;
 }
 
 static int d_size(void *ctx, struct wire_file *f, uint64_t *ret_size, struct wire_err *err)
@@ -229,7 +245,7 @@ static int d_rename(void *ctx, const char *from, const char *to, struct wire_err
 	struct name *n = find(&d->dir, from), *old = find(&d->dir, to);
 	if (!n) {
 		rc = wire_fail(err, WIRE_NOTFOUND, "%s", from);
-	} else {
+	} else if (!(rc = without_power(d, err))) {
 		will_change(d);
 		struct inode *i = n->i;
 		if (old) {
@@ -252,7 +268,7 @@ static int d_unlink(void *ctx, const char *path, struct wire_err *err)
 	struct name *n = find(&d->dir, path);
 	if (!n) {
 		rc = wire_fail(err, WIRE_NOTFOUND, "%s", path);
-	} else {
+	} else if (!(rc = without_power(d, err))) {
 		will_change(d);
 		*n = d->dir.names[--d->dir.n];
 	}
@@ -270,11 +286,13 @@ static int d_sync_dir(void *ctx, const char *path, struct wire_err *err)
 {
 	struct disk *d = ctx;
 
-	(void)path, (void)err;
+	(void)path;
 	pthread_mutex_lock(&d->mu);
-	d->n_past = 0;
+	int rc = without_power(d, err);
+	if (!rc)
+		d->n_past = 0;
 	pthread_mutex_unlock(&d->mu);
-	return WIRE_OK;
+	return rc;
 }
 
 static int d_list(void *ctx, const char *path, int (*each)(void *arg, const char *name), void *arg, struct wire_err *err)
@@ -297,7 +315,7 @@ struct disk *disk_new(void)
 	struct disk *d = need(calloc(1, sizeof(*d)));
 
 	pthread_mutex_init(&d->mu, NULL);
-	d->fail_write = d->fail_sync = -1;
+	d->fail_write = d->fail_sync = d->power = -1;
 	d->env = (struct wire_env){ .ctx = d, .now_ns = d_now, .wall_us = d_now, .random = d_random, .open = d_open,
 		                    .close = d_close, .read = d_read, .write = d_write, .sync = d_sync,
 		                    .truncate = d_truncate, .size = d_size, .rename = d_rename, .unlink = d_unlink,
@@ -396,7 +414,7 @@ void disk_crash(struct disk *d, uint64_t seed)
 			memset(i->now + i->size, 0, i->cap - i->size);
 		drop_ops(i);
 	}
-	d->fail_write = d->fail_sync = -1;
+	d->fail_write = d->fail_sync = d->power = -1;
 }
 
 uint8_t *disk_bytes(struct disk *d, const char *path, size_t *ret_size)
@@ -436,9 +454,23 @@ void disk_fail_sync(struct disk *d, int after)
 	d->fail_sync = after;
 }
 
+void disk_cut_power(struct disk *d, int after)
+{
+	d->power = after;
+}
+
 unsigned disk_syncs(struct disk *d)
 {
 	return d->syncs;
+}
+
+uint64_t disk_total(struct disk *d)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < d->dir.n; i++)
+		n += d->dir.names[i].i->size;
+	return n;
 }
 
 void disk_on_sync(struct disk *d, void (*call)(void *arg), void *arg)

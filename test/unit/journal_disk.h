@@ -25,7 +25,11 @@ const char *disk_name(struct disk *d, size_t i);
 
 void disk_fail_write(struct disk *d, int after); /* the write after so many is WIRE_FULL, and all later ones; -1: none */
 void disk_fail_sync(struct disk *d, int after);  /* the same with WIRE_IO; only that one fails */
+/* The change after so many, and all later ones, fail with WIRE_IO and have no effect, as when the power goes there; until
+ * disk_crash. A change is a write, a sync, a truncation, and whatever changes or syncs the directory. */
+void disk_cut_power(struct disk *d, int after);
 unsigned disk_syncs(struct disk *d);
+uint64_t disk_total(struct disk *d); /* bytes of all files */
 /* Called within each sync of a file, before it takes effect. */
 void disk_on_sync(struct disk *d, void (*call)(void *arg), void *arg);
 

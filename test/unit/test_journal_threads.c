@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static const struct raft_journal_opts growing = { .group = 7, .segment_bytes = 16 << 10, .first_bytes = 2 << 10 };
+
 struct gate {
 	atomic_int inside, open;
 	struct raft_journal *j;
@@ -63,6 +65,61 @@ static void test_shared_sync(void **ctx)
 	disk_free(d);
 }
 
+static void *upkeep_thread(void *arg)
+{
+	struct gate *g = arg;
+	struct wire_err err;
+
+	return raft_journal_upkeep(g->j, &err) ? arg : NULL;
+}
+
+static void *large_thread(void *arg)
+{
+	static const uint8_t data[8000];
+	struct gate *g = arg;
+	struct wire_err err;
+
+	return append(g->j, 2, 3, data, sizeof(data), &err) ? arg : NULL;
+}
+
+/* An entry that is larger than the segment which upkeep is preparing waits for that one, and then makes its own. */
+static void test_large_beside_upkeep(void **ctx)
+{
+	struct disk *d = disk_new();
+	struct raft_journal_state st;
+	struct gate g = { .open = 0 };
+	pthread_t t[2];
+	struct wire_err err;
+	uint8_t data[1000] = { 0 };
+
+	(void)ctx;
+	create(disk_env(d), "j", &growing, 0);
+	g.j = reopen(disk_env(d), "j", &growing, &st);
+	must(append(g.j, 1, 3, data, sizeof(data), &err), &err);
+	disk_on_sync(d, wait_at_gate, &g);
+	pthread_create(&t[0], NULL, upkeep_thread, &g);
+	while (!atomic_load(&g.inside))
+		sched_yield();
+	pthread_create(&t[1], NULL, large_thread, &g);
+	while (!pthread_mutex_trylock(&g.j->wmu)) { /* until the append has it */
+		pthread_mutex_unlock(&g.j->wmu);
+		sched_yield();
+	}
+	atomic_store(&g.open, 1);
+	for (int i = 0; i < 2; i++) {
+		void *failed;
+		pthread_join(t[i], &failed);
+		assert_null(failed);
+	}
+	assert_int_equal(disk_files(d), 2);
+	assert_int_equal(raft_jrn_current(g.j)->size, 16 << 10);
+	raft_journal_close(g.j);
+	g.j = reopen(disk_env(d), "j", &growing, &st);
+	assert_int_equal(st.n_entries, 2);
+	raft_journal_close(g.j);
+	disk_free(d);
+}
+
 struct crowd {
 	struct raft_journal *j;
 	atomic_int stop, trouble;
@@ -109,6 +166,7 @@ static void *reader(void *arg)
 
 static void test_crowd(void **ctx)
 {
+	const struct raft_journal_opts *opts = *ctx;
 	struct disk *d = disk_new();
 	struct raft_journal_state st;
 	struct crowd c = { .stop = 0 };
@@ -116,9 +174,8 @@ static void test_crowd(void **ctx)
 	struct wire_err err;
 	uint8_t data[200];
 
-	(void)ctx;
-	create(disk_env(d), "j", &small, 0);
-	c.j = reopen(disk_env(d), "j", &small, &st);
+	create(disk_env(d), "j", opts, 0);
+	c.j = reopen(disk_env(d), "j", opts, &st);
 	for (int i = 0; i < 4; i++)
 		pthread_create(&t[i], NULL, i < 2 ? publisher : reader, &c);
 	for (uint64_t i = 1; i <= 3000; i++) {
@@ -138,7 +195,7 @@ static void test_crowd(void **ctx)
 		pthread_join(t[i], NULL);
 	assert_int_equal(atomic_load(&c.trouble), 0);
 	raft_journal_close(c.j);
-	c.j = reopen(disk_env(d), "j", &small, &st);
+	c.j = reopen(disk_env(d), "j", opts, &st);
 	assert_int_equal(st.base_index + st.n_entries, 3000);
 	raft_journal_close(c.j);
 	disk_free(d);
@@ -202,7 +259,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shared_sync),
-		cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_large_beside_upkeep),
+		{ .name = "test_crowd, segments of one size", .test_func = test_crowd, .initial_state = (void *)&small },
+		{ .name = "test_crowd, growing segments", .test_func = test_crowd, .initial_state = (void *)&growing },
 		cmocka_unit_test(test_on_disk),
 	};
 	cmocka_set_message_output(CM_OUTPUT_TAP);
