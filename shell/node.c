@@ -238,11 +238,15 @@ static bool files_have_all(const struct raft_journal_state *st)
 
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
-	struct raft_journal_opts jopts = { .group = n->conf.group };
+	struct raft_journal_opts jopts = { 0 };
 	struct raft_journal_state st;
 	bool whole;
 	int rc = shell_lock_take(&n->paths, &n->lock_fd, err);
 
+	/* Another process may have changed it before it gave up the lock: given the node an address, or detached the database. */
+	if (!rc)
+		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
+	jopts.group = n->conf.group;
 	if (!rc)
 		rc = raft_journal_open(n->env, n->paths.journal, &jopts, &n->journal, &st, err);
 	if (!rc && st.cut_bytes)
