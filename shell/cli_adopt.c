@@ -17,7 +17,7 @@ static int check_refused(const struct cli_opts *o, bool *ret_accepted, struct wi
 	struct shell_node *n;
 	int rc = shell_node_acquire(o->db, &n, err);
 
-	if (rc && rc != WIRE_CORRUPT && rc != WIRE_NOTFOUND) /* NOTFOUND: the page hashes */
+	if (rc && rc != WIRE_CHANGED && rc != WIRE_CORRUPT && rc != WIRE_NOTFOUND) /* NOTFOUND: the page hashes */
 		return rc;
 	if (!rc)
 		shell_node_release(n);
@@ -32,14 +32,16 @@ static void report(const struct cli_opts *o, const struct shell_paths *paths, bo
 		cli_put_json(stdout, paths->db);
 		printf("\",\"adopted\":%s", accepted ? "false" : "true");
 		if (!accepted)
-			printf(",\"node_id\":\"%016" PRIx64 "\",\"index\":%" PRIu64 ",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"", r->conf.node, r->index,
-			       r->pages, r->page_size, r->checksum);
+			printf(",\"node_id\":\"%016" PRIx64 "\",\"index\":%" PRIu64 ",\"at_risk\":%" PRIu64 ",\"pages\":%u,\"page_size\":%u,\"checksum\":\"%016" PRIx64 "\"",
+			       r->conf.node, r->index, r->at_risk, r->pages, r->page_size, r->checksum);
 		printf("}\n");
 	} else if (accepted) {
 		printf("%s is as its node left it: there is nothing to adopt.\n", paths->db);
 	} else {
-		printf("%s is taken as it is (%u pages of %u bytes), as the state of node %016" PRIx64 " at entry %" PRIu64 ".\nStart it: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
-		       paths->db, r->pages, r->page_size, r->conf.node, r->index, o->db, o->db);
+		printf("%s is taken as it is (%u pages of %u bytes), as the state of node %016" PRIx64 " at entry %" PRIu64 ".\n", paths->db, r->pages, r->page_size, r->conf.node, r->index);
+		if (r->at_risk)
+			printf("It may lack some of the last %" PRIu64 " entries, which the node had not checkpointed.\n", r->at_risk);
+		printf("Start it: walraft serve %s, or open file:%s?vfs=walraft in a program.\n", o->db, o->db);
 	}
 }
 

@@ -25,6 +25,7 @@ struct shell_setup_result {
 	struct shell_conf conf;
 	uint32_t page_size, pages;
 	uint64_t index, checksum; /* state checksum, and the index that it belongs to */
+	uint64_t at_risk;         /* adopted: transactions that the journal has behind its last mark, and the file may not have */
 };
 
 /* Makes an existing database of SQLite's, in place, the only node of a new cluster; durable on return. Of the file nothing changes but header bytes 18 and 19 (2 is WAL)

@@ -92,6 +92,8 @@ static int adopt(const struct wire_env *env, const struct shell_paths *paths, bo
 		return rc;
 	rc = check_sole(paths, &r->conf, &st, err);
 	r->index = st.base_index + st.n_entries + 1;
+	for (size_t i = 0; i < st.n_entries; i++)
+		r->at_risk += st.entries[i].kind == WIRE_ENTRY_DATA && st.entries[i].index > st.mark.index;
 	if (!rc)
 		rc = adopt_file(env, paths, j, st.term + 1, progress, r, err);
 	raft_journal_close(j);

@@ -108,14 +108,9 @@ def open_elsewhere():
 	p.wait()
 	p.stdin.close()
 	assert os.path.getsize(hot + "-journal") > 0
-	before = open(hot, "rb").read()
 	r = walraft("init", hot, "--listen", url())
-	refused("a hot journal", r, "journal", "app\\.db", "sqlite3|open it|roll")
-	untouched(hot, "a hot journal")
-	t.ok(open(hot, "rb").read() == before and os.path.exists(hot + "-journal"), "and both files are as they were")
-	t.equal(stock_rows(hot, "SELECT count(*) FROM kv"), ["0"], "stock sqlite3 rolls it back")
-	r = walraft("init", hot, "--listen", url())
-	t.ok(r.returncode == 0, "then init works", r.stderr)
+	t.ok(r.returncode == 0 and not os.path.exists(hot + "-journal"), "init rolls a hot journal back, as any first opener does", r.stderr)
+	t.equal(stock_rows(hot, "SELECT count(*) FROM kv; PRAGMA integrity_check"), ["0", "ok"], "nothing of the interrupted transaction is there")
 
 
 @t.case("already replicated")
