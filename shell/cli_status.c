@@ -5,8 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void print_row(const char *text, struct wire_err *err)
+{
+	(void)err;
+	printf("%s\n", text);
+}
+
+static void take_failure(const char *text, struct wire_err *err)
+{
+	wire_fail(err, WIRE_CLOSED, "the node has ended its part: %s", text);
+}
+
 /* SQLite's own JSON functions make the table from the answer. */
-static int print_rows(sqlite3 *db, const char *json, const char *sql, struct wire_err *err)
+static int each_row(sqlite3 *db, const char *json, const char *sql, void (*each)(const char *text, struct wire_err *err), struct wire_err *err)
 {
 	sqlite3_stmt *s = NULL;
 	int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
@@ -14,7 +25,7 @@ static int print_rows(sqlite3 *db, const char *json, const char *sql, struct wir
 	if (!rc)
 		rc = sqlite3_bind_text(s, 1, json, -1, SQLITE_STATIC);
 	while (!rc && (rc = sqlite3_step(s)) == SQLITE_ROW) {
-		printf("%s\n", (const char *)sqlite3_column_text(s, 0));
+		each((const char *)sqlite3_column_text(s, 0), err);
 		rc = SQLITE_OK;
 	}
 	if (rc != SQLITE_DONE)
@@ -39,6 +50,30 @@ static const char members_sql[] =
         " iif(?1->>'role' = 'leader' OR value->>'self', value->>'match', '-'), coalesce((value->>'last_contact_ms') || ' ms', '-'), (value->>'url') || CASE value->>'self' WHEN 1 THEN '  (this node)' ELSE '' END)"
         " FROM json_each(?1, '$.members')";
 
+static const char failure_sql[] = "SELECT ?1->>'failure' WHERE ?1->>'failure' IS NOT NULL";
+
+/* A node that has failed is told as an error, behind what else there is to tell. */
+static int show(const char *json, bool as_json, struct wire_err *err)
+{
+	sqlite3 *db = NULL;
+	int rc = WIRE_OK;
+
+	err->code = WIRE_OK;
+	if (sqlite3_open(":memory:", &db))
+		rc = wire_fail(err, WIRE_INTERNAL, "SQLite does not start");
+	if (!rc && as_json)
+		printf("%s\n", json);
+	if (!rc && !as_json)
+		rc = each_row(db, json, head_sql, print_row, err);
+	if (!rc && !as_json)
+		rc = each_row(db, json, members_sql, print_row, err);
+	if (!rc)
+		rc = each_row(db, json, failure_sql, take_failure, err);
+	fflush(stdout); /* before what goes to stderr */
+	sqlite3_close(db);
+	return rc ? rc : err->code;
+}
+
 int cli_status(int argc, char **argv)
 {
 	struct cli_opts o;
@@ -46,7 +81,6 @@ int cli_status(int argc, char **argv)
 	struct wire_buf b = WIRE_BUF_INIT;
 	struct shell_conf conf;
 	struct shell_paths *paths;
-	sqlite3 *db = NULL;
 	int rc;
 
 	if (cli_parse(argc, argv, "j", &o))
@@ -59,18 +93,9 @@ int cli_status(int argc, char **argv)
 		rc = shell_conf_read(wire_env_posix(), paths, &conf, &err);
 	if (!rc)
 		rc = shell_control_ask(paths, "status", &b, &err);
-	if (!rc)
+	if (!rc) {
 		b.data[b.len - 1] = 0; /* the newline that it ends with */
-	if (!rc && o.json) {
-		printf("%s\n", (char *)b.data);
-	} else if (!rc) {
-		if (sqlite3_open(":memory:", &db))
-			rc = wire_fail(&err, WIRE_INTERNAL, "SQLite does not start");
-		if (!rc)
-			rc = print_rows(db, (char *)b.data, head_sql, &err);
-		if (!rc)
-			rc = print_rows(db, (char *)b.data, members_sql, &err);
-		sqlite3_close(db);
+		rc = show((char *)b.data, o.json, &err);
 	}
 	wire_buf_free(&b);
 	free(paths);
