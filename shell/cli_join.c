@@ -452,7 +452,8 @@ static int begin(struct join *j, struct wire_err *err)
 	j->conf.joining = true;
 	j->conf.insecure = j->o.insecure;
 	snprintf(j->conf.listen, sizeof j->conf.listen, "%s", j->o.listen);
-	return shell_conf_write(j->env, &j->paths, &j->conf, err);
+	rc = shell_dir_sync_parent(j->env, &j->paths, err);
+	return rc ? rc : shell_conf_write(j->env, &j->paths, &j->conf, err);
 }
 
 static int prepare(struct join *j, int *ret_lock, struct wire_err *err)

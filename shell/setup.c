@@ -1,8 +1,8 @@
 /* A database becomes the first node of a cluster, and its node gets an address.
  *
- * node.conf is written last: an attempt that was interrupted left nothing that counts, and may be repeated. Its syncs, for a database in rollback mode: the database
- * (its header), the directory of the database (the node directory's name), pages and their directory, the journal's segment, its directory and the node
- * directory, node.conf and its directory. */
+ * node.conf gets its name last, when all else is durable: an attempt that was interrupted left nothing that counts, and may be repeated. The syncs: the database (its
+ * header); then together the journal's segment, pages, node.conf under its other name, the directories of the journal, the node and the database; and after the rename
+ * the node directory. */
 #include "shell/setup_impl.h"
 
 #include <inttypes.h>
@@ -73,20 +73,24 @@ static int write_node(const struct wire_env *env, const struct shell_paths *path
 	struct raft_journal_opts opts = { .group = r->conf.group, .first_bytes = SHELL_JOURNAL_FIRST_BYTES };
 	struct raft_journal_mark mark = { .index = r->index, .checksum = r->checksum, .db_pages = r->pages };
 	struct raft_config *c = calloc(1, sizeof *c);
+	struct setup_later later;
 	int rc = c ? WIRE_OK : wire_fail(err, WIRE_NOMEM, "out of memory");
 
+	setup_later_begin(&later, env, paths->conf);
 	if (!rc) {
 		c->n = 1;
 		c->m[0] = (struct raft_member){ .id = r->conf.node, .flags = RAFT_VOTER };
 		snprintf(c->m[0].url, sizeof c->m[0].url, "%s", r->conf.listen);
 		shell_dir_clear(env, paths);
-		rc = setup_write_pages(env, paths, pages, r->index, err);
+		rc = setup_write_pages(&later.env, paths, pages, r->index, err);
 	}
-	/* Syncs the node directory too, so that all that node.conf stands for is there before it. */
 	if (!rc)
-		rc = raft_journal_create(env, paths->journal, &opts, FIRST_TERM, r->index, FIRST_TERM, c, &mark, err);
+		rc = raft_journal_create(&later.env, paths->journal, &opts, FIRST_TERM, r->index, FIRST_TERM, c, &mark, err);
 	if (!rc)
-		rc = shell_conf_write(env, paths, &r->conf, err);
+		rc = shell_dir_sync_parent(&later.env, paths, err);
+	if (!rc)
+		rc = shell_conf_write(&later.env, paths, &r->conf, err);
+	setup_later_end(&later);
 	free(c);
 	return rc;
 }

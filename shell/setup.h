@@ -57,7 +57,7 @@ bool shell_setup_is_detached(const struct shell_paths *paths);
 
 /* ---- the node directory ---- */
 
-/* Makes it where it is missing, durably, and takes its lock. WIRE_BUSY: another process has the lock. */
+/* Makes it where it is missing, and takes its lock; its name is durable after shell_dir_sync_parent. WIRE_BUSY: another process has the lock. */
 int shell_dir_make(const struct wire_env *env, const struct shell_paths *paths, int *ret_lock, struct wire_err *err);
 /* Removes what a node, or the making of one, keeps in it, but for node.conf and the lock. The caller has the lock. */
 void shell_dir_clear(const struct wire_env *env, const struct shell_paths *paths);

@@ -75,16 +75,10 @@ int shell_dir_make(const struct wire_env *env, const struct shell_paths *paths, 
 			set_mode(paths);
 		rc = shell_lock_take(paths, &lock, err);
 	}
-	if (rc && rc != WIRE_BUSY)
-		(void)rmdir(paths->dir); /* one that is not empty stays */
-	if (rc)
-		return rc;
-	/* Whatever is made durable inside must not go with its directory; whoever made it may not have come so far. */
-	rc = shell_dir_sync_parent(env, paths, err);
-	if (rc)
-		shell_lock_release(lock);
-	else
+	if (!rc)
 		*ret_lock = lock;
+	else if (rc != WIRE_BUSY)
+		(void)rmdir(paths->dir); /* one that is not empty stays */
 	return rc;
 }
 
