@@ -65,7 +65,7 @@ struct sim_event {
 
 struct sim {
 	uint64_t seed, rng, now_us, seq, value;
-	bool verbose, failed, quiet; /* quiet: no new faults */
+	bool verbose, failed, quiet, resting; /* quiet: no new faults; resting: no proposals */
 	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
 	uint32_t disk_us; /* longest write; 0: durable at once */
 	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers;
@@ -94,6 +94,7 @@ void sim_disk(struct sim *s, struct sim_node *n); /* completes writes that are d
 void sim_start(struct sim *s, struct sim_node *n);
 void sim_crash(struct sim *s, struct sim_node *n);
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index);
+bool sim_needs_image(struct sim *s, struct sim_node *n); /* its disk lacks the last committed entry */
 void sim_image(struct sim *s, struct sim_node *n); /* gives a stopped node the committed state of now */
 void sim_check_matching(struct sim *s);
 const struct raft_config *sim_config_at(struct sim *s, uint64_t index);

@@ -364,11 +364,17 @@ void sim_trim(struct sim *s, struct sim_node *n, uint64_t index)
 	sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TRIMMED, .index = index });
 }
 
+/* A log that is longer may be another one: what never gets committed, of a term that is over. */
+bool sim_needs_image(struct sim *s, struct sim_node *n)
+{
+	return term_at(&n->disk, s->committed.last) != s->committed.e[s->committed.last].term;
+}
+
 void sim_image(struct sim *s, struct sim_node *n)
 {
 	uint64_t index = s->committed.last, term = s->committed.e[index].term;
 
-	if (n->raft || index <= n->disk.last)
+	if (n->raft || !sim_needs_image(s, n))
 		return;
 	n->disk.base = n->disk.last = n->commit_mark = index;
 	n->disk.base_term = term;
