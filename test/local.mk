@@ -4,6 +4,7 @@
 PROC_TESTS = \
 	test/proc/test_basic.py \
 	test/proc/test_wrong_uses.py \
+	test/proc/test_detach.py \
 	test/proc/test_position.py \
 	test/proc/test_private_view.py \
 	test/proc/test_cutoff.py \
