@@ -58,6 +58,8 @@ VARIANTS = {
 	"asserts": {"SQLITE_DEBUG": "1"},  # SQLite's own assertions about what its VFS did
 	"better-sqlite3": None,            # the defines that come with the package
 }
+# What an application has to do first there.
+PRAGMAS = {"exclusive": "locking_mode=normal"}
 
 
 def run(args, **kw):

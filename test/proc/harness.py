@@ -155,6 +155,7 @@ def walraft(*args, timeout=60, **kw):
 def stock_env():
 	env = dict(os.environ)
 	env.pop("LD_PRELOAD", None)
+	env.pop("LD_LIBRARY_PATH", None)
 	if STOCK_SQLITE:
 		env["LD_LIBRARY_PATH"] = STOCK_SQLITE
 	return env

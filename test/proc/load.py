@@ -18,6 +18,8 @@ READONLY_NOT_LEADER = 8 | 0x57 << 8
 NOT_COMMITTED = {READONLY_NOT_LEADER, 10 | 0x57 << 8, 10 | 0x59 << 8}
 UNKNOWN = {10 | 0x58 << 8, 10 | 0x5B << 8}
 READ_GATE = 10 | 0x5A << 8
+# What applications do first on a connection, for SQLites with uncommon defaults (test/newest).
+FIRST_PRAGMAS = [p for p in os.environ.get("WALRAFT_FIRST_PRAGMAS", "").split(";") if p]
 
 SCHEMA = """
 CREATE TABLE kv(id INTEGER PRIMARY KEY, k TEXT NOT NULL, pad TEXT);
@@ -49,7 +51,8 @@ class Writer(threading.Thread):
 
 	def connect(self):
 		self.con = sqlite3.connect(self.spec.uri, uri=True, isolation_level=None, timeout=5)
-		self.con.execute("PRAGMA walraft_timeout=%d" % self.spec.timeout_ms).fetchall()
+		for p in FIRST_PRAGMAS + ["walraft_timeout=%d" % self.spec.timeout_ms]:
+			self.con.execute("PRAGMA " + p).fetchall()
 
 	def judge(self, e, committing):
 		"""What an error says about the transaction."""

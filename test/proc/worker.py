@@ -78,7 +78,7 @@ class Conn(threading.Thread):
 	def do_open(self, m):
 		self.con = sqlite3.connect(uri(self.path, m.get("params", {})), uri=True, isolation_level=None,
 		                           timeout=m.get("busy_s", 5))
-		for p in m.get("pragmas", []):
+		for p in load.FIRST_PRAGMAS + m.get("pragmas", []):
 			self.con.execute("PRAGMA " + p).fetchall()
 		# The file is opened lazily: touch it, so that errors of opening are errors of open.
 		self.con.execute("PRAGMA schema_version").fetchall() if m.get("touch", True) else None
