@@ -132,14 +132,16 @@ def main():
 			l.stop.set()
 		for l in loads:
 			l.join(20)
-		for c in conns.values():
+		for c in list(conns.values()):
 			c.q.put(None)
-		for c in conns.values():
+		for c in list(conns.values()):
 			c.join(20)
 		sys.stdout.flush()
 		os._exit(0)
 
-	signal.signal(signal.SIGTERM, bye)
+	# On a thread of its own: a handler would wait for the main thread, which may be about to block in a read.
+	signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+	threading.Thread(target=lambda: bye(signal.sigwait([signal.SIGTERM])), daemon=True).start()
 	send(out, {"id": 0, "ok": True})
 	for line in sys.stdin:
 		m = json.loads(line)
