@@ -18,16 +18,28 @@ PROC_TESTS = \
 	test/proc/test_trim.py \
 	test/proc/test_edges.py \
 	test/proc/test_unsynced.py \
-	test/proc/test_powerloss.py
+	test/proc/test_powerloss.py \
+	$(HOST_TESTS)
+# Those of the table in vfs/README.md: each feature that a host of SQLite's may use.
+HOST_TESTS = \
+	test/proc/test_hosts_use.py \
+	test/proc/test_hosts_files.py \
+	test/proc/test_hosts_pragmas.py
 # What they share and run.
 PROC_FILES = \
-	test/README.md \
+	test/README.md test/proc/hosts.py \
 	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py \
 	test/proc/stock_reader.py test/proc/worker.py \
 	test/demo/packages.py test/demo/run \
 	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
 	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
 	test/bench/walraft.sh
+
+# A host of SQLite's, for the tests of the table; it loads the module like any other.
+check_PROGRAMS += test/hosts/hosts
+test_hosts_hosts_SOURCES = test/hosts/host.h test/hosts/host.c test/hosts/busy.c test/hosts/control.c test/hosts/copy.c test/hosts/fork.c \
+	test/hosts/leave.c test/hosts/load.c test/hosts/open.c test/hosts/thread.c test/hosts/use.c test/hosts/wal.c
+test_hosts_hosts_LDADD = $(SQLITE_LIBS) -ldl
 
 # kill -9 as a power loss: for LD_PRELOAD, so it takes libc's names and has no sanitizer in it. -rpath makes it a shared
 # library although it is not installed.

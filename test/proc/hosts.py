@@ -1,0 +1,274 @@
+"""Hosts of SQLite's as processes (test/hosts): what they see, and that a replicated database looks like a plain one.
+
+Host is one such process. Pair runs the same cases in two of them, one on a plain WAL database with stock SQLite, one on the leader of two nodes,
+compares what they saw, and after each case the two nodes with each other and with the plain database.
+"""
+import os
+import re
+import select
+import subprocess
+import time
+
+import harness
+from harness import Failed, stock, walraft
+
+PROGRAM = os.path.join(harness.BUILD, "test", "hosts", "hosts")
+
+
+SEED = "CREATE TABLE seed(a);"
+
+
+class Host:
+	"""A host process. Ends by end(), which checks that it wrote nothing to its standard output and error."""
+
+	def __init__(self, t, db, replicated=True, env=None, load=True):
+		self.t, self.db, self.replicated = t, db, replicated
+		t.hosts_made = getattr(t, "hosts_made", 0) + 1
+		self.dir = t.tmp("host%d" % t.hosts_made)
+		self.out_path = os.path.join(self.dir, "output")
+		r, w = os.pipe()
+		args = [PROGRAM, str(w), db, self.dir] + ([harness.MODULE] if replicated else [])
+		with open(self.out_path, "wb") as out:
+			self.proc = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=out, stderr=out, pass_fds=[w], env=harness.child_env(env),
+			                             preexec_fn=harness.die_with_parent)
+		os.close(w)
+		self.report, self.buf, self.last = r, b"", ""
+		t.hosts = getattr(t, "hosts", []) + [self]
+		self.command("")
+		harness.need_host_sqlite(self.proc.pid)
+		if load and replicated:
+			self.command("load")
+
+	def _line(self, end):
+		while b"\n" not in self.buf:
+			left = end - time.monotonic()
+			if left <= 0 or not select.select([self.report], [], [], left)[0]:
+				raise harness.TimedOut("no answer of the host to: " + self.last)
+			data = os.read(self.report, 1 << 16)
+			if not data:
+				return None
+			self.buf += data
+		line, self.buf = self.buf.split(b"\n", 1)
+		return line.decode("utf-8", "replace").split("\t")
+
+	def send(self, line):
+		self.last = line
+		self.proc.stdin.write((line + "\n").encode())
+		self.proc.stdin.flush()
+
+	def answers(self, timeout_s=60):
+		"""What it saw up to the end of the command, as pairs."""
+		end, out = time.monotonic() + timeout_s, []
+		while True:
+			m = self._line(end)
+			if m is None:
+				self.proc.wait(10)
+				raise Failed("the host ended with %s during: %s; it had said %r and written %r" % (
+					self.proc.returncode, self.last, out[-5:], self.output()[-2000:]))
+			if m[0] == "end":
+				return out
+			if m[0] == "died":
+				raise Failed("%s: %s" % (self.last, m[2]))
+			out.append((m[1], m[2]))
+
+	def command(self, line, timeout_s=60):
+		self.send(line)
+		return self.answers(timeout_s)
+
+	def run(self, case, arg="", timeout_s=60):
+		"""What the case saw; with the same name several times: the last one."""
+		return dict(self.command(("run %s %s" % (case, arg)).strip(), timeout_s))
+
+	def open(self, name="main", params="-"):
+		a = self.command("open %s %s" % (name, params))[0][1]
+		if a != "ok":
+			raise Failed("open %s: %s" % (params, a))
+		return self
+
+	def try_open(self, name, params="-"):
+		return self.command("open %s %s" % (name, params))[0][1]
+
+	def sql(self, text, name="main", timeout_s=60):
+		return self.command("sql %s %s" % (name, text), timeout_s)[0][1]
+
+	def close(self, name="main"):
+		return self.command("close " + name)[0][1]
+
+	def output(self):
+		with open(self.out_path, "rb") as f:
+			return f.read().decode("utf-8", "replace")
+
+	def rest(self, timeout_s=60):
+		"""What is said until the report is closed, by children too."""
+		end, out = time.monotonic() + timeout_s, []
+		while True:
+			m = self._line(end)
+			if m is None:
+				return out
+			out.append(tuple(m[1:]))
+
+	def finish(self, timeout_s=30):
+		"""Closes its input; the exit status."""
+		try:
+			self.proc.stdin.close()
+		except OSError:
+			pass
+		try:
+			return self.proc.wait(timeout_s)
+		except subprocess.TimeoutExpired:
+			raise harness.TimedOut("the host did not end") from None
+
+	def end(self, what):
+		"""A point: exit status 0 and no output."""
+		status = self.finish()
+		self.t.ok(status == 0 and self.output() == "", what + ": the host ended well and wrote nothing", "status %s, output %r" % (status, self.output()[-3000:]))
+
+	def kill(self):
+		if self.proc.poll() is None:
+			self.proc.kill()
+			self.proc.wait()
+		try:
+			self.proc.stdin.close()
+		except OSError:
+			pass
+		if self.report >= 0:
+			os.close(self.report)
+			self.report = -1
+
+
+def kill_all(t):
+	for h in getattr(t, "hosts", []):
+		h.kill()
+	t.hosts = []
+
+
+def plain_db(t, name, sql="PRAGMA journal_mode=wal;" + SEED):
+	db = os.path.join(t.tmp(name), "app.db")
+	r = stock(db, sql)
+	if r.returncode:
+		raise Failed("making %s: %s" % (db, r.stderr))
+	return db
+
+
+def lone_db(t, name, sql="PRAGMA journal_mode=wal;" + SEED, listen=True):
+	"""A database that is a cluster of one."""
+	db = plain_db(t, name, sql)
+	r = walraft("init", db, *(["--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0]] if listen else []))
+	if r.returncode:
+		raise Failed("init %s: %s" % (db, r.stderr))
+	return db
+
+
+def dump(db):
+	"""The content as SQL, as a stock reader finds it."""
+	r = stock(db, ".dump")
+	if r.returncode:
+		raise Failed("dump of %s: %s" % (db, r.stderr))
+	return r.stdout
+
+
+class Pair:
+	"""The same program on a plain database, and on the leader of `nodes` nodes. Both have one connection open, "main", unless `alone`."""
+
+	def __init__(self, t, nodes=2, alone=False, pragmas="PRAGMA journal_mode=wal;"):
+		self.t = t
+		self.c = c = t.cluster(n=nodes, create=False, schema=SEED, pragmas=pragmas)
+		c.init()
+		self.host = Host(t, c[0].db)
+		c[0].proc, c[0].kind = self.host.proc, "host"
+		self.plain = Host(t, plain_db(t, "plain%d" % t.clusters_made, pragmas + SEED), replicated=False)
+		if alone:
+			return
+		for h in (self.host, self.plain):
+			h.open()
+			h.sql("SELECT * FROM seed")
+		c.leader()
+		for i in range(1, nodes):
+			c.join(i)
+			c[i].serve()
+		c.wait_ready(members=nodes)
+
+	def alike(self, what, stock_saw, saw, differ):
+		"""A point: both saw the same, but for what `differ` names: there the replicated one saw what matches its expression, or nothing (None)."""
+		wrong = []
+		for key in sorted(set(stock_saw) | set(saw) | set(differ), key=str):
+			a, b = stock_saw.get(key), saw.get(key)
+			if key not in differ:
+				fits = a == b
+			else:
+				fits = a != b and (b is None if differ[key] is None else b is not None and re.search(differ[key], b, re.S))
+			if not fits:
+				wrong.append("%s: stock %r, here %r%s" % (key, a, b, ", which should be another that matches %r" % differ[key] if key in differ else ""))
+		self.t.ok(not wrong and stock_saw, what + ": the same as stock SQLite" + (", but for what the table says" if differ else ""), "\n".join(wrong))
+
+	def settled(self, what, same_content=True):
+		"""Points: both nodes have one state, and a stock reader finds the content of the plain database in both files."""
+		c, t = self.c, self.t
+		if len(c.nodes) > 1:
+			c.checksums_equal(what + ": the checksums of both nodes are equal")
+		want = dump(self.plain.db) if same_content else dump(c[0].db)
+		bad = [n.i for n in c.nodes if dump(n.db) != want]
+		t.ok(not bad, what + ": the nodes have the content%s" % (" of the plain database" if same_content else ""), "not so: nodes %s" % bad)
+
+	def case(self, name, arg="", differ=None, same_content=True):
+		saw = [dict(h.command(("run %s %s" % (name, arg)).strip())) for h in (self.plain, self.host)]
+		self.alike(name, saw[0], saw[1], differ or {})
+		self.settled(name, same_content)
+		return saw[1]
+
+	def sql(self, what, statements, differ=None, same_content=True):
+		"""The statements one by one on "main" of both, with a write at the end that must reach the other node."""
+		saw = [{}, {}]
+		for s in list(statements) + ["INSERT INTO seed VALUES('%s') RETURNING a" % what.replace("'", "")]:
+			for i, h in enumerate((self.plain, self.host)):
+				saw[i][s] = h.sql(s)
+		self.alike(what, saw[0], saw[1], differ or {})
+		self.settled(what, same_content)
+		return saw[1]
+
+	def whole(self):
+		return self.plain.proc.poll() is None and self.host.proc.poll() is None
+
+	def end(self, what):
+		self.plain.end(what + ", plain")
+		self.host.end(what)
+
+
+class Pairs:
+	"""The pair that the cases of a test share; a new one after a host has died."""
+
+	def __init__(self, t, **kw):
+		self.t, self.kw, self.pair = t, kw, None
+
+	def get(self):
+		if self.pair and not self.pair.whole():
+			self.pair.c.destroy()
+			kill_all(self.t)
+			self.pair = None
+		if not self.pair:
+			self.pair = Pair(self.t, **self.kw)
+			self.t.clusters.remove(self.pair.c)  # which ends those of one case
+		return self.pair
+
+	def case(self, name, **kw):
+		@self.t.case(name)
+		def run():
+			self.get().case(name, **kw)
+
+	def sql(self, name, statements, **kw):
+		@self.t.case(name)
+		def run():
+			self.get().sql(name, statements, **kw)
+
+	def run(self):
+		"""Runs the test."""
+		@self.t.case("")
+		def in_the_end():
+			if self.pair:
+				self.pair.end("in the end")
+		try:
+			self.t.run()
+		finally:
+			if self.pair:
+				self.pair.c.destroy()
+			kill_all(self.t)
