@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define PROMOTE_RETRY_US 200000
+#define PROPOSE_RETRY_US 200000
 #define CAUGHT_UP_ENTRIES 64 /* so close behind the leader's last entry a learner may become a voter */
 
 static void refuse(struct shell_node *n, const struct wire_msg *q, int type, const char *why)
@@ -42,20 +43,26 @@ static bool url_is_old(const struct shell_node *n, const struct raft_config *now
 	return self && *n->conf.listen && strcmp(self->url, n->conf.listen) != 0;
 }
 
-static void propose_url(struct shell_node *n, const struct raft_config *now)
+static void propose_url(struct shell_node *n, const struct raft_config *now, uint64_t now_us)
 {
 	struct raft_config *c = malloc(sizeof *c);
 	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
+	int code = WIRE_NOMEM;
+	uint64_t again;
 
-	if (!c)
-		return; /* the next tick tries again */
-	*c = *now;
-	for (uint32_t i = 0; i < c->n; i++)
-		if (c->m[i].id == n->conf.node)
-			snprintf(c->m[i].url, sizeof c->m[i].url, "%s", n->conf.listen);
-	shell_log(n, "telling the cluster this node's address, %s", n->conf.listen);
-	(void)node_step(n, &ev, NULL, NULL); /* a failure has ended the node's part */
-	free(c);
+	if (c) {
+		*c = *now;
+		for (uint32_t i = 0; i < c->n; i++)
+			if (c->m[i].id == n->conf.node)
+				snprintf(c->m[i].url, sizeof c->m[i].url, "%s", n->conf.listen);
+		if (!node_step(n, &ev, &code, NULL) && !code)
+			shell_log(n, "telling the cluster this node's address, %s", n->conf.listen);
+		free(c);
+	}
+	/* Where it was taken the next batch must come at once: this one has synced the journal already. */
+	again = code ? now_us + PROPOSE_RETRY_US : now_us;
+	if (n->deadline_us > again)
+		n->deadline_us = again;
 }
 
 static void handle_join(struct shell_node *n, const struct wire_msg *m)
@@ -177,8 +184,8 @@ void node_membership_tick(struct shell_node *n, uint64_t now_us)
 	const struct raft_member *self = raft_config_find(now, n->conf.node);
 
 	if (n->shared.role == RAFT_LEADER && n->shared.leader_ready && !now->joint && raft_config_committed(n->raft) && url_is_old(n, now)) {
-		propose_url(n, now);
-		n->deadline_us = now_us; /* this batch has synced the journal already: another one at once */
+		propose_url(n, now, now_us);
+		return;
 	}
 	/* Learners are on their way to be voters, also when the join that made them was cut short. */
 	if (!self || !(self->flags & RAFT_LEARNER) || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
