@@ -171,7 +171,7 @@ def detach_changed():
 
 
 LIB = next((p for p in (os.path.join(harness.BUILD, "test/proc/.libs/unsynced.so"), os.path.join(harness.BUILD, "test/proc/unsynced.so"))
-            if os.path.exists(p)), None)
+            if os.path.exists(p) and not harness.SANITIZER), None)  # a sanitizer's runtime wants to be the only one before libc
 
 
 def kill_at_random(args, longest_s):
