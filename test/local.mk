@@ -23,11 +23,14 @@ PROC_TESTS = \
 # Those of the table in vfs/README.md: each feature that a host of SQLite's may use.
 HOST_TESTS = \
 	test/proc/test_hosts_use.py \
+	test/proc/test_hosts_default.py \
 	test/proc/test_hosts_files.py \
+	test/proc/test_hosts_leave.py \
+	test/proc/test_hosts_load.py \
 	test/proc/test_hosts_pragmas.py
 # What they share and run.
 PROC_FILES = \
-	test/README.md test/proc/hosts.py \
+	test/README.md test/proc/hosts.py test/proc/hosts_cases.py \
 	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py \
 	test/proc/stock_reader.py test/proc/worker.py \
 	test/demo/packages.py test/demo/run \

@@ -41,6 +41,15 @@ static void use_inherited(sqlite3 *db)
 	saw("child: close", "%d", sqlite3_close(db));
 }
 
+/* What is in the page cache is there for the child too, but nothing of it can be committed. */
+static void commit_inherited(sqlite3 *db)
+{
+	saw_sql(db, "child in a transaction: commit", "INSERT INTO forked VALUES(98); COMMIT");
+	saw_sql(db, "child in a transaction: the reason", "SELECT walraft_error()");
+	saw_sql(db, "child in a transaction: afterwards", "SELECT count(*) FROM forked");
+	saw("child in a transaction: close", "%d", sqlite3_close(db));
+}
+
 static void inherited(void)
 {
 	sqlite3 *db = begin();
@@ -48,7 +57,7 @@ static void inherited(void)
 	in_child("child", use_inherited, db);
 	saw_sql(db, "parent", "INSERT INTO forked VALUES(1); SELECT a FROM forked");
 	exec(db, "BEGIN; INSERT INTO forked VALUES(2)");
-	in_child("child in a transaction", use_inherited, db);
+	in_child("child in a transaction", commit_inherited, db);
 	saw_sql(db, "parent in a transaction", "INSERT INTO forked VALUES(3); COMMIT; SELECT a FROM forked");
 	host_close(db);
 	db = host_open("-");
@@ -56,15 +65,20 @@ static void inherited(void)
 	host_close(db);
 }
 
+static const char *when = "child";
+
 static void open_same(sqlite3 *inherited_db)
 {
 	sqlite3 *db;
+	char key[100];
 	int rc = host_try("-", SQLITE_OPEN_READWRITE, &db);
 
 	(void)inherited_db;
-	saw("child: open", "%d: %s", rc, sqlite3_errmsg(db));
+	snprintf(key, sizeof key, "%s: open", when);
+	saw(key, "%d: %s", rc, sqlite3_errmsg(db));
+	snprintf(key, sizeof key, "%s: write", when);
 	if (rc == SQLITE_OK)
-		saw_sql(db, "child: write", "INSERT INTO forked VALUES(99)");
+		saw_sql(db, key, "INSERT INTO forked VALUES(99)");
 	sqlite3_close(db);
 }
 
@@ -76,6 +90,7 @@ static void same(void)
 	in_child("child", open_same, db);
 	saw_sql(db, "parent", "INSERT INTO forked VALUES(1); SELECT a FROM forked");
 	host_close(db);
+	when = "child after the close";
 	in_child("child after the close", open_same, NULL);
 	db = host_open("-");
 	saw_sql(db, "rows", "SELECT count(*) FROM forked");
@@ -107,15 +122,16 @@ static void orphan(void)
 static void open_other(sqlite3 *inherited_db)
 {
 	sqlite3 *db = NULL;
-	char uri[5000];
+	char uri[5000], key[100];
 	int rc = sqlite3_open_v2(host_uri(uri, sizeof uri, host.arg, "-"), &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
 
 	(void)inherited_db;
-	saw("child: open", "%d: %s", rc, sqlite3_errmsg(db));
-	if (rc == SQLITE_OK) {
-		saw_sql(db, "child: write", "CREATE TABLE IF NOT EXISTS forked(a); INSERT INTO forked VALUES(1); SELECT walraft_position() > '', count(*) > 0 FROM forked");
-		host_close(db);
-	}
+	snprintf(key, sizeof key, "%s: open", when);
+	saw(key, "%d: %s", rc, sqlite3_errmsg(db));
+	snprintf(key, sizeof key, "%s: write", when);
+	if (rc == SQLITE_OK)
+		saw_sql(db, key, "CREATE TABLE IF NOT EXISTS forked(a); INSERT INTO forked VALUES(1); SELECT walraft_position() > '', count(*) > 0 FROM forked");
+	sqlite3_close(db);
 }
 
 /* host.arg: another database. */
@@ -126,7 +142,9 @@ static void other(void)
 	in_child("child", open_other, db);
 	saw_sql(db, "parent", "INSERT INTO forked VALUES(1); SELECT count(*) FROM forked");
 	host_close(db);
+	when = "child after the close";
 	in_child("child after the close", open_other, NULL);
+	when = "parent later";
 	open_other(NULL);
 }
 

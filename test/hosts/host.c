@@ -75,13 +75,17 @@ void host_load(void)
 	must(sqlite3_open(":memory:", &db) == SQLITE_OK, "no :memory: database");
 	sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL);
 	must(sqlite3_load_extension(db, host.module, NULL, &why) == SQLITE_OK, "load: %s", why ? why : "?");
+	if (host.is_default)
+		exec(db, "SELECT walraft_default_vfs(1)");
+	if (getenv("HOSTS_AUTO"))
+		exec(db, "SELECT walraft_auto(1)");
 	host_close(db);
 }
 
 const char *host_uri(char *buf, size_t cap, const char *path, const char *params)
 {
 	const bool none = !*params || strcmp(params, "-") == 0;
-	const char *vfs = host.module ? "vfs=walraft" : "";
+	const char *vfs = host.vfs ? "vfs=walraft" : "";
 
 	snprintf(buf, cap, "file:%s%s%s%s%s", path, *vfs || !none ? "?" : "", vfs, *vfs && !none ? "&" : "", none ? "" : params);
 	return buf;
@@ -110,7 +114,8 @@ void host_close(sqlite3 *db)
 {
 	int rc = sqlite3_close(db);
 
-	must(rc == SQLITE_OK, "close: %d %s", rc, sqlite3_errmsg(db));
+	if (rc != SQLITE_OK)
+		must(false, "close: %d %s", rc, sqlite3_errmsg(db));
 }
 
 static size_t put_value(char *buf, size_t cap, sqlite3_stmt *st, int i)
@@ -400,6 +405,8 @@ int main(int argc, char **argv)
 	host.db = argv[2];
 	host.dir = argv[3];
 	host.module = argc > 4 ? argv[4] : NULL;
+	host.is_default = getenv("HOSTS_DEFAULT") != NULL;
+	host.vfs = host.module && !host.is_default ? "walraft" : NULL;
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = 0;
 		obey(line);

@@ -17,6 +17,8 @@ struct host {
 	const char *db;     /* path of the database */
 	const char *dir;    /* a directory for other files */
 	const char *module; /* NULL: stock SQLite */
+	bool is_default;    /* walraft is the default VFS; from the environment (HOSTS_DEFAULT; HOSTS_AUTO: databases set themselves up) */
+	const char *vfs;    /* to be asked for by name; NULL: none */
 	const char *arg;    /* of the case, "" none */
 	int report;
 	bool leave;         /* main returns when the case is over, whatever is open */
@@ -35,7 +37,7 @@ extern const struct host_case load_cases[], open_cases[], use_cases[], wal_cases
 void saw(const char *what, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void must(bool cond, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Loads the module by a connection to :memory:, which is closed again. Nothing without a module. */
+/* Loads the module by a connection to :memory:, which is closed again, and sets what the environment says. Nothing without a module. */
 void host_load(void);
 /* file:PATH?vfs=walraft&PARAMETERS, without the VFS for stock SQLite. At most cap bytes; returns buf. */
 const char *host_uri(char *buf, size_t cap, const char *path, const char *params);

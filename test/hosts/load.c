@@ -8,7 +8,7 @@
 
 static int load_from(sqlite3 *db, const char *path, char **ret_why)
 {
-	sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, NULL);
+	sqlite3_enable_load_extension(db, 1);
 	return sqlite3_load_extension(db, path, NULL, ret_why);
 }
 

@@ -54,7 +54,7 @@ static void parameters(void)
 
 static void flags(void)
 {
-	const char *vfs = host.module ? "walraft" : NULL;
+	const char *vfs = host.vfs;
 	char uri[5000], at[4096];
 	sqlite3 *db = host_open("-");
 
@@ -93,7 +93,7 @@ static void missing(void)
 	try_uri("mode=rwc", host_uri(uri, sizeof uri, path, "mode=rwc"), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL);
 	saw("made by mode=rwc", "%d", stat(path, &st) == 0);
 	snprintf(path, sizeof path, "%s/named.db", host.dir);
-	try_uri("named VFS", path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, host.module ? "walraft" : NULL);
+	try_uri("named VFS", path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, host.vfs);
 }
 
 /* ---- shared cache ---- */

@@ -153,7 +153,7 @@ def plain_db(t, name, sql="PRAGMA journal_mode=wal;" + SEED):
 def lone_db(t, name, sql="PRAGMA journal_mode=wal;" + SEED, listen=True):
 	"""A database that is a cluster of one."""
 	db = plain_db(t, name, sql)
-	r = walraft("init", db, *(["--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0]] if listen else []))
+	r = walraft("init", db, *(["--listen", "tcp://127.0.0.1:%d" % harness.free_ports(1)[0]] if listen else ["--no-listen"]))
 	if r.returncode:
 		raise Failed("init %s: %s" % (db, r.stderr))
 	return db
@@ -170,11 +170,11 @@ def dump(db):
 class Pair:
 	"""The same program on a plain database, and on the leader of `nodes` nodes. Both have one connection open, "main", unless `alone`."""
 
-	def __init__(self, t, nodes=2, alone=False, pragmas="PRAGMA journal_mode=wal;"):
+	def __init__(self, t, nodes=2, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
 		self.t = t
 		self.c = c = t.cluster(n=nodes, create=False, schema=SEED, pragmas=pragmas)
 		c.init()
-		self.host = Host(t, c[0].db)
+		self.host = Host(t, c[0].db, env=env)
 		c[0].proc, c[0].kind = self.host.proc, "host"
 		self.plain = Host(t, plain_db(t, "plain%d" % t.clusters_made, pragmas + SEED), replicated=False)
 		if alone:
@@ -250,25 +250,33 @@ class Pairs:
 			self.t.clusters.remove(self.pair.c)  # which ends those of one case
 		return self.pair
 
-	def case(self, name, **kw):
-		@self.t.case(name)
-		def run():
-			self.get().case(name, **kw)
-
 	def sql(self, name, statements, **kw):
 		@self.t.case(name)
 		def run():
 			self.get().sql(name, statements, **kw)
 
-	def run(self):
-		"""Runs the test."""
-		@self.t.case("")
-		def in_the_end():
-			if self.pair:
-				self.pair.end("in the end")
-		try:
-			self.t.run()
-		finally:
-			if self.pair:
-				self.pair.c.destroy()
-			kill_all(self.t)
+	def cases(self, cases, prefix=""):
+		"""Those of hosts_cases.py."""
+		for name, differ in cases.items():
+			@self.t.case(prefix + name)
+			def run(name=name, differ=differ):
+				if name == "snapshot" and "not built in" in self.get().plain.run(name):
+					self.t.skip(name, "this SQLite was built without it")
+					return
+				self.get().case(name, differ=differ)
+
+
+def run(t, *pairs):
+	"""Runs the test."""
+	@t.case("")
+	def in_the_end():
+		for p in pairs:
+			if p.pair:
+				p.pair.end("in the end")
+	try:
+		t.run()
+	finally:
+		for p in pairs:
+			if p.pair:
+				p.pair.c.destroy()
+		kill_all(t)

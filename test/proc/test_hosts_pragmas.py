@@ -53,4 +53,4 @@ pairs.sql("other pragmas", ["PRAGMA recursive_triggers=1", "PRAGMA recursive_tri
                             "PRAGMA case_sensitive_like=1", "PRAGMA case_sensitive_like=0", "PRAGMA ignore_check_constraints=1", "PRAGMA ignore_check_constraints=0", "PRAGMA legacy_alter_table=1",
                             "PRAGMA legacy_alter_table=0", "PRAGMA data_store_directory", "PRAGMA nonsense=1", "PRAGMA nonsense", "PRAGMA table_info(seed)", "SELECT count(*) FROM pragma_pragma_list"])
 
-pairs.run()
+hosts.run(t, pairs)
