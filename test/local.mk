@@ -17,6 +17,7 @@ PROC_TESTS = \
 	test/proc/test_auto.py \
 	test/proc/test_trim.py \
 	test/proc/test_edges.py \
+	test/proc/test_examples.py \
 	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py \
 	$(HOST_TESTS)
@@ -37,6 +38,17 @@ PROC_FILES = \
 	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
 	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
 	test/bench/walraft.sh
+
+# Programs for users to copy from, in many languages; only that in C is compiled here.
+EXAMPLE_FILES = \
+	test/examples/README.md test/proc/examples.py \
+	test/examples/order_sqlite3.py test/examples/order_sqlalchemy.py test/examples/order_sqlite3.php test/examples/order_pdo.php \
+	test/examples/order.rb test/examples/order.pl test/examples/order.tcl test/examples/order.go \
+	test/examples/node/package.json test/examples/node/order_sqlite3.js test/examples/node/order_better.js test/examples/node/run
+EXTRA_DIST += $(EXAMPLE_FILES)
+check_PROGRAMS += test/examples/order
+test_examples_order_SOURCES = test/examples/order.c
+test_examples_order_LDADD = $(SQLITE_LIBS)
 
 # A host of SQLite's, for the tests of the table; it loads the module like any other.
 check_PROGRAMS += test/hosts/hosts
