@@ -24,6 +24,7 @@ PROC_TESTS = \
 # Those of the table in vfs/README.md: each feature that a host of SQLite's may use.
 HOST_TESTS = \
 	test/proc/test_hosts_use.py \
+	test/proc/test_hosts_cluster.py \
 	test/proc/test_hosts_default.py \
 	test/proc/test_hosts_files.py \
 	test/proc/test_hosts_leave.py \
@@ -69,7 +70,7 @@ test_proc_stall_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
 test_proc_stall_la_LIBADD = -ldl
 
 TESTS += test/tidy.py $(PROC_TESTS)
-EXTRA_DIST += test/tidy.py $(PROC_TESTS) $(PROC_FILES)
+EXTRA_DIST += test/tidy.py test/tsan.supp $(PROC_TESTS) $(PROC_FILES)
 
 # A test program that takes longer is killed, and counts as failed.
 UNIT_TIMEOUT_S = 180
@@ -83,7 +84,8 @@ AM_TESTS_ENVIRONMENT = \
 	WALRAFT_BUILD='$(abs_top_builddir)'; export WALRAFT_BUILD; \
 	WALRAFT_SRC='$(abs_top_srcdir)'; export WALRAFT_SRC; \
 	PYTHONDONTWRITEBYTECODE=1; export PYTHONDONTWRITEBYTECODE; \
-	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS;
+	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS; \
+	TSAN_OPTIONS="suppressions=$(abs_top_srcdir)/test/tsan.supp:$$TSAN_OPTIONS"; export TSAN_OPTIONS;
 
 TEST_EXTENSIONS = .py
 TAP_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh --merge

@@ -49,6 +49,8 @@ static void controls(void)
 	control_int64(db, "SIZE_LIMIT", SQLITE_FCNTL_SIZE_LIMIT, -1);
 	control_int(db, "HAS_MOVED", SQLITE_FCNTL_HAS_MOVED, 7);
 	control_int(db, "LAST_ERRNO", SQLITE_FCNTL_LAST_ERRNO, 7);
+	control_int(db, "EXTERNAL_READER", SQLITE_FCNTL_EXTERNAL_READER, 7);
+	saw("RESET_CACHE", "%d", sqlite3_file_control(db, "main", SQLITE_FCNTL_RESET_CACHE, NULL));
 	control_int(db, "unknown", 7777, 1);
 	saw("SYNC", "%d", sqlite3_file_control(db, "main", SQLITE_FCNTL_SYNC, NULL));
 	saw("COMMIT_PHASETWO", "%d", sqlite3_file_control(db, "main", SQLITE_FCNTL_COMMIT_PHASETWO, NULL));

@@ -201,7 +201,25 @@ static void deserialize(void)
 	host_close(other);
 }
 
+/* On a node that does not lead. */
+static void copy_out(void)
+{
+	sqlite3 *db = host_open("-"), *to = plain(":memory:", "PRAGMA page_size=4096; CREATE TABLE m(a)");
+	sqlite3_blob *b = NULL;
+	sqlite3_int64 n = 0;
+	unsigned char *image = sqlite3_serialize(db, "main", &n, 0);
+
+	saw("serialize", "%d", image != NULL && n > 0);
+	sqlite3_free(image);
+	saw("backup into it", "%d", copy(db, to, -1) & 0xff);
+	saw("backup", "%d", copy(to, db, -1));
+	saw("blob", "%d", sqlite3_blob_open(db, "main", "serial", "pad", 1, 1, &b) & 0xff);
+	sqlite3_blob_close(b);
+	host_close(to);
+	host_close(db);
+}
+
 const struct host_case copy_cases[] = {
-	{ "backup-out", backup_out }, { "backup-in", backup_in }, { "vacuum", vacuum }, { "serialize", serialize }, { "deserialize", deserialize },
+	{ "backup-out", backup_out }, { "backup-in", backup_in }, { "vacuum", vacuum }, { "serialize", serialize }, { "deserialize", deserialize }, { "copy-out", copy_out },
 	{ 0 },
 };

@@ -114,6 +114,7 @@ static bool threads_are(void *n)
 static void cycles(void)
 {
 	int rounds = atoi(host.arg), fds, threads, first_fds = 0, first_threads = 0;
+	sqlite3_int64 memory = 0;
 	sqlite3 *db, *other;
 
 	host_load();
@@ -129,11 +130,13 @@ static void cycles(void)
 		if (i == 0) {
 			first_fds = count_fds();
 			first_threads = count_threads();
+			memory = sqlite3_memory_used();
 		}
 	}
 	saw("left after the first", "%d descriptors, %d threads", first_fds - fds, first_threads - threads);
 	until(threads_are, &first_threads, 2000);
 	saw("left after the last", "%d descriptors, %d threads", count_fds() - fds, count_threads() - threads);
+	saw("more of SQLite's memory", "%lld", (long long)(sqlite3_memory_used() - memory));
 	db = host_open("-");
 	saw("rows", "%d", ask_int(db, "SELECT count(*) FROM cycled WHERE a = 1") >= rounds);
 	host_close(db);

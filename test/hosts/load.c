@@ -69,6 +69,54 @@ static void shutdown_again(void)
 	sqlite3_close(db);
 }
 
+/* The switches of the process, which sqlite3_shutdown takes back in part. */
+static void switches(void)
+{
+	char path[5000], plain_path[5000];
+	sqlite3 *db;
+
+	host_load();
+	snprintf(path, sizeof path, "%s/auto.db", host.dir);
+	snprintf(plain_path, sizeof plain_path, "%s/plain.db", host.dir);
+	db = memory();
+	saw_sql(db, "at first", "SELECT walraft_auto(), walraft_default_vfs()");
+	saw_sql(db, "auto on", "SELECT walraft_auto(1), walraft_auto()");
+	saw_sql(db, "default on", "SELECT walraft_default_vfs(1), walraft_default_vfs()");
+	saw_sql(db, "auto 2", "SELECT walraft_auto(2)");
+	saw_sql(db, "auto NULL", "SELECT walraft_auto(NULL)");
+	saw_sql(db, "auto text", "SELECT walraft_auto('yes')");
+	saw_sql(db, "default -1", "SELECT walraft_default_vfs(-1)");
+	saw_sql(db, "default text", "SELECT walraft_default_vfs('walraft')");
+	saw_sql(db, "two arguments", "SELECT walraft_auto(1, 1)");
+	saw_sql(db, "not by a view", "CREATE VIEW v AS SELECT walraft_auto(0); SELECT * FROM v");
+	host_close(db);
+	saw("default VFS", "%s", sqlite3_vfs_find(NULL)->zName);
+	must(sqlite3_open(path, &db) == SQLITE_OK, "open %s", path);
+	saw_sql(db, "a new file", "CREATE TABLE t(a); INSERT INTO t VALUES(1); SELECT walraft_position() > '', json_extract(walraft_status(), '$.role')");
+	host_close(db);
+	must(sqlite3_open(host.db, &db) == SQLITE_OK, "open %s", host.db);
+	saw_sql(db, "what is set up", "INSERT INTO seed VALUES(1); SELECT walraft_position() > '', json_extract(walraft_status(), '$.role')");
+	host_close(db);
+	sqlite3_shutdown();
+	sqlite3_initialize();
+	saw("default VFS after sqlite3_shutdown", "%s", sqlite3_vfs_find(NULL)->zName);
+	db = host_open("-");
+	saw_sql(db, "switches after sqlite3_shutdown", "SELECT walraft_auto(), walraft_default_vfs()");
+	saw_sql(db, "by name after sqlite3_shutdown", "INSERT INTO seed VALUES(2); SELECT walraft_position() > ''");
+	host_close(db);
+	host_load();
+	saw("default VFS when loaded again", "%s", sqlite3_vfs_find(NULL)->zName);
+	sqlite3_reset_auto_extension();
+	must(sqlite3_open(host.db, &db) == SQLITE_OK, "open %s", host.db);
+	saw_sql(db, "by default after a reset", "INSERT INTO seed VALUES(3); SELECT walraft_position() > ''");
+	saw_sql(db, "off", "SELECT walraft_auto(0), walraft_default_vfs(0)");
+	host_close(db);
+	saw("default VFS when off", "%s", sqlite3_vfs_find(NULL)->zName);
+	must(sqlite3_open(plain_path, &db) == SQLITE_OK, "open %s", plain_path);
+	saw_sql(db, "a plain file", "CREATE TABLE t(a); PRAGMA journal_mode; SELECT walraft_status()");
+	host_close(db);
+}
+
 static void reset_auto(void)
 {
 	char path[5000], uri[6000];
@@ -207,7 +255,7 @@ static void map_config(void)
 }
 
 const struct host_case load_cases[] = {
-	{ "from-memory", from_memory }, { "shutdown", shutdown_again }, { "reset-auto", reset_auto }, { "unload", unload }, { "load-twice", twice }, { "load-copy", copy },
+	{ "from-memory", from_memory }, { "shutdown", shutdown_again }, { "switches", switches }, { "reset-auto", reset_auto }, { "unload", unload }, { "load-twice", twice }, { "load-copy", copy },
 	{ "single-thread", single_thread }, { "multi-thread", multi_thread }, { "error-log", error_log }, { "map-config", map_config },
 	{ 0 },
 };

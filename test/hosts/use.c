@@ -176,6 +176,27 @@ static void facts(void)
 	host_close(db);
 }
 
+/* On a node that does not lead: the code as the host asked for it, and what can be done about it. */
+static void codes(void)
+{
+	sqlite3 *db = host_open("-");
+	int rc;
+
+	sqlite3_extended_result_codes(db, 0);
+	rc = sqlite3_exec(db, "INSERT INTO seed VALUES('not here')", NULL, NULL, NULL);
+	saw("plain", "%d, extended %d", rc, sqlite3_extended_errcode(db));
+	sqlite3_extended_result_codes(db, 1);
+	rc = sqlite3_exec(db, "INSERT INTO seed VALUES('not here')", NULL, NULL, NULL);
+	saw("extended", "%d", rc);
+	saw_sql(db, "reason", "SELECT walraft_error()");
+	exec(db, "BEGIN; SELECT count(*) FROM seed");
+	rc = sqlite3_exec(db, "INSERT INTO seed VALUES('not here')", NULL, NULL, NULL);
+	saw("in a transaction", "%d", rc);
+	saw_sql(db, "which can still read", "SELECT count(*) > 0 FROM seed");
+	exec(db, "COMMIT");
+	host_close(db);
+}
+
 static void spill(void)
 {
 	sqlite3 *db = host_open("-");
@@ -283,6 +304,6 @@ static void twice(void)
 
 const struct host_case use_cases[] = {
 	{ "blob", blob }, { "cacheflush", cacheflush }, { "hooks", hooks }, { "limits", limits },
-	{ "facts", facts }, { "spill", spill }, { "beside", beside }, { "guest", guest }, { "twice", twice },
+	{ "facts", facts }, { "codes", codes }, { "spill", spill }, { "beside", beside }, { "guest", guest }, { "twice", twice },
 	{ 0 },
 };

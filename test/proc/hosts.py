@@ -168,11 +168,12 @@ def dump(db):
 
 
 class Pair:
-	"""The same program on a plain database, and on the leader of `nodes` nodes. Both have one connection open, "main", unless `alone`."""
+	"""The same program on a plain database, and on the leader of `nodes` nodes. `spare` nodes are not joined. Both have one connection open,
+	"main", unless `alone`."""
 
-	def __init__(self, t, nodes=2, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
+	def __init__(self, t, nodes=2, spare=0, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
 		self.t = t
-		self.c = c = t.cluster(n=nodes, create=False, schema=SEED, pragmas=pragmas)
+		self.c = c = t.cluster(n=nodes + spare, create=False, schema=SEED, pragmas=pragmas)
 		c.init()
 		self.host = Host(t, c[0].db, env=env)
 		c[0].proc, c[0].kind = self.host.proc, "host"

@@ -74,9 +74,13 @@ def cycles():
 		h = hosts.Host(t, hosts.lone_db(t, "cycles%d" % listen, listen=listen), load=False)
 		saw[listen] = h.run("cycles", "50", timeout_s=120)
 		h.end("cycles")
-	t.equal(saw[False], {"left after the first": "0 descriptors, 0 threads", "left after the last": "0 descriptors, 0 threads", "rows": "1"},
+	h = hosts.Host(t, hosts.plain_db(t, "cycles-auto"), load=False, env={"HOSTS_DEFAULT": "1", "HOSTS_AUTO": "1"})
+	t.equal(h.run("cycles", "50", timeout_s=120), saw[False], "a database that has set itself up leaves the same")
+	h.end("cycles, set up by itself")
+	t.equal(saw[False], {"left after the first": "0 descriptors, 0 threads", "left after the last": "0 descriptors, 0 threads", "more of SQLite's memory": "0", "rows": "1"},
 	        "without an address nothing is left, after 1 cycle and after 50")
 	t.equal(saw[True]["left after the last"], saw[True]["left after the first"], "with an address 50 cycles leave no more than the first")
+	t.equal(saw[True]["more of SQLite's memory"], "0", "nor any of SQLite's memory")
 	t.say("with an address: %s" % saw[True])
 
 
