@@ -1,15 +1,12 @@
 /* Start, registry, failure and end of nodes. */
 #include "shell/node_impl.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -370,41 +367,14 @@ static void stop_node(struct shell_node *n)
 
 /* --- registry --- */
 
-#define CHILD_FDS 4096
-
-/* The listening socket and what was accepted from it, which a child would keep open after its parent's death. nng tells no descriptors. */
-static void close_sockets_of_port(unsigned port)
-{
-	for (int fd = 3; fd < CHILD_FDS; fd++) {
-		struct sockaddr_storage a;
-		socklen_t len = sizeof a;
-		unsigned local = 0;
-		int type = 0;
-		socklen_t type_len = sizeof type;
-
-		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) || type != SOCK_STREAM || getsockname(fd, (struct sockaddr *)&a, &len))
-			continue;
-		if (a.ss_family == AF_INET)
-			local = ntohs(((struct sockaddr_in *)&a)->sin_port);
-		else if (a.ss_family == AF_INET6)
-			local = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
-		if (local == port)
-			close(fd);
-	}
-}
-
-/* A child shares nothing with its parent's node; the descriptors would keep the parent's lock and address alive. */
+/* A child shares nothing with its parent's node; the descriptors would keep the parent's lock alive. The link looks after its own. */
 static void after_fork_in_child(void)
 {
 	for (struct shell_node *n = registry; n; n = n->next) {
-		const char *port = strrchr(n->conf.listen, ':');
-
 		if (n->lock_fd >= 0)
 			close(n->lock_fd);
 		if (n->control_fd >= 0)
 			close(n->control_fd);
-		if (port)
-			close_sockets_of_port((unsigned)strtoul(port + 1, NULL, 10));
 	}
 	registry = NULL;
 	pthread_mutex_init(&registry_mu, NULL);

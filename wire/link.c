@@ -1,5 +1,6 @@
 /* Peers, and the interface of a link. */
 #include "wire/link_impl.h"
+#include "wire/link_nng.h"
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -315,9 +316,14 @@ static int start(struct wire_link *l, struct wire_err *err)
 		                     .opened = wire_link_on_opened,
 		                     .closed = wire_link_on_closed,
 		                     .packet = wire_link_on_packet };
-	int rc = wire_inlet_open(&o, &l->inlet, err);
+	int rc = wire_nng_hold(l->url, err);
 	if (rc)
 		return rc;
+	rc = wire_inlet_open(&o, &l->inlet, err);
+	if (rc) {
+		wire_nng_release();
+		return rc;
+	}
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -325,6 +331,7 @@ static int start(struct wire_link *l, struct wire_err *err)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (sys) {
 		wire_inlet_close(l->inlet);
+		wire_nng_release();
 		return wire_fail_errno(err, sys, "cannot start a thread for %s", l->url);
 	}
 	return WIRE_OK;
@@ -365,7 +372,7 @@ int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_lin
 
 void wire_link_close(struct wire_link *l)
 {
-	if (!l)
+	if (!l || wire_nng_lost())
 		return;
 	atomic_store(&l->closing, true);
 	pthread_mutex_lock(&l->table);
@@ -381,4 +388,5 @@ void wire_link_close(struct wire_link *l)
 		wire_peer_close(p);
 	}
 	link_free(l);
+	wire_nng_release();
 }

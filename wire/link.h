@@ -1,5 +1,4 @@
-/* Links: one listening URL per node; to each peer three outgoing lanes with a connection each. link_nng.c is the only
- * file that includes nng.
+/* Links: one listening URL per node; to each peer three outgoing lanes with a connection each.
  *
  * A message is queued, never waited for: delivery is not promised, order per lane is. A lane's queue is bounded in
  * bytes; what does not fit is refused with WIRE_BUSY and the caller's protocol copes (Raft resends). When a lane loses
@@ -18,6 +17,16 @@
  * A peer from which nothing arrived for silence_ms although its lane is up is taken as gone: its connections are closed
  * and dialled again; callers send heartbeats more often than that. Redialling waits up to 250 ms, after a refusal a
  * second. Guests, and a link that is a guest itself, are not watched for silence.
+ *
+ * What it leaves in its host: after the last wire_link_close of the process neither threads nor descriptors, unless
+ * the shared libnng was configured, which keeps a fixed number of both. (A name server that does not answer holds them
+ * up until the system gives up asking it; the close itself does not wait for that.)
+ *
+ * Fork: in a child all descriptors of its parent's links are closed before fork returns. If the parent had a link then,
+ * the child can have none: wire_link_open gives WIRE_UNSUPPORTED, wire_link_close does nothing, and nothing else may be
+ * called with the parent's links. If it had none (any more), the child may use links, but not with the shared libnng
+ * when any was used before. A shared libnng that the host itself used before the fork ends the child (abort) when it
+ * opens a link, which cannot be known here.
  *
  * Threads: all functions may be called from any thread, except wire_link_close, which must not be called from a
  * callback. Callbacks run on nng's threads, several at a time for different connections (one at a time for each); they
@@ -58,8 +67,9 @@ struct wire_link_opts {
 	void (*on_refused)(void *ctx, uint64_t peer, const char *why);
 };
 
-/* Listens. WIRE_BUSY when the address is taken (the text says how to find out by whom), WIRE_INVALID for a bad URL.
- * All signals are blocked in the threads that nng starts. */
+/* Listens. WIRE_BUSY when the address is taken (the text says how to find out by whom), WIRE_INVALID for a bad URL,
+ * WIRE_UNSUPPORTED in a forked child (above), WIRE_IO when there are not enough threads or descriptors left. All
+ * signals are blocked in the threads that nng starts. */
 int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_link, struct wire_err *err);
 void wire_link_close(struct wire_link *l); /* stops callbacks, closes everything, waits until done */
 

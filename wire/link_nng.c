@@ -10,16 +10,17 @@
  *   starts one looks afterwards whether the stream was killed meanwhile, and cancels.
  * - A stream is freed only after its aios were stopped, which waits for their callbacks.
  * - A dialer is used for one attempt: a second one may begin while the first is still being cancelled.
+ * - nng is held (link_nng.h) by who calls anything here.
  * - An aio without callback completes in the thread that started it. With that a send on an idle connection is one
  *   system call, without waking another thread. */
 #include "wire/buf.h"
 #include "wire/link_io.h"
+#include "wire/link_nng.h"
 #include "wire/msg.h"
 #include <arpa/inet.h>
 #include <nng/nng.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -28,20 +29,6 @@
 #include <time.h>
 
 enum { BUFFER_BYTES = 32768, DIAL_TIMEOUT_MS = 2000, ACCEPT_RETRY_MS = 50, PREFIX_BYTES = 4 };
-
-/* nng starts its threads in its first call, and they inherit the mask; the host's signals are the host's business. */
-static sigset_t block_signals(void)
-{
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	return old;
-}
-
-static void restore_signals(const sigset_t *old)
-{
-	pthread_sigmask(SIG_SETMASK, old, NULL);
-}
 
 uint64_t wire_link_now_ns(void)
 {
@@ -256,6 +243,7 @@ static struct wire_stream *stream_new(nng_stream *tcp)
 		wire_stream_free(s);
 		return NULL;
 	}
+	wire_nng_came(s, tcp);
 	return s;
 }
 
@@ -268,6 +256,7 @@ void wire_stream_start(struct wire_stream *s, const struct wire_stream_events *e
 
 void wire_stream_free(struct wire_stream *s)
 {
+	wire_nng_went(s);
 	nng_stream_close(s->tcp);
 	nng_aio *const aios[] = { s->recv, s->later, s->now };
 	for (size_t i = 0; i < sizeof(aios) / sizeof(aios[0]); i++)
@@ -331,11 +320,9 @@ int wire_dial_new(const char *url, void *ctx, void (*done)(void *ctx, struct wir
 	snprintf(d->url, sizeof(d->url), "%s", url);
 	d->ctx = ctx;
 	d->done = done;
-	sigset_t old = block_signals();
 	int rv = nng_aio_alloc(&d->aio, on_dialled, d);
 	if (rv == 0 && (rv = nng_stream_dialer_alloc(&d->dialer, url)) != 0)
 		nng_aio_free(d->aio);
-	restore_signals(&old);
 	if (rv) {
 		free(d);
 		return fail_nng(err, rv, "dial", url);
@@ -469,7 +456,6 @@ int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret,
 		return wire_fail(err, WIRE_NOMEM, "no memory to listen on %s", opts->url);
 	in->opts = *opts;
 	pthread_mutex_init(&in->lock, NULL);
-	sigset_t old = block_signals();
 	int rv = nng_stream_listener_alloc(&in->listener, opts->url);
 	if (rv == 0)
 		rv = nng_aio_alloc(&in->accept, on_accepted, in);
@@ -477,8 +463,8 @@ int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret,
 		rv = nng_stream_listener_set_bool(in->listener, NNG_OPT_TCP_NODELAY, true);
 	if (rv == 0)
 		rv = nng_stream_listener_listen(in->listener);
-	restore_signals(&old);
 	if (rv == 0) {
+		wire_nng_listens(in, in->listener);
 		nng_stream_listener_accept(in->listener, in->accept);
 		*ret = in;
 		return WIRE_OK;
@@ -515,6 +501,7 @@ void wire_inlet_tick(struct wire_inlet *in)
 
 void wire_inlet_close(struct wire_inlet *in)
 {
+	wire_nng_went(in);
 	nng_stream_listener_close(in->listener);
 	nng_aio_stop(in->accept);
 	nng_aio_free(in->accept);

@@ -11,9 +11,22 @@ libwire_la_SOURCES = \
 	wire/link_in.c \
 	wire/link_outlet.c \
 	wire/link_watch.c \
-	wire/link_nng.c
+	wire/link_nng.c wire/link_nng.h \
+	wire/link_nng_use.c
 libwire_la_LIBADD = $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
-EXTRA_DIST += wire/README.md
+EXTRA_DIST += wire/README.md wire/nng_own.syms
+
+# NNG_LIBS has the copy, see wire/link_nng_own.c.
+if NNG_OWN
+libwire_la_SOURCES += wire/link_nng_own.c
+EXTRA_libwire_la_DEPENDENCIES = wire/libwirenng.a
+wire/libwirenng.a: $(NNG_ARCHIVE) $(srcdir)/wire/nng_own.syms
+	$(AM_V_at)$(MKDIR_P) wire
+	$(AM_V_GEN)$(OBJCOPY) --redefine-syms=$(srcdir)/wire/nng_own.syms $(NNG_ARCHIVE) $@
+CLEANFILES += wire/libwirenng.a
+else
+libwire_la_SOURCES += wire/link_nng_shared.c
+endif
 
 WIRE_TESTS = \
 	test/unit/test_err \
@@ -22,6 +35,8 @@ WIRE_TESTS = \
 	test/unit/test_env \
 	test/unit/test_msg \
 	test/unit/test_link \
+	test/unit/test_link_host \
+	test/unit/test_link_fork \
 	test/unit/test_link_hostile \
 	test/unit/test_link_process
 check_PROGRAMS += $(WIRE_TESTS)
@@ -41,6 +56,11 @@ test_unit_test_msg_LDADD = $(WIRE_TEST_LIBS)
 LINK_WORLD = test/unit/link_world.c test/unit/link_world.h
 test_unit_test_link_SOURCES = test/unit/test_link.c $(LINK_WORLD)
 test_unit_test_link_LDADD = $(WIRE_TEST_LIBS)
+LINK_HOST = $(LINK_WORLD) test/unit/link_host.c test/unit/link_host.h
+test_unit_test_link_host_SOURCES = test/unit/test_link_host.c $(LINK_HOST)
+test_unit_test_link_host_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_link_fork_SOURCES = test/unit/test_link_fork.c $(LINK_HOST)
+test_unit_test_link_fork_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_link_hostile_SOURCES = test/unit/test_link_hostile.c $(LINK_WORLD)
 test_unit_test_link_hostile_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_link_process_SOURCES = test/unit/test_link_process.c $(LINK_WORLD)

@@ -7,13 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* nng counts references with atomics that ThreadSanitizer does not see in a library that it did not build. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-	return "race_top:pthread_mutex_destroy\n";
-}
-
 uint64_t link_now_ns(void)
 {
 	struct timespec t;
