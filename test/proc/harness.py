@@ -83,6 +83,7 @@ def child_env(extra=None):
 	if SANITIZER:
 		env["LD_PRELOAD"] = SANITIZER
 		env.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+		env.setdefault("TSAN_OPTIONS", "suppressions=" + os.path.join(HERE, "..", "tsan.supp"))
 	for k, v in (extra or {}).items():
 		env[k] = v + " " + env[k] if k == "LD_PRELOAD" and env.get(k) else v
 	return env
