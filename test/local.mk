@@ -36,6 +36,7 @@ PROC_FILES = \
 	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py \
 	test/proc/stock_reader.py test/proc/worker.py \
 	test/demo/packages.py test/demo/run \
+	test/newest/README.md test/newest/run test/newest/sqlite.py test/newest/test_calls.py \
 	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
 	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
 	test/bench/walraft.sh
