@@ -465,8 +465,8 @@ int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret,
 		rv = nng_stream_listener_listen(in->listener);
 	if (rv == 0) {
 		wire_nng_listens(in, in->listener);
+		*ret = in; /* before anyone can come in: callbacks use it */
 		nng_stream_listener_accept(in->listener, in->accept);
-		*ret = in;
 		return WIRE_OK;
 	}
 	nng_aio_free(in->accept);
