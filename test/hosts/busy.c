@@ -142,13 +142,14 @@ static struct {
 	sqlite3 *db;
 	struct task *task;
 	atomic_bool done;
+	const char *sql;
 	char answer[ASK_BYTES];
 } commit;
 
 static void commit_main(void *p)
 {
 	(void)p;
-	ask_into(commit.answer, sizeof commit.answer, commit.db, host.arg[0] == 'r' ? "SELECT count(*) FROM stopped" : "COMMIT");
+	ask_into(commit.answer, sizeof commit.answer, commit.db, commit.sql);
 	commit.done = true;
 }
 
@@ -159,12 +160,10 @@ static void commit_begin(void)
 	exec(commit.db, "BEGIN; INSERT INTO stopped VALUES(99)");
 }
 
+/* host.arg: commit or read. */
 static void commit_go(void)
 {
-	static char arg[20];
-
-	snprintf(arg, sizeof arg, "%s", host.arg);
-	host.arg = arg;
+	commit.sql = strcmp(host.arg, "read") == 0 ? "SELECT count(*) FROM stopped" : "COMMIT";
 	commit.done = false;
 	commit.task = task_start(commit_main, NULL);
 }

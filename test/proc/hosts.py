@@ -172,7 +172,7 @@ class Pair:
 	"main", unless `alone`."""
 
 	def __init__(self, t, nodes=2, spare=0, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
-		self.t = t
+		self.t, self.kept, self.led = t, None, None
 		self.c = c = t.cluster(n=nodes + spare, create=False, schema=SEED, pragmas=pragmas)
 		c.init()
 		self.host = Host(t, c[0].db, env=env)
@@ -188,6 +188,23 @@ class Pair:
 			c.join(i)
 			c[i].serve()
 		c.wait_ready(members=nodes)
+		if nodes > 1:
+			c.make_leader(0)
+			self.led = self.term()
+		t.pairs = getattr(t, "pairs", []) + [self]
+
+	def term(self):
+		terms = [0]
+		for n in self.c.nodes:
+			try:
+				terms.append(n.status()["term"])
+			except Failed:
+				pass  # it has died
+		return max(terms)
+
+	def leads(self):
+		"""Whether the host has led all the time: a term has one leader."""
+		return self.led is None or self.term() == self.led
 
 	def alike(self, what, stock_saw, saw, differ):
 		"""A point: both saw the same, but for what `differ` names: there the replicated one saw what matches its expression, or nothing (None)."""
@@ -202,59 +219,109 @@ class Pair:
 				wrong.append("%s: stock %r, here %r%s" % (key, a, b, ", which should be another that matches %r" % differ[key] if key in differ else ""))
 		self.t.ok(not wrong and stock_saw, what + ": the same as stock SQLite" + (", but for what the table says" if differ else ""), "\n".join(wrong))
 
-	def settled(self, what, same_content=True):
-		"""Points: both nodes have one state, and a stock reader finds the content of the plain database in both files."""
+	def settled(self, what):
+		"""Points: both nodes have one state, and a stock reader finds the content of the plain database in their files."""
 		c, t = self.c, self.t
 		if len(c.nodes) > 1:
 			c.checksums_equal(what + ": the checksums of both nodes are equal")
-		want = dump(self.plain.db) if same_content else dump(c[0].db)
+		want = dump(self.plain.db)
 		bad = [n.i for n in c.nodes if dump(n.db) != want]
-		t.ok(not bad, what + ": the nodes have the content%s" % (" of the plain database" if same_content else ""), "not so: nodes %s" % bad)
+		t.ok(not bad, what + ": the nodes have the content of the plain database", "not so: nodes %s" % bad)
 
-	def case(self, name, arg="", differ=None, same_content=True):
-		saw = [dict(h.command(("run %s %s" % (name, arg)).strip())) for h in (self.plain, self.host)]
-		self.alike(name, saw[0], saw[1], differ or {})
-		self.settled(name, same_content)
-		return saw[1]
+	def case(self, name):
+		"""What both saw of a case."""
+		return [dict(h.command("run " + name)) for h in (self.plain, self.host)]
 
-	def sql(self, what, statements, differ=None, same_content=True):
-		"""The statements one by one on "main" of both, with a write at the end that must reach the other node."""
-		saw = [{}, {}]
-		for s in list(statements) + ["INSERT INTO seed VALUES('%s') RETURNING a" % what.replace("'", "")]:
-			for i, h in enumerate((self.plain, self.host)):
-				saw[i][s] = h.sql(s)
-		self.alike(what, saw[0], saw[1], differ or {})
-		self.settled(what, same_content)
-		return saw[1]
+	def sql(self, what, statements):
+		"""What both answered to the statements on "main", and to a write at their end that must reach the other node."""
+		last = "INSERT INTO seed VALUES('%s') RETURNING a" % what.replace("'", "")
+		return [{s: h.sql(s) for s in [*statements, last]} for h in (self.plain, self.host)]
 
 	def whole(self):
 		return self.plain.proc.poll() is None and self.host.proc.poll() is None
 
+	def destroy(self):
+		self.c.destroy()
+		self.plain.kill()
+		self.host.kill()
+
 	def end(self, what):
+		self.kept = self.leads()
 		self.plain.end(what + ", plain")
 		self.host.end(what)
 
 
+def steady(t, name):
+	"""A case as t.case, run again when a pair's host has lost the lead meanwhile, and it does not count then."""
+	def deco(fn):
+		@t.case(name)
+		def run():
+			for last in (False, False, False, True):
+				points, t.pairs, error = [], [], None
+				t.ok = lambda cond, name, detail="": points.append((cond, name, detail)) or bool(cond)
+				try:
+					fn()
+				except Failed as e:
+					error = e
+				finally:
+					del t.ok
+					kept = all(p.kept if p.kept is not None else p.leads() for p in t.pairs)
+					kill_all(t)
+				if kept or last:
+					break
+				t.say("the host lost the lead: once more")
+				for c in t.clusters:
+					c.destroy()
+				t.clusters = []
+			for p in points:
+				t.ok(*p)
+			if error:
+				raise error
+		return run
+	return deco
+
+
 class Pairs:
-	"""The pair that the cases of a test share; a new one after a host has died."""
+	"""The pair that the cases of a test share; a new one after a host has died. On a machine that is so slow that another node takes the lead meanwhile, a case
+	is begun anew on another pair."""
 
 	def __init__(self, t, **kw):
 		self.t, self.kw, self.pair = t, kw, None
 
+	def drop(self):
+		if self.pair:
+			self.pair.destroy()
+			self.pair = None
+
 	def get(self):
 		if self.pair and not self.pair.whole():
-			self.pair.c.destroy()
-			kill_all(self.t)
-			self.pair = None
+			self.drop()
 		if not self.pair:
 			self.pair = Pair(self.t, **self.kw)
 			self.t.clusters.remove(self.pair.c)  # which ends those of one case
 		return self.pair
 
-	def sql(self, name, statements, **kw):
+	def compare(self, what, look, differ):
+		"""Points: look(pair) gives what both saw."""
+		for _ in range(4):
+			p = self.get()
+			try:
+				saw = look(p)
+			except Failed:
+				if p.leads():
+					raise
+			if p.leads():
+				p.alike(what, saw[0], saw[1], differ or {})
+				p.settled(what)
+				return
+			self.t.say("the host lost the lead: once more")
+			self.drop()
+		raise Failed("the host does not keep the lead")
+
+	def sql(self, name, statements, differ=None):
 		@self.t.case(name)
 		def run():
-			self.get().sql(name, statements, **kw)
+			self.compare(name, lambda p: p.sql(name, statements), differ)
 
 	def cases(self, cases, prefix=""):
 		"""Those of hosts_cases.py."""
@@ -264,7 +331,7 @@ class Pairs:
 				if name == "snapshot" and "not built in" in self.get().plain.run(name):
 					self.t.skip(name, "this SQLite was built without it")
 					return
-				self.get().case(name, differ=differ)
+				self.compare(name, lambda p: p.case(name), differ)
 
 
 def run(t, *pairs):
@@ -278,6 +345,5 @@ def run(t, *pairs):
 		t.run()
 	finally:
 		for p in pairs:
-			if p.pair:
-				p.pair.c.destroy()
+			p.drop()
 		kill_all(t)

@@ -12,39 +12,35 @@ NOT_LEADER = "error 22280: "
 
 
 def case(name):
-	def deco(fn):
-		@t.case(name)
-		def run():
-			try:
-				fn()
-			finally:
-				hosts.kill_all(t)
-		return run
-	return deco
+	return hosts.steady(t, name)
 
 
 def two_hosts():
-	"""A cluster of two hosts: the leader, the other, the cluster."""
+	"""A cluster of two hosts: the pair with the leader, the other one, the cluster."""
 	p = hosts.Pair(t, nodes=1, spare=1)
 	c = p.c
 	c.join(1)
 	other = hosts.Host(t, c[1].db).open()
 	c[1].proc, c[1].kind = other.proc, "host"
 	c.wait_ready(members=2)
-	return p.host, other, c
+	c.make_leader(0)
+	p.led = p.term()
+	return p, other, c
 
 
-def finish(c, *all_hosts):
-	"""Points: all nodes have one state, their files one content; the hosts end well."""
-	c.checksums_equal("the checksums of both nodes are equal")
-	t.equal(hosts.dump(c[0].db), hosts.dump(c[1].db), "and the content")
-	for h in all_hosts:
-		h.end("in the end")
+def finish(p, other):
+	"""Points: both nodes have one state, their files one content; the hosts end well."""
+	p.c.checksums_equal("the checksums of both nodes are equal")
+	t.equal(hosts.dump(p.c[0].db), hosts.dump(p.c[1].db), "and the content")
+	p.kept = p.leads()
+	other.end("the other host, in the end")
+	p.host.end("in the end")
 
 
 @case("commits of other nodes")
 def foreign():
-	a, b, c = two_hosts()
+	p, b, c = two_hosts()
+	a = p.host
 	b.sql("PRAGMA mmap_size=67108864")
 	a.sql("CREATE TABLE f(id INTEGER PRIMARY KEY, pad)")
 	asked = "PRAGMA data_version"
@@ -68,12 +64,13 @@ def foreign():
 			wrong.append(i)
 	t.ok(not wrong, "with mmap_size set on a follower, its reads are right beside writes and VACUUM on the leader", wrong)
 	t.equal(b.sql("PRAGMA integrity_check"), "ok", "and the database is in order")
-	finish(c, a, b)
+	finish(p, b)
 
 
 @case("writes away from the leader")
 def elsewhere():
-	a, b, c = two_hosts()
+	p, b, c = two_hosts()
+	a = p.host
 	a.sql("INSERT INTO seed VALUES(1); CREATE TABLE w(a PRIMARY KEY, b); INSERT INTO w VALUES(1, zeroblob(100)); PRAGMA auto_vacuum=2; VACUUM")
 	b.sql("SELECT * FROM w")
 	before = c[0].status()["last_index"]
@@ -96,11 +93,12 @@ def elsewhere():
 	b.sql("SELECT * FROM saved LIMIT 1")
 	t.equal(b.run("copy-out"), {"backup": "101", "serialize": "1", "backup into it": "8", "blob": "8"}, "backup and serialize work on a follower, a backup into it and a blob to write are refused")
 	t.ok(c[0].status()["last_index"] > before, "the leader went on")
-	finish(c, a, b)
+	finish(p, b)
 
 
-@case("commits that wait for their quorum")
+@t.case("commits that wait for their quorum")
 def waiting():
+	"""A leader without a quorum steps down, but what it has in hand makes it the only one that can be elected."""
 	p = hosts.Pair(t, nodes=2)
 	h, c = p.host, p.c
 	h.run("commit-begin")
@@ -120,6 +118,7 @@ def waiting():
 	c.checksums_equal("the checksums of both nodes are equal")
 	t.equal(c[1].stock("SELECT a FROM stopped"), ["99"], "the row is on the other node")
 	p.end("in the end")
+	hosts.kill_all(t)
 
 
 @case("two replicated databases in one transaction")

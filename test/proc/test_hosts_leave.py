@@ -3,10 +3,11 @@
 byte to its standard output or error, nor dies of a signal: each case checks that at its end."""
 import harness
 import hosts
-from harness import Test, stock_rows, walraft
+from harness import Test, stock_rows, wait_until
 
 t = Test(__file__, deadline_s=240)
-rounds = t.args.rounds or 50
+rounds = t.args.rounds or (12 if harness.SANITIZER else 50)
+OWN_NNG = "libnng" not in harness.run_cmd(["ldd", harness.MODULE]).stdout
 
 
 def case(name):
@@ -79,9 +80,11 @@ def cycles():
 	h.end("cycles, set up by itself")
 	t.equal(saw[False], {"left after the first": "0 descriptors, 0 threads", "left after the last": "0 descriptors, 0 threads", "more of SQLite's memory": "0", "rows": "1"},
 	        "without an address nothing is left, after 1 cycle and after 50")
-	t.equal(saw[True]["left after the last"], saw[True]["left after the first"], "with an address 50 cycles leave no more than the first")
-	t.equal(saw[True]["more of SQLite's memory"], "0", "nor any of SQLite's memory")
-	t.say("with an address: %s" % saw[True])
+	if OWN_NNG:
+		t.equal(saw[True], saw[False], "with an address neither")
+	else:  # the shared library's threads end with the process
+		t.equal(saw[True]["left after the last"], saw[True]["left after the first"], "with an address 50 cycles leave no more than the first")
+		t.equal(saw[True]["more of SQLite's memory"], "0", "nor any of SQLite's memory")
 
 
 @case("signals")
@@ -102,15 +105,18 @@ def pipes():
 	h.end("broken pipes")
 	# Peers that go in the middle of the traffic.
 	p = hosts.Pair(t, nodes=3)
+	p.host.sql("CREATE TABLE piped(id INTEGER PRIMARY KEY, pad)")
+	ids = 0
 	for i in range(6):
 		n = p.c[1 + i % 2]
-		for _ in range(20):
-			p.host.sql("INSERT INTO seed VALUES(zeroblob(5000))")
-		n.kill9()
-		for _ in range(20):
-			p.host.sql("INSERT INTO seed VALUES(zeroblob(5000))")
+		for half in range(2):
+			for _ in range(20):
+				ids += 1
+				wait_until(lambda: p.host.sql("INSERT INTO piped VALUES(%d, zeroblob(5000))" % ids) in ("", "error 1555: UNIQUE constraint failed: piped.id"), 30, "row %d is written" % ids)
+			if not half:
+				n.kill9()
 		n.serve()
-	t.equal(p.host.sql("SELECT count(*) FROM seed"), "240", "peers that are killed under load do no harm")
+	t.equal(p.host.sql("SELECT count(*) FROM piped"), "240", "peers that are killed under load do no harm")
 	p.c.checksums_equal("and have all when they are back")
 	p.end("peers")
 
