@@ -52,7 +52,8 @@ VARIANTS = {
 	"setlk2": {"SQLITE_ENABLE_SETLK_TIMEOUT": "2"},
 	"walsync": {"SQLITE_DEFAULT_WAL_SYNCHRONOUS": "1", "SQLITE_USE_URI": "1", "SQLITE_DQS": "0"},
 	"exclusive": {"SQLITE_DEFAULT_LOCKING_MODE": "1"},
-	"mmap": {"SQLITE_DEFAULT_MEMSTATUS": "0", "SQLITE_MAX_MMAP_SIZE": "0x7fff0000", "SQLITE_DEFAULT_MMAP_SIZE": "268435456"},
+	"mmap": {"SQLITE_DEFAULT_MEMSTATUS": "0", "SQLITE_MAX_MMAP_SIZE": "0x7fff0000",
+	         "SQLITE_DEFAULT_MMAP_SIZE": "268435456"},
 	"threads2": {"SQLITE_THREADSAFE": "2"},
 	"snapshot": {"SQLITE_ENABLE_SNAPSHOT": "1", "SQLITE_ENABLE_API_ARMOR": "1", "SQLITE_DEFAULT_SYNCHRONOUS": "3"},
 	"asserts": {"SQLITE_DEBUG": "1"},  # SQLite's own assertions about what its VFS did
@@ -103,7 +104,8 @@ class Source:
 		if not os.path.exists(path):
 			return None
 		with open(path, encoding="utf-8") as f:
-			return {n: v for n, _, v in (d.partition("=") for d in re.findall(r"'((?:SQLITE|HAVE)_\w+(?:=[^']*)?)'", f.read()))}
+			found = re.findall(r"'((?:SQLITE|HAVE)_\w+)(?:=([^']*))?'", f.read())
+		return dict(found)
 
 
 def fetch(into, sources=SOURCES):
@@ -161,14 +163,16 @@ class Library:
 		return left_out
 
 	def _borrow(self, system_shell):
-		"""The system's shell on our library. It refuses one that was not built from the same source, and so is told that it was."""
+		"""The system's shell on our library. It refuses one of another source, and so is told another."""
 		env = dict(os.environ)
 		env.pop("LD_LIBRARY_PATH", None)
-		source_id = run([system_shell, "-batch", "-init", "/dev/null", ":memory:", "SELECT sqlite_source_id()"], env=env).strip()
+		ask = [system_shell, "-batch", "-init", "/dev/null", ":memory:", "SELECT sqlite_source_id()"]
+		source_id = run(ask, env=env).strip()
 		c = self._write("same.c", 'const char *sqlite3_sourceid(void) { return "%s"; }\n' % source_id)
 		same = os.path.join(self.dir, "same.so")
 		run([self.cc[0], "-shared", "-fPIC", "-o", same, c])
-		self._write("sqlite3", '#!/bin/sh\nLD_PRELOAD="%s $LD_PRELOAD" LD_LIBRARY_PATH=%s exec %s "$@"\n' % (same, self.dir, system_shell))
+		self._write("sqlite3", '#!/bin/sh\nLD_PRELOAD="%s $LD_PRELOAD" LD_LIBRARY_PATH=%s exec %s "$@"\n' % (
+			same, self.dir, system_shell))
 		os.chmod(self.shell, 0o755)
 
 	def _write(self, name, text):

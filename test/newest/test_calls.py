@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Calls and options that SQLite got after 3.40, on a replicated database: each does what it does on any, or is refused; none
-takes the node's locks away. Run by test/newest/run, which puts the library in place; what a version does not have is skipped.
+takes the node's locks away. Run by test/newest/run, which puts the library in place. What a version lacks is skipped.
 """
 import ctypes
 import hashlib
@@ -17,8 +17,8 @@ from harness import Failed, stock, stock_rows, walraft  # noqa: E402
 
 t = harness.Test(__file__)
 
-OK, ERROR, BUSY, MISUSE, NOTFOUND = 0, 1, 5, 21, 12
-FCNTL_RESET_CACHE, FCNTL_NULL_IO, FCNTL_BLOCK_ON_CONNECT, FCNTL_FILESTAT = 42, 43, 44, 45
+OK, BUSY, READONLY, NOTFOUND, MISUSE = 0, 5, 8, 12, 21
+FCNTL_RESET_CACHE, FCNTL_NULL_IO, FCNTL_BLOCK_ON_CONNECT, FCNTL_NEWEST = 42, 43, 44, 45
 CHECKPOINT_NOOP, CHECKPOINT_PASSIVE = -1, 0
 SETLK_BLOCK_ON_CONNECT = 1
 DBCONFIG_ATTACH_WRITE = 1021
@@ -85,7 +85,8 @@ def node_locks(db):
 
 def beside(db, con, what):
 	"""The node's locks stand, a stock process reads and is kept from writing, and the database goes on."""
-	t.ok(("db", "READ", "1073741826") in node_locks(db) and ("-shm", "WRITE", "120") in node_locks(db), "%s: the node's locks stand" % what, node_locks(db))
+	locks = node_locks(db)
+	t.ok({("db", "READ", "1073741826"), ("-shm", "WRITE", "120")} <= locks, "%s: the node's locks stand" % what, locks)
 	n = con.execute("SELECT count(*) FROM t").fetchone()[0]
 	t.equal(stock_rows(db, "SELECT count(*) FROM t"), [str(n)], "%s: a stock process reads" % what)
 	t.ok(stock(db, "INSERT INTO t(b) VALUES(0)").returncode != 0, "%s: a stock process cannot write" % what)
@@ -110,7 +111,7 @@ def file_controls():
 	t.ok(rc in (OK, NOTFOUND), "BLOCK_ON_CONNECT", rc)
 	beside(db, con, "BLOCK_ON_CONNECT")
 	t.equal(raw.exec("INSERT INTO t(b) VALUES(3)"), OK, "the connection goes on after BLOCK_ON_CONNECT")
-	for op in range(46, 64):
+	for op in range(FCNTL_NEWEST + 1, 64):
 		if raw.control(op, ctypes.create_string_buffer(64)) != NOTFOUND:
 			t.ok(False, "file control %d is new: look at what it does" % op)
 	t.equal(raw.close(), OK, "close")
@@ -128,7 +129,8 @@ def checkpoints():
 		t.ok(VERSION < (3, 52, 0), "this version knows no NOOP")
 	else:
 		frames = max(0, (os.path.getsize(db + "-wal") - 32) // 4120)
-		t.ok(rc == OK and 0 <= done.value <= log.value <= frames, "a NOOP checkpoint tells the frames", (rc, log.value, done.value, frames))
+		t.ok(rc == OK and 0 <= done.value <= log.value <= frames, "a NOOP checkpoint tells the frames",
+		     (rc, log.value, done.value, frames))
 		for i in range(50):
 			con.execute("INSERT INTO t(b) VALUES(?)", (i,))
 			rc = lib.sqlite3_wal_checkpoint_v2(raw.p, None, CHECKPOINT_NOOP, ctypes.byref(log), ctypes.byref(done))
@@ -137,7 +139,8 @@ def checkpoints():
 		t.ok(rc == OK, "fifty NOOP checkpoints among writes", rc)
 	busy = [con.execute("PRAGMA wal_checkpoint(%s)" % m).fetchone()[0] for m in ("passive", "full", "restart", "truncate")]
 	t.equal(busy, [1] * 4, "the other checkpoints are busy")
-	t.equal(lib.sqlite3_wal_checkpoint_v2(raw.p, None, CHECKPOINT_PASSIVE, None, None), BUSY, "so they are by the C interface")
+	rc = lib.sqlite3_wal_checkpoint_v2(raw.p, None, CHECKPOINT_PASSIVE, None, None)
+	t.equal(rc, BUSY, "so they are by the C interface")
 	beside(db, con, "checkpoints")
 	raw.close()
 	con.close()
@@ -152,15 +155,18 @@ def lock_timeouts():
 	raw = Raw(db)
 	raw.exec("PRAGMA locking_mode=normal")
 	t.equal(lib.sqlite3_setlk_timeout(raw.p, 2000, SETLK_BLOCK_ON_CONNECT), OK, "sqlite3_setlk_timeout")
-	t.equal(raw.exec("SELECT count(*) FROM t; INSERT INTO t(b) VALUES(2); BEGIN EXCLUSIVE; INSERT INTO t(b) VALUES(3); COMMIT"), OK, "reads and writes with it")
+	rc = raw.exec("SELECT count(*) FROM t; INSERT INTO t(b) VALUES(2); BEGIN EXCLUSIVE; INSERT INTO t(b) VALUES(3); COMMIT")
+	t.equal(rc, OK, "reads and writes with it")
 	con.execute("BEGIN IMMEDIATE")
 	con.execute("INSERT INTO t(b) VALUES(4)")
-	t.equal(raw.exec("INSERT INTO t(b) VALUES(5)") & 0xff, BUSY, "a writer without a busy handler is told that another writes")
+	rc = raw.exec("INSERT INTO t(b) VALUES(5)")
+	t.equal(rc & 0xff, BUSY, "a writer without a busy handler is told that another writes")
 	t.equal(raw.exec("BEGIN EXCLUSIVE") & 0xff, BUSY, "so is BEGIN EXCLUSIVE")
 	t.equal(raw.exec("SELECT count(*) FROM t"), OK, "a reader beside it reads")
 	con.execute("COMMIT")
 	t.equal(raw.exec("INSERT INTO t(b) VALUES(6)"), OK, "it writes when the other is done")
-	t.equal(con.execute("SELECT group_concat(b) FROM t WHERE b > 1").fetchone()[0], "2,3,4,6", "all rows that were acknowledged are there")
+	rows = con.execute("SELECT group_concat(b) FROM t WHERE b > 1").fetchone()[0]
+	t.equal(rows, "2,3,4,6", "all rows that were acknowledged are there")
 	beside(db, con, "lock timeouts")
 	raw.close()
 	con.close()
@@ -168,7 +174,7 @@ def lock_timeouts():
 
 @t.case("large values")
 def large_values():
-	"""From 3.45 on SQLite reads the overflow pages of a value straight from the database file when they are not in the WAL."""
+	"""Newer versions read a value's overflow pages straight from the database file when they are not in the WAL."""
 	db, con = database("large")
 	reader = connect(db)
 	rows = {}
@@ -209,14 +215,15 @@ def attach_read_only():
 		return
 	db, con = database("attach")
 	raw = ctypes.c_void_p()
-	lib.sqlite3_open(b":memory:", ctypes.byref(raw))
+	lib.sqlite3_open_v2(b":memory:", ctypes.byref(raw), OPEN_READWRITE_CREATE_URI, None)
 	t.equal(lib.sqlite3_db_config(raw, DBCONFIG_ATTACH_WRITE, 0, None), OK, "attached databases are for reading only")
 	rc = lib.sqlite3_exec(raw, ("ATTACH '%s' AS r; SELECT count(*) FROM r.t" % uri(db)).encode(), None, None, None)
 	if rc == OK:
-		t.ok(lib.sqlite3_exec(raw, b"INSERT INTO r.t(b) VALUES(9)", None, None, None) & 0xff == 8, "a write to it is refused as read-only")
+		rc = lib.sqlite3_exec(raw, b"INSERT INTO r.t(b) VALUES(9)", None, None, None)
+		t.equal(rc & 0xff, READONLY, "a write to it is refused as read-only")
 	else:
 		text = lib.sqlite3_errmsg(raw).decode()
-		t.ok("SQLITE_DEFAULT_LOCKING_MODE" in text or "locked" in text and "DEFAULT_LOCKING_MODE=1" in OPTIONS, "it is attached", (rc, text))
+		t.ok("DEFAULT_LOCKING_MODE=1" in OPTIONS and "locked" in text, "it is attached, or exclusive mode forbids it", (rc, text))
 	beside(db, con, "attach")
 	lib.sqlite3_close(raw)
 	con.close()
@@ -255,8 +262,10 @@ def exclusive_by_default():
 		return
 	db, con = database("exclusive")
 	raw = Raw(db)
-	t.equal(raw.exec("SELECT count(*) FROM t") & 0xff, BUSY, "a connection in exclusive mode is told that the database is locked")
-	t.equal(raw.exec("PRAGMA locking_mode=normal; INSERT INTO t(b) VALUES(2)"), OK, "PRAGMA locking_mode=normal makes it one like others")
+	rc = raw.exec("SELECT count(*) FROM t")
+	t.equal(rc & 0xff, BUSY, "a connection in exclusive mode is told that the database is locked")
+	rc = raw.exec("PRAGMA locking_mode=normal; INSERT INTO t(b) VALUES(2)")
+	t.equal(rc, OK, "PRAGMA locking_mode=normal makes it one like others")
 	beside(db, con, "exclusive by default")
 	raw.close()
 	con.close()

@@ -92,7 +92,7 @@ def sqlite():
 		harness.stock_rows(db, "PRAGMA journal_mode=%s; CREATE TABLE t(x);" % mode)
 		sql = "PRAGMA synchronous=%s;\n" % sync + "".join("INSERT INTO t VALUES(%d);\n" % i for i in range(20)) + \
 			"SELECT 'rows', count(*) FROM t;\n"
-		p = subprocess.Popen([harness.SQLITE3, db], env=env(d), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+		p = subprocess.Popen([harness.HOST_SHELL, db], env=env(d), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
 		                     preexec_fn=harness.die_with_parent)
 		p.stdin.write(sql)
 		p.stdin.flush()
