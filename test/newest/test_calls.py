@@ -5,8 +5,10 @@ takes the node's locks away. Run by test/newest/run, which puts the library in p
 import ctypes
 import hashlib
 import os
+import random
 import sqlite3
 import sys
+import threading
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -268,6 +270,58 @@ def exclusive_by_default():
 	t.equal(rc, OK, "PRAGMA locking_mode=normal makes it one like others")
 	beside(db, con, "exclusive by default")
 	raw.close()
+	con.close()
+
+
+class Concurrent(threading.Thread):
+	"""Inserts keys of its own by BEGIN CONCURRENT, again when the commit meets a conflict."""
+
+	def __init__(self, db, number):
+		super().__init__(daemon=True)
+		self.db, self.number, self.done, self.wrong = db, number, [], []
+		self.start()
+
+	def run(self):
+		con, rnd = connect(self.db), random.Random("%d/%d" % (t.seed, self.number))
+		for key in range(self.number * 1000, self.number * 1000 + 150):
+			for _ in range(100):
+				try:
+					con.execute("BEGIN CONCURRENT")
+					con.execute("INSERT INTO t VALUES(?, zeroblob(?))", (key, rnd.randrange(3000)))
+					con.execute("COMMIT")
+					self.done.append(key)
+					break
+				except sqlite3.Error as e:
+					if e.sqlite_errorcode & 0xff != BUSY:
+						self.wrong.append("%d %s" % (e.sqlite_errorcode, e))
+					if con.in_transaction:
+						con.execute("ROLLBACK")
+		con.close()
+
+
+@t.case("concurrent")
+def concurrent():
+	try:
+		sqlite3.connect(":memory:", isolation_level=None).execute("BEGIN CONCURRENT")
+	except sqlite3.Error:
+		t.skip("BEGIN CONCURRENT", "not in this SQLite")
+		return
+	db, con = database("concurrent")
+	writers = [Concurrent(db, n) for n in range(1, 5)]
+	for w in writers:
+		w.join(120)
+	t.equal([w.wrong for w in writers], [[]] * 4, "writers by BEGIN CONCURRENT meet conflicts at most")
+	done = sorted(k for w in writers for k in w.done)
+	t.ok(len(done) > 300, "they commit", len(done))
+	t.equal([r[0] for r in con.execute("SELECT x FROM t WHERE x > 1 ORDER BY x")], done, "what they were told is what is there")
+	t.equal(stock_rows(db, "SELECT count(*) FROM t WHERE x > 1; PRAGMA integrity_check"), [str(len(done)), "ok"],
+	        "a stock process finds the same")
+	e = None
+	try:
+		con.execute("PRAGMA journal_mode=wal2").fetchall()
+	except sqlite3.Error as refused:
+		e = str(refused)
+	t.ok(e and "stays in WAL mode" in e, "WAL2 is refused", e)
 	con.close()
 
 
