@@ -138,8 +138,9 @@ int sqlite3_walraft_init(sqlite3 *db, char **pz_error, const struct sqlite3_api_
 		*pz_error = sqlite3_mprintf("walraft needs SQLite 3.40 or newer, this is %s", sqlite3_libversion());
 		return SQLITE_ERROR;
 	}
-	if (!sqlite3_threadsafe()) {
-		*pz_error = sqlite3_mprintf("walraft needs a thread-safe SQLite; this one was built with SQLITE_THREADSAFE=0");
+	/* Configured for a single thread SQLite has one mutex for all purposes, which is none. */
+	if (!sqlite3_threadsafe() || sqlite3_mutex_alloc(SQLITE_MUTEX_STATIC_MEM) == sqlite3_mutex_alloc(SQLITE_MUTEX_STATIC_PRNG)) {
+		*pz_error = sqlite3_mprintf("walraft needs a thread-safe SQLite; this one was %s", sqlite3_threadsafe() ? "configured by SQLITE_CONFIG_SINGLETHREAD" : "built with SQLITE_THREADSAFE=0");
 		return SQLITE_ERROR;
 	}
 	if (vfs_register(&host_ops, &err)) {

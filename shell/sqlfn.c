@@ -2,7 +2,7 @@
  *
  *   walraft_leader()    URL of the leader; NULL when none is known
  *   walraft_status()    JSON, as `walraft status --json` (shell/status.c)
- *   walraft_error()     why the last call of this connection failed in walraft's hands, or else the last open (ATTACH) of this thread; NULL: none did
+ *   walraft_error()     why the last call of this connection, or the last open on its thread (ATTACH), failed in walraft's hands; NULL: none did
  *   walraft_checksum()  state checksum of what is published here, 16 hex digits
  *   walraft_position()  index of this connection's last commit, 16 hex digits, so that texts sort; NULL before the first
  *   walraft_version()   version of the library
@@ -72,8 +72,7 @@ static void fn_status(sqlite3_context *c, int argc, sqlite3_value **argv)
 
 static void fn_error(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
-	struct vfs_conn *conn = vfs_conn_of(sqlite3_context_db_handle(c));
-	const char *text = conn && *vfs_conn_last_error(conn) ? vfs_conn_last_error(conn) : vfs_thread_open_error();
+	const char *text = vfs_error_text(sqlite3_context_db_handle(c));
 
 	(void)argc, (void)argv;
 	if (*text)
@@ -172,7 +171,8 @@ int shell_sqlfn_register(sqlite3 *db)
 		int rc = sqlite3_create_function_v2(db, fns[i].name, fns[i].argc, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL, fns[i].fn, NULL, NULL,
 		                                    NULL);
 
-		if (rc)
+		/* While one of the connection's statements runs (SELECT load_extension(...)) they can't be replaced, but then they are there. */
+		if (rc && rc != SQLITE_BUSY)
 			return rc;
 	}
 	return SQLITE_OK;

@@ -91,6 +91,7 @@ struct vfs_conn {
 	uint64_t last_index;
 	uint8_t txid[VFS_TXID_BYTES];
 	char error[SHIM_TEXT];
+	uint64_t error_at; /* order of all errors of the process */
 };
 
 struct shim_file { /* what SQLite gets for a main database */
@@ -116,6 +117,7 @@ bool shim_thread_is_node(void);
 int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* SQLITE_OK, or the error for a connection that a forked child inherited. */
 int shim_alive(struct vfs_conn *c);
+uint64_t shim_error_number(void); /* for error_at */
 void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
 void shim_granted(struct vfs_conn *c);
 void shim_read_begins(void); /* what this thread was refused before is over: no sleep of now belongs to it */
@@ -125,6 +127,7 @@ void shim_writer_add(struct vfs_conn *c);
 void shim_writer_remove(struct vfs_conn *c);
 
 /* ---- open.c ---- */
+const char *shim_thread_open_error(uint64_t *ret_at); /* of the latest open on this thread; "" and 0 when it succeeded */
 int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out);
 int shim_open_wal(struct vfs_conn *c, const char *name, sqlite3_file *f, int flags, int *out);
 /* Gives the connection its database and node. */

@@ -16,9 +16,11 @@ SQLITE_EXTENSION_INIT3
 #define TIMEOUT_MS_MAX 86400000u
 
 static _Thread_local char open_error[SHIM_TEXT];
+static _Thread_local uint64_t open_error_at;
 
-const char *vfs_thread_open_error(void)
+const char *shim_thread_open_error(uint64_t *ret_at)
 {
+	*ret_at = open_error_at;
 	return open_error;
 }
 
@@ -207,6 +209,7 @@ static int open_failed(struct vfs_conn *c, sqlite3_file *f, int flags, int *out,
 	}
 	shim_fail(c, 0, "%s", err->text);
 	snprintf(open_error, sizeof open_error, "%s", err->text);
+	open_error_at = c->error_at;
 	f->pMethods = &shim_failed_methods;
 	if (out)
 		*out = flags;
@@ -246,6 +249,7 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	c->real = (sqlite3_file *)(file + 1);
 	memset(c->real, 0, (size_t)base->szOsFile);
 	*open_error = 0;
+	open_error_at = 0;
 	rc = choose(c, name, flags, out, &way, &automatic, &err);
 	if (rc != SQLITE_OK || way == PASSES) {
 		shim_conn_close(c);

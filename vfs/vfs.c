@@ -55,7 +55,15 @@ int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(c->error, sizeof c->error, fmt, ap);
 	va_end(ap);
+	c->error_at = shim_error_number();
 	return code;
+}
+
+uint64_t shim_error_number(void)
+{
+	static _Atomic uint64_t last;
+
+	return atomic_fetch_add(&last, 1) + 1;
 }
 
 static void after_fork(void)
@@ -459,15 +467,36 @@ void vfs_thread_is_node(bool on)
 	thread_is_node = on;
 }
 
-struct vfs_conn *vfs_conn_of(struct sqlite3 *db)
+static struct vfs_conn *conn_of_schema(struct sqlite3 *db, const char *schema)
 {
 	sqlite3_file *f = NULL;
 
-	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &f) != SQLITE_OK || !f)
+	if (sqlite3_file_control(db, schema, SQLITE_FCNTL_FILE_POINTER, &f) != SQLITE_OK || !f)
 		return NULL;
 	if (f->pMethods != &shim_main_methods && f->pMethods != &shim_failed_methods && f->pMethods != &shim_newborn_methods)
 		return NULL;
 	return ((struct shim_file *)f)->conn;
+}
+
+struct vfs_conn *vfs_conn_of(struct sqlite3 *db)
+{
+	return conn_of_schema(db, "main");
+}
+
+const char *vfs_error_text(struct sqlite3 *db)
+{
+	uint64_t at;
+	const char *name, *text = shim_thread_open_error(&at);
+
+	for (int i = 0; (name = sqlite3_db_name(db, i)) != NULL; i++) {
+		struct vfs_conn *c = conn_of_schema(db, name);
+
+		if (c && c->error_at > at) {
+			at = c->error_at;
+			text = c->error;
+		}
+	}
+	return text;
 }
 
 const char *vfs_stray_main(struct sqlite3 *db)
@@ -485,7 +514,6 @@ const char *vfs_stray_main(struct sqlite3 *db)
 
 struct vfs_db *vfs_conn_db(struct vfs_conn *c) { return c->db; }
 const char *vfs_conn_open_error(struct vfs_conn *c) { return c->open_error; }
-const char *vfs_conn_last_error(struct vfs_conn *c) { return c->error; }
 enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c) { return c->level; }
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c) { return c->timeout_ms; }
 uint64_t vfs_conn_last_index(struct vfs_conn *c) { return c->last_index; }

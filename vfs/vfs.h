@@ -53,11 +53,11 @@ struct vfs_conn *vfs_conn_of(struct sqlite3 *db);
 /* The path of db's main database when that was opened by the VFS walraft by name, is not set up and so passed through; else NULL. Attached ones may pass through;
  * a main one is an error of the application's, which the auto-extension gives. */
 const char *vfs_stray_main(struct sqlite3 *db);
-/* Why the latest open on this thread failed (an ATTACH leaves no connection to ask); "" when it succeeded. */
-const char *vfs_thread_open_error(void);
+/* Text of the last failure in walraft's hands, of the databases that db has open (main and attached ones) and of this thread's opens (a failed ATTACH leaves nothing to ask);
+ * "" none. Valid until the next call on db or open on this thread. */
+const char *vfs_error_text(struct sqlite3 *db);
 struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening failed, or the database is still empty */
 const char *vfs_conn_open_error(struct vfs_conn *c);      /* NULL: opened well. xOpen succeeds with a file whose every call is WALRAFT_CANTOPEN, so that the auto-extension can give the text */
-const char *vfs_conn_last_error(struct vfs_conn *c);      /* text of the last failure, "" none */
 enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c);
 int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err); /* "linearizable", "stale" */
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c);         /* default 5000 */

@@ -412,9 +412,7 @@ int shim_try(sqlite3 *db, const char *sql)
 
 static void die(sqlite3 *db, const char *sql)
 {
-	struct vfs_conn *c = vfs_conn_of(db);
-
-	fprintf(stderr, "%s: %d %s (%s)\n", sql, sqlite3_extended_errcode(db), sqlite3_errmsg(db), c ? vfs_conn_last_error(c) : "");
+	fprintf(stderr, "%s: %d %s (%s)\n", sql, sqlite3_extended_errcode(db), sqlite3_errmsg(db), vfs_error_text(db));
 	abort();
 }
 
@@ -489,5 +487,5 @@ void shim_same_state(struct shim_cluster *c)
 
 void shim_no_complaint(sqlite3 *db)
 {
-	assert_string_equal(vfs_conn_last_error(vfs_conn_of(db)), "");
+	assert_string_equal(vfs_error_text(db), "");
 }

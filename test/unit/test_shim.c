@@ -224,7 +224,7 @@ static void test_failed_publication(void **state)
 	shim_sql(db, "INSERT INTO t(x) VALUES(1)");
 	c.fail_publication = true;
 	assert_int_equal(shim_try(db, "INSERT INTO t(x) VALUES(2)"), WALRAFT_IOERR_UNKNOWN);
-	assert_non_null(strstr(vfs_conn_last_error(vfs_conn_of(db)), "disk is full"));
+	assert_non_null(strstr(vfs_error_text(db), "disk is full"));
 	assert_int_equal(shim_int(db, "SELECT count(*) FROM t"), 1);
 	sqlite3_close(db);
 	shim_cluster_free(&c);
@@ -256,7 +256,7 @@ static void test_failed_commits(void **state)
 			} else {
 				assert_int_equal(shim_try(db, "INSERT INTO t(x) VALUES(1)"), cases[i].code);
 			}
-			assert_string_not_equal(vfs_conn_last_error(vfs_conn_of(db)), "");
+			assert_string_not_equal(vfs_error_text(db), "");
 			c.outcome = WIRE_OK;
 			assert_int_equal(shim_int(db, "SELECT count(*) FROM t"), before);
 			shim_follow(&c.node[0]); /* what was unknown turns out committed */

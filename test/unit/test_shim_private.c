@@ -55,7 +55,7 @@ static uint64_t must_digest(sqlite3 *db)
 	uint64_t sum = digest(db, &rc);
 
 	if (rc != SQLITE_OK)
-		fail_msg("reading: %d %s (%s)", rc, sqlite3_errmsg(db), vfs_conn_last_error(vfs_conn_of(db)));
+		fail_msg("reading: %d %s (%s)", rc, sqlite3_errmsg(db), vfs_error_text(db));
 	return sum;
 }
 

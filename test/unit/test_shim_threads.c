@@ -29,7 +29,7 @@ static atomic_ulong reads, snapshots;
 
 static void stop_here(sqlite3 *db, const char *what, int rc)
 {
-	fprintf(stderr, "%s: %d %s (%s)\n", what, rc, sqlite3_errmsg(db), vfs_conn_last_error(vfs_conn_of(db)));
+	fprintf(stderr, "%s: %d %s (%s)\n", what, rc, sqlite3_errmsg(db), vfs_error_text(db));
 	abort();
 }
 

@@ -27,7 +27,7 @@ static void test_follower(void **state)
 	shim_cluster_new(&c, 2, 4096, SCHEMA);
 	db = shim_open(&c.node[1], NULL);
 	assert_int_equal(shim_try(db, "INSERT INTO t(x) VALUES(0)"), WALRAFT_READONLY_NOT_LEADER);
-	assert_non_null(strstr(vfs_conn_last_error(vfs_conn_of(db)), "tcp://leader:1"));
+	assert_non_null(strstr(vfs_error_text(db), "tcp://leader:1"));
 	assert_int_equal(shim_try(db, "BEGIN IMMEDIATE"), WALRAFT_READONLY_NOT_LEADER);
 	shim_sql(db, "BEGIN");
 	assert_int_equal(shim_int(db, "SELECT count(*) FROM t"), 0);
@@ -58,7 +58,7 @@ static void test_gate(void **state)
 	assert_int_equal(c.node[0].n_gates, n + 1); /* each read, once */
 	c.gate = WIRE_TIMEOUT;
 	assert_int_equal(shim_try(db, "SELECT count(*) FROM t"), WALRAFT_IOERR_READ);
-	assert_non_null(strstr(vfs_conn_last_error(k), "no quorum"));
+	assert_non_null(strstr(vfs_error_text(db), "no quorum"));
 	shim_sql(db, "PRAGMA walraft_read = 'stale'");
 	n = c.node[0].n_gates;
 	shim_int(db, "SELECT count(*) FROM t");
@@ -228,7 +228,7 @@ static void test_fork(void **state)
 		int bad = shim_try(db, "SELECT count(*) FROM t") != WALRAFT_IOERR_NODE;
 
 		bad |= shim_try(db, "INSERT INTO t(x) VALUES(1)") != WALRAFT_IOERR_NODE;
-		bad |= strstr(vfs_conn_last_error(vfs_conn_of(db)), "fork") == NULL;
+		bad |= strstr(vfs_error_text(db), "fork") == NULL;
 		bad |= sqlite3_close(db) != SQLITE_OK;
 		_exit(bad);
 	}
@@ -263,7 +263,7 @@ static void test_bit_rot(void **state)
 	/* Not fclose: on this file it would drop the locks of the process. */
 	fflush(f);
 	assert_int_equal(shim_try(db, "INSERT INTO t(x) VALUES(1)"), WALRAFT_IOERR_NODE);
-	assert_non_null(strstr(vfs_conn_last_error(vfs_conn_of(db)), "bit rot"));
+	assert_non_null(strstr(vfs_error_text(db), "bit rot"));
 	assert_int_equal(c.n, 0);
 	sqlite3_close(db);
 	shim_cluster_free(&c);
