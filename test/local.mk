@@ -15,6 +15,7 @@ PROC_TESTS = \
 	test/proc/test_kill.py \
 	test/proc/test_rolling.py \
 	test/proc/test_auto.py \
+	test/proc/test_valgrind.py \
 	test/proc/test_trim.py \
 	test/proc/test_edges.py \
 	test/proc/test_examples.py \
