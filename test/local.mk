@@ -24,13 +24,14 @@ PROC_TESTS = \
 	$(HOST_TESTS)
 # Those of the table in vfs/README.md: each feature that a host of SQLite's may use.
 HOST_TESTS = \
-	test/proc/test_hosts_use.py \
 	test/proc/test_hosts_cluster.py \
 	test/proc/test_hosts_default.py \
 	test/proc/test_hosts_files.py \
 	test/proc/test_hosts_leave.py \
 	test/proc/test_hosts_load.py \
-	test/proc/test_hosts_pragmas.py
+	test/proc/test_hosts_pragmas.py \
+	test/proc/test_hosts_table.py \
+	test/proc/test_hosts_use.py
 # What they share and run.
 PROC_FILES = \
 	test/README.md test/proc/hosts.py test/proc/hosts_cases.py \

@@ -55,6 +55,8 @@ static void controls(void)
 	saw("SYNC", "%d", sqlite3_file_control(db, "main", SQLITE_FCNTL_SYNC, NULL));
 	saw("COMMIT_PHASETWO", "%d", sqlite3_file_control(db, "main", SQLITE_FCNTL_COMMIT_PHASETWO, NULL));
 	saw("no such schema", "%d", sqlite3_file_control(db, "none", SQLITE_FCNTL_SYNC, NULL));
+	if (host.module)
+		control_int(db, "LOCK_TIMEOUT", SQLITE_FCNTL_LOCK_TIMEOUT, 100);
 	control_text(db, "VFSNAME", SQLITE_FCNTL_VFSNAME, "main");
 	exec(db, "ATTACH ':memory:' AS mem; CREATE TABLE mem.m(a)");
 	control_text(db, "VFSNAME of memory", SQLITE_FCNTL_VFSNAME, "mem");

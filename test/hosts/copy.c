@@ -204,14 +204,15 @@ static void deserialize(void)
 /* On a node that does not lead. */
 static void copy_out(void)
 {
-	sqlite3 *db = host_open("-"), *to = plain(":memory:", "PRAGMA page_size=4096; CREATE TABLE m(a)");
+	sqlite3 *db = host_open("-"), *from = plain(":memory:", "PRAGMA page_size=4096; CREATE TABLE m(a)"), *to = plain(":memory:", "SELECT 1");
 	sqlite3_blob *b = NULL;
 	sqlite3_int64 n = 0;
 	unsigned char *image = sqlite3_serialize(db, "main", &n, 0);
 
 	saw("serialize", "%d", image != NULL && n > 0);
 	sqlite3_free(image);
-	saw("backup into it", "%d", copy(db, to, -1) & 0xff);
+	saw("backup into it", "%d", copy(db, from, -1) & 0xff);
+	host_close(from);
 	saw("backup", "%d", copy(to, db, -1));
 	saw("blob", "%d", sqlite3_blob_open(db, "main", "serial", "pad", 1, 1, &b) & 0xff);
 	sqlite3_blob_close(b);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define THREADS 8
-#define ROWS 40
+#define ROWS 24
 
 struct job {
 	sqlite3 *db; /* NULL: one of its own */

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static sqlite3 *inside;
+
 static void blob(void)
 {
 	sqlite3 *db = host_open("-"), *other = host_open("-");
@@ -285,6 +287,39 @@ static void guest(void)
 	host_close(db);
 }
 
+/* A connection of the same process that knows nothing of walraft, by itself and attached. */
+static void outsider(void)
+{
+	sqlite3 *db = host_open("-"), *plain = NULL;
+	char sql[5000];
+
+	exec(db, "DROP TABLE IF EXISTS inside; CREATE TABLE inside(a); INSERT INTO inside VALUES(1)");
+	must(sqlite3_open(host.db, &plain) == SQLITE_OK, "open %s", host.db);
+	sqlite3_extended_result_codes(plain, 1);
+	saw_sql(plain, "read", "SELECT a FROM inside");
+	saw_sql(plain, "write", "INSERT INTO inside VALUES(2)");
+	saw_sql(plain, "checkpoint", "PRAGMA wal_checkpoint(TRUNCATE)");
+	saw_sql(plain, "journal mode", "PRAGMA journal_mode=delete");
+	saw_sql(plain, "vacuum", "VACUUM");
+	exec(db, "INSERT INTO inside VALUES(3)");
+	saw_sql(plain, "sees commits", "SELECT a FROM inside");
+	host_close(plain);
+	must(sqlite3_open(":memory:", &plain) == SQLITE_OK, ":memory:");
+	sqlite3_extended_result_codes(plain, 1);
+	snprintf(sql, sizeof sql, "ATTACH '%s' AS r; SELECT a FROM r.inside", host.db);
+	saw_sql(plain, "attached", sql);
+	saw_sql(plain, "write attached", "INSERT INTO r.inside VALUES(4)");
+	host_close(plain);
+	saw_sql(db, "the replicated one goes on", "INSERT INTO inside VALUES(5); SELECT a FROM inside; PRAGMA integrity_check");
+	inside = db;
+}
+
+static void outsider_end(void)
+{
+	exec(inside, "INSERT INTO inside VALUES(6)");
+	host_close(inside);
+}
+
 static void twice(void)
 {
 	sqlite3 *db = host_open("-");
@@ -305,5 +340,6 @@ static void twice(void)
 const struct host_case use_cases[] = {
 	{ "blob", blob }, { "cacheflush", cacheflush }, { "hooks", hooks }, { "limits", limits },
 	{ "facts", facts }, { "codes", codes }, { "spill", spill }, { "beside", beside }, { "guest", guest }, { "twice", twice },
+	{ "outsider", outsider }, { "outsider-end", outsider_end },
 	{ 0 },
 };

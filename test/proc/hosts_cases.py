@@ -57,7 +57,7 @@ FILES = {
 	"serialize": {},
 	"deserialize": {"which can be asked": "^NULL$"},
 	# control.c
-	"controls": {"PERSIST_WAL asked": "^0, 1$", "PERSIST_WAL set": "^0, 1$", "VFSNAME": "^0, walraft/unix$"},
+	"controls": {"PERSIST_WAL asked": "^0, 1$", "PERSIST_WAL set": "^0, 1$", "LOCK_TIMEOUT": "^12, 100$", "VFSNAME": "^0, walraft/unix$"},
 	"reserve-bytes": {},
 	"data-version": {},
 	"defensive": {"journal mode off": "^error 1: .*stays in WAL mode", "still known": "^leader$"},

@@ -7,7 +7,7 @@ import shutil
 
 import harness
 import hosts
-from harness import Test, stock_rows
+from harness import Test, stock, stock_rows
 
 t = Test(__file__, deadline_s=200)
 REPLICATED = "1|leader"
@@ -28,10 +28,14 @@ def has(saw, want, what):
 	t.ok(not bad, what, "\n".join(bad))
 
 
-def case(name, **kw):
+def case(name, child_threads=False):
+	"""child_threads: children of fork start threads."""
 	def deco(fn):
 		@t.case(name)
 		def run():
+			if child_threads and "tsan" in harness.SANITIZER:
+				t.skip(name, "ThreadSanitizer knows no threads in forked children")
+				return
 			try:
 				fn()
 			finally:
@@ -61,7 +65,7 @@ def shutdown():
 def reset():
 	saw, _ = fresh("reset-auto")
 	has(saw, {"after: replicated": REPLICATED, "loaded again: replicated": REPLICATED, "open before": "^1$"}, "databases are replicated after it, and after loading again")
-	has(saw, {"what is not set up": "^14: .*(walraft init|not set up|unable to open)"}, "what is not set up is refused after it")
+	has(saw, {"what is not set up": "^14: .*walraft init"}, "what is not set up is refused after it")
 
 
 @case("unloading")
@@ -84,6 +88,20 @@ def copy():
 	saw, _ = fresh("load-copy", other)
 	has(saw, {"code": "^[1-9]", "text": "another copy|already|loaded"}, "a second copy of the module is refused, with a text")
 	has(saw, {"the first": "^1$", "after: replicated": REPLICATED}, "the first goes on")
+
+
+@case("plain connections in the same process")
+def outsider():
+	h = hosts.Host(t, hosts.lone_db(t, "outsider", listen=False))
+	saw = h.run("outsider")
+	has(saw, {"read": "^1$", "sees commits": "^1;3$", "attached": "^1;3$"}, "they read what is committed")
+	has(saw, dict({k: "^error 5: database is locked" for k in ("write", "journal mode", "vacuum", "write attached")}, checkpoint="^1.-1.-1$"), "and are kept from writing")
+	has(saw, {"the replicated one goes on": "^1;3;5;ok$"}, "the replicated connection goes on")
+	r = stock(h.db, "INSERT INTO inside VALUES(7)")
+	t.ok("locked" in r.stderr, "the locks of the process are all there after their close: another process cannot write", r.stderr)
+	h.run("outsider-end")
+	h.end("a plain connection")
+	t.equal(stock_rows(h.db, "SELECT a FROM inside"), ["1", "3", "5", "6"], "all rows are there")
 
 
 # ---- sqlite3_config ----
@@ -128,27 +146,26 @@ def inherited():
 	t.equal(stock_rows(db, "SELECT a FROM forked"), ["1", "2", "3", "4"], "the rows are the parent's")
 
 
-@case("fork: a child opens the same database")
+@case("fork: a child opens the same database", child_threads=True)
 def same():
 	saw, _ = fresh("fork-same")
 	has(saw, {"child": "^exit 0, signal 0$", "child: open": "^(14|22286): .*process %s\\b" % saw["parent's id"], "parent": "^1$"}, "the child is told which process has it open, the parent goes on")
-	has(saw, {"child after the close": "^exit 0, signal 0$", "child after the close: open": "^(0:|(14|22286): .*(fork|child))"}, "after the parent's close it works, or the text says why not")
-	t.equal(saw["rows"], "2" if saw["child after the close: open"].startswith("0:") else "1", "and the rows are what was answered")
+	has(saw, {"child after the close": "^exit 0, signal 0$", "child after the close: open": "^0:", "rows": "^2$"}, "after the parent's close it works")
 
 
-@case("fork: a child outlives its parent")
+@case("fork: a child outlives its parent", child_threads=True)
 def orphan():
 	h = hosts.Host(t, hosts.lone_db(t, "fork-orphan", listen=False), load=False)
 	h.run("fork-orphan")
 	h.end("fork-orphan")
 	rest = dict(h.rest())
-	has(rest, {"child: open": "^(14|22286): .*(fork|child)", "child: inherited": "^error 23306:"}, "it is refused with a text")
+	has(rest, {"child: open": "^(14|22286): .*fork", "child: inherited": "^error 23306:"}, "it is refused with a text")
 	again = hosts.Host(t, h.db).open()
 	t.equal(again.sql("INSERT INTO forked VALUES(1); SELECT count(*) FROM forked"), "1", "another process opens the database")
 	again.end("another process")
 
 
-@case("fork: a child opens another database")
+@case("fork: a child opens another database", child_threads=True)
 def other():
 	for listen, beside_listens in ((False, False), (True, False), (True, True)):
 		what = " (addresses: %d of its parent's, %d of its own)" % (listen, beside_listens)
@@ -156,13 +173,13 @@ def other():
 		saw, _ = fresh("fork-other", beside, hosts.lone_db(t, "fork-parent%d%d" % (listen, beside_listens), listen=listen))
 		has(saw, {"child": "^exit 0, signal 0$", "child after the close": "^exit 0, signal 0$", "parent": "^1$", "parent later: write": "^1.1$"}, "parent and child go on" + what)
 		if beside_listens:
-			has(saw, {"child: open": "^(0:|(14|22286): .*(fork|child))"}, "it works, or the text says why not" + what)
+			has(saw, {"child: open": "^(14|22286): .*fork"}, "it is refused with a text" + what)
 		else:
 			has(saw, {"child: open": "^0:", "child: write": "^1.1$", "child after the close: write": "^1.1$"}, "it works" + what)
 			t.equal(stock_rows(beside, "SELECT count(*) FROM forked"), ["3"], "its rows, and later the parent's, are there" + what)
 
 
-@case("fork: nothing was open")
+@case("fork: nothing was open", child_threads=True)
 def nothing():
 	db = hosts.lone_db(t, "fork-fresh", "PRAGMA journal_mode=wal; CREATE TABLE forked(a);", listen=False)
 	saw, _ = fresh("fork-fresh", db=db)
