@@ -3,6 +3,7 @@
 #include "wire/hash.h"
 #include <arpa/inet.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,16 @@ static void raw_send_msg(int fd, const struct wire_msg *m, int version)
 	raw_send_size(fd, (uint32_t)b.len);
 	raw_send(fd, b.data, b.len);
 	wire_buf_free(&b);
+}
+
+/* What goes on the wire for it. */
+static struct wire_buf raw_packet(const struct wire_msg *m)
+{
+	struct wire_buf b = WIRE_BUF_INIT;
+	wire_put_u32(&b, 0);
+	assert_int_equal(wire_msg_encode(m, &b, NULL), WIRE_OK);
+	wire_set_u32(&b, 0, (uint32_t)(b.len - 4));
+	return b;
 }
 
 static void other_version_is_refused(void **state)
@@ -212,17 +223,24 @@ static void silent_strangers_are_bounded(void **state)
 	link_close_node(&v[1]);
 }
 
-/* A peer that welcomes everyone and then reads nothing. */
+/* A peer that welcomes everyone and then reads nothing. On a thread of its own, where nothing can be asserted: that a
+ * lane is gone before it was welcomed is no fault. */
+struct mute_server {
+	int listener, over; /* over: a pipe that is closed at the end */
+	struct wire_buf welcome;
+};
+
 static void *mute_server(void *arg)
 {
-	struct wire_msg m = { .type = WIRE_MSG_HELLO_REPLY, .from = 2, .to = 1, .term = CLUSTER };
-	int listener = *(int *)arg;
-	for (int i = 0; i < WIRE_LANE_COUNT; i++) {
-		int fd = accept(listener, NULL, NULL);
-		if (fd < 0)
-			break; /* the test is over before all lanes had dialled */
-		raw_send_msg(fd, &m, WIRE_PROTOCOL);
-	}
+	struct mute_server *s = arg;
+	int fds[WIRE_LANE_COUNT], n = 0;
+	/* Ends early when the test is over before all lanes had dialled. */
+	while (n < WIRE_LANE_COUNT && (fds[n] = accept(s->listener, NULL, NULL)) >= 0)
+		(void)!send(fds[n++], s->welcome.data, s->welcome.len, MSG_NOSIGNAL);
+	struct pollfd over = { .fd = s->over, .events = POLLIN };
+	poll(&over, 1, -1);
+	while (n)
+		close(fds[--n]);
 	return NULL;
 }
 
@@ -237,7 +255,11 @@ static void full_queue_is_busy(void **state)
 	assert_int_equal(listen(listener, 8), 0);
 	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
 	pthread_t server;
-	assert_int_equal(pthread_create(&server, NULL, mute_server, &listener), 0);
+	int over[2];
+	assert_int_equal(pipe(over), 0);
+	struct wire_msg reply = { .type = WIRE_MSG_HELLO_REPLY, .from = 2, .to = 1, .term = CLUSTER };
+	struct mute_server mute = { listener, over[0], raw_packet(&reply) };
+	assert_int_equal(pthread_create(&server, NULL, mute_server, &mute), 0);
 	static struct link_node n;
 	link_init_node(&n);
 	struct wire_link_opts o = link_options(&n, 1, CLUSTER);
@@ -260,9 +282,67 @@ static void full_queue_is_busy(void **state)
 	assert_int_equal(n.n_events, 1);
 	link_close_node(&n);
 	shutdown(listener, SHUT_RDWR);
+	close(over[1]);
 	pthread_join(server, NULL);
+	close(over[0]);
 	close(listener);
+	wire_buf_free(&mute.welcome);
 	free(data);
+}
+
+struct impatient {
+	struct sockaddr_in addr;
+	struct wire_buf hello;
+	atomic_bool stop;
+	atomic_uint answered;
+};
+
+static void *greet_without_pause(void *arg)
+{
+	struct impatient *g = arg;
+	/* From elsewhere: a socket can connect to itself, and takes the address then. */
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1) };
+	while (!atomic_load(&g->stop)) {
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		char c;
+		if (bind(fd, (struct sockaddr *)&from, sizeof(from)) == 0 &&
+		    connect(fd, (struct sockaddr *)&g->addr, sizeof(g->addr)) == 0 &&
+		    send(fd, g->hello.data, g->hello.len, MSG_NOSIGNAL) > 0 && recv(fd, &c, 1, 0) == 1)
+			atomic_fetch_add(&g->answered, 1);
+		close(fd);
+	}
+	return NULL;
+}
+
+/* Somebody is at the door before the link is all there. */
+static void greeted_while_it_opens(void **state)
+{
+	(void)state;
+	static struct impatient g;
+	static struct link_node n;
+	struct wire_msg hello = {
+		.type = WIRE_MSG_HELLO, .from = 3, .to = 1, .term = CLUSTER, .text = "tcp://127.0.0.1:1"
+	};
+	pthread_t t;
+	link_init_node(&n);
+	g.hello = raw_packet(&hello);
+	g.addr = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	g.addr.sin_port = htons((uint16_t)atoi(strrchr(n.url, ':') + 1));
+	assert_int_equal(pthread_create(&t, NULL, greet_without_pause, &g), 0);
+	for (int i = 0; i < 50; i++) {
+		struct wire_link_opts o = link_options(&n, 1, CLUSTER);
+		struct wire_err err = { 0 };
+		unsigned before = atomic_load(&g.answered);
+		if (wire_link_open(&o, &n.link, &err))
+			fail_msg("%s", err.text);
+		LINK_POLL(atomic_load(&g.answered) > before);
+		wire_link_close(n.link);
+	}
+	atomic_store(&g.stop, true);
+	pthread_join(t, NULL);
+	n.link = NULL;
+	link_close_node(&n);
+	wire_buf_free(&g.hello);
 }
 
 int main(void)
@@ -273,6 +353,7 @@ int main(void)
 		cmocka_unit_test(torn_packets_are_put_together),
 		cmocka_unit_test(silent_strangers_are_bounded),
 		cmocka_unit_test(full_queue_is_busy),
+		cmocka_unit_test(greeted_while_it_opens),
 	};
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
