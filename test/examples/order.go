@@ -80,7 +80,7 @@ func retry(db *sql.DB, patience time.Duration, isDone func(*sql.Tx) (bool, error
 			return err
 		}
 		fmt.Printf("retry: %d %s\n", e.ExtendedCode, why)
-		if time.Now().After(deadline) {
+		if !time.Now().Before(deadline) {
 			return fmt.Errorf("gave up: %s", why)
 		}
 		time.Sleep(100 * time.Millisecond)

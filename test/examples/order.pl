@@ -43,7 +43,7 @@ sub retry {
 		$dbh->rollback unless $dbh->{AutoCommit};
 		my $why = why_again($dbh, $code) // die $error;
 		print "retry: $code $why\n";
-		die "gave up: $why\n" if time > $deadline;
+		die "gave up: $why\n" if time >= $deadline;
 		sleep 0.1;
 	}
 }

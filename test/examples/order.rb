@@ -44,7 +44,7 @@ def retry_write(db, patience_s, is_done)
   rescue SQLite3::Exception => e
     why = why_again(db, e.code) or raise
     puts "retry: #{e.code} #{why}"
-    raise GaveUp, why if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+    raise GaveUp, why if Process.clock_gettime(Process::CLOCK_MONOTONIC) >= deadline
     sleep 0.1
     retry
   end

@@ -42,7 +42,7 @@ proc retry {db patience_s isDone write} {
 				return -options $options $message
 			}
 			puts "retry: $code $why"
-			if {[clock milliseconds] > $deadline} {
+			if {[clock milliseconds] >= $deadline} {
 				return -code error -errorcode GAVE_UP $why
 			}
 		}

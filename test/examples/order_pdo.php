@@ -62,7 +62,7 @@ function retry(PDO $db, float $patience_s, callable $is_done, callable $write): 
 				throw $e;
 			}
 			echo "retry: $code $why\n";
-			if (microtime(true) > $deadline) {
+			if (microtime(true) >= $deadline) {
 				throw new GaveUp($why);
 			}
 		}

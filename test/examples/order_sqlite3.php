@@ -61,7 +61,7 @@ function retry(SQLite3 $db, float $patience_s, callable $is_done, callable $writ
 				throw $e;
 			}
 			echo "retry: {$e->getCode()} $why\n";
-			if (microtime(true) > $deadline) {
+			if (microtime(true) >= $deadline) {
 				throw new GaveUp($why);
 			}
 		}

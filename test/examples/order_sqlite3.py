@@ -47,7 +47,7 @@ def retry(db, patience_s, is_done, write):
 			if not why:
 				raise
 			print("retry: %d %s" % (e.sqlite_errorcode, why), flush=True)
-			if time.monotonic() > deadline:
+			if time.monotonic() >= deadline:
 				raise GaveUp(why) from e
 		time.sleep(0.1)
 

@@ -39,8 +39,8 @@ class Language:
 			r = subprocess.run(self.probe, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
 		except OSError as e:
 			return "%s: %s" % (self.probe[0], e.strerror)
-		last = (r.stderr or r.stdout).strip().splitlines()[-1:] or ["status %d" % r.returncode]
-		return "%s: %s" % (self.probe[0], last[0]) if r.returncode else None
+		first = (r.stderr or r.stdout).strip().splitlines()[:1] or ["status %d" % r.returncode]
+		return "%s: %s" % (self.probe[0], first[0]) if r.returncode else None
 
 
 class Run:
