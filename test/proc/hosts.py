@@ -168,30 +168,46 @@ def dump(db):
 
 
 class Pair:
-	"""The same program on a plain database, and on the leader of `nodes` nodes. `spare` nodes are not joined. Both have one connection open,
-	"main", unless `alone`."""
+	"""The same program on a plain database, and on the leader of `nodes` nodes. Both have one connection open, "main", unless `alone`. The other nodes are
+	`walraft serve`; with two_hosts the second one is such a host too, `other`."""
 
-	def __init__(self, t, nodes=2, spare=0, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
+	def __init__(self, t, **kw):
 		self.t, self.kept, self.led = t, None, None
-		self.c = c = t.cluster(n=nodes + spare, create=False, schema=SEED, pragmas=pragmas)
+		for _ in range(5):
+			if self._make(**kw):
+				break
+			t.say("another node took the lead meanwhile: once more")
+			self.destroy()
+			t.clusters.remove(self.c)
+		else:
+			raise Failed("the host does not get the lead")
+		t.pairs = getattr(t, "pairs", []) + [self]
+
+	def _make(self, nodes=2, two_hosts=False, alone=False, env=None, pragmas="PRAGMA journal_mode=wal;"):
+		t, self.other = self.t, None
+		self.c = c = t.cluster(n=nodes, create=False, schema=SEED, pragmas=pragmas)
 		c.init()
 		self.host = Host(t, c[0].db, env=env)
 		c[0].proc, c[0].kind = self.host.proc, "host"
 		self.plain = Host(t, plain_db(t, "plain%d" % t.clusters_made, pragmas + SEED), replicated=False)
 		if alone:
-			return
+			return True
 		for h in (self.host, self.plain):
 			h.open()
 			h.sql("SELECT * FROM seed")
 		c.leader()
 		for i in range(1, nodes):
 			c.join(i)
-			c[i].serve()
-		c.wait_ready(members=nodes)
+			if two_hosts:
+				self.other = Host(t, c[i].db).open()
+				c[i].proc, c[i].kind = self.other.proc, "host"
+			else:
+				c[i].serve()
+		if c.wait_ready(members=nodes) is not c[0]:
+			return False
 		if nodes > 1:
-			c.make_leader(0)
 			self.led = self.term()
-		t.pairs = getattr(t, "pairs", []) + [self]
+		return True
 
 	def term(self):
 		terms = [0]
@@ -242,8 +258,9 @@ class Pair:
 
 	def destroy(self):
 		self.c.destroy()
-		self.plain.kill()
-		self.host.kill()
+		for h in (self.plain, self.host, self.other):
+			if h:
+				h.kill()
 
 	def end(self, what):
 		self.kept = self.leads()

@@ -16,16 +16,9 @@ def case(name):
 
 
 def two_hosts():
-	"""A cluster of two hosts: the pair with the leader, the other one, the cluster."""
-	p = hosts.Pair(t, nodes=1, spare=1)
-	c = p.c
-	c.join(1)
-	other = hosts.Host(t, c[1].db).open()
-	c[1].proc, c[1].kind = other.proc, "host"
-	c.wait_ready(members=2)
-	c.make_leader(0)
-	p.led = p.term()
-	return p, other, c
+	"""A cluster of two hosts: the pair, the other one, the cluster."""
+	p = hosts.Pair(t, two_hosts=True)
+	return p, p.other, p.c
 
 
 def finish(p, other):

@@ -103,7 +103,10 @@ def pipes():
 	h = hosts.Host(t, hosts.lone_db(t, "pipes", listen=False))
 	t.equal(h.run("broken-pipes"), {"asked": "100, SIGPIPE by default 1", "rows": "100"}, "clients that do not wait for their answer do no harm")
 	h.end("broken pipes")
-	# Peers that go in the middle of the traffic.
+
+
+@hosts.steady(t, "peers that are killed")
+def peers():
 	p = hosts.Pair(t, nodes=3)
 	p.host.sql("CREATE TABLE piped(id INTEGER PRIMARY KEY, pad)")
 	ids = 0
