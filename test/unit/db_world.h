@@ -19,7 +19,7 @@ struct world_journal {
 };
 
 struct world {
-	char dir[64], source[96], replica[128], pages[96];
+	char dir[64], source[96], replica[96], pages[96];
 	sqlite3 *sql;
 	uint32_t page_size, model_pages;
 	uint8_t *model; /* pages after the last entry */

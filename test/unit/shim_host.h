@@ -14,7 +14,7 @@ struct shim_entry { uint64_t term; uint8_t *data; size_t len; };
 struct shim_cluster;
 struct shim_node {
 	struct shim_cluster *cluster;
-	char path[128], pages[128];
+	char path[96], pages[128];
 	struct vfs_db *db;
 	uint64_t n_gates, n_commits, n_restarts, n_marks, mark_index, mark_sum;
 	uint32_t mark_pages;
