@@ -1,7 +1,7 @@
 """Programs of test/examples on three nodes: the program's process is one of them, `walraft serve` the others.
 
-Each is run twice. First as a follower without patience: it tells where the leader is. Then with patience: its first try is refused
-because it does not lead, its second ends without an answer because the others' journals hang, its third finds what became of that.
+Each is run twice. First as a follower without patience: it tells where the leader is. Then with patience: a try is refused
+because it does not lead, another ends without an answer because the others' journals hang, one more finds what became of that.
 """
 import contextlib
 import fcntl
@@ -173,17 +173,21 @@ class Shop:
 		return node.stock("SELECT count(*) FROM orders WHERE id = '%s'; SELECT pieces FROM stock" % order)
 
 	def impatient(self, lang):
-		leader = self.rest()
-		with contextlib.closing(self.run(self.t, lang, self.c[0], 0)) as run:
-			status, err = run.end()
-		told = ["retry: %d %s leads" % (lang.not_leader, leader.url)]
+		for _ in range(3):  # an election that comes between is told as well, and not what is asked for here
+			leader = self.rest()
+			with contextlib.closing(self.run(self.t, lang, self.c[0], 0)) as run:
+				status, err = run.end()
+			told = ["retry: %d %s leads" % (lang.not_leader, leader.url)]
+			if run.lines == told:
+				break
+			self.t.say("%s without patience: %s" % (lang.name, run.lines))
 		self.t.ok(status and run.lines == told and err.strip() == "gave up: %s leads" % leader.url,
 		          "%s: a follower without patience tells where the leader is" % lang.name, (status, run.lines, err))
 
 	def patient(self, lang):
 		leader = self.rest()
 		with contextlib.closing(self.run(self.t, lang, self.c[0], 60)) as run:
-			self.t.equal(run.line(), "retry: %d %s leads" % (lang.not_leader, leader.url), "%s: the first try is refused" % lang.name)
+			self.t.ok(run.until("retry: %d %s leads" % (lang.not_leader, leader.url)), "%s: a try is refused" % lang.name, distinct(run.lines))
 			self.to_the_end(lang, run)
 		self.placed += 1
 		want = ["1", str(IN_STOCK - PIECES * self.placed)]
