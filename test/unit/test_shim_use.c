@@ -43,14 +43,12 @@ static void test_follower(void **state)
 static void test_gate(void **state)
 {
 	struct shim_cluster c;
-	struct vfs_conn *k;
 	sqlite3 *db;
 	uint64_t n;
 
 	(void)state;
 	shim_cluster_new(&c, 1, 4096, SCHEMA);
 	db = shim_open(&c.node[0], NULL);
-	k = vfs_conn_of(db);
 	shim_int(db, "SELECT count(*) FROM t");
 	n = c.node[0].n_gates;
 	assert_true(n > 0);
