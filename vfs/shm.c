@@ -420,6 +420,9 @@ int shim_shm_lock(sqlite3_file *f, int first, int n, int flags)
 	/* Asked to tell whether somebody recovers the WAL: nobody does while a node has it. */
 	if (first == SHIM_RECOVER && !exclusive)
 		return SQLITE_OK;
+	/* To keep an older snapshot from being checkpointed away while it is opened. It is not worth waiting for. */
+	if (first == SHIM_CKPT && !exclusive)
+		return shim_fail(c, SQLITE_ERROR_SNAPSHOT, "%s is replicated: its node moves on, and older snapshots cannot be opened", c->path);
 	/* A checkpoint's CKPT, or a recovery's CKPT to RECOVER: both the node's. */
 	return SQLITE_BUSY;
 }
