@@ -1,0 +1,249 @@
+/* Whoever runs the cluster: replaces members whose disks are lost, brings the number of voters back, makes learners of
+ * new nodes and voters of learners, carries images to those that need one; and, as a fault, changes members at random. */
+#include "test/sim/check.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct sim_node *sim_by_id(struct sim *s, uint64_t id)
+{
+	uint64_t slot = (id - 1) % 100;
+
+	return id && slot < SLOTS && s->n[slot].id == id ? &s->n[slot] : NULL;
+}
+
+struct sim_node *sim_leader(struct sim *s)
+{
+	struct sim_node *best = NULL;
+
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (node_awake(&s->n[i]) && s->n[i].role == RAFT_LEADER && (!best || s->n[i].term > best->term))
+			best = &s->n[i];
+	return best;
+}
+
+static bool usable(struct sim *s, uint64_t id)
+{
+	const struct sim_node *n = sim_by_id(s, id);
+
+	return n && n->has_journal && id != s->lost_id;
+}
+
+/* Whether a majority of the voters have their disks. */
+static bool safe(struct sim *s, const struct raft_config *c, uint64_t without)
+{
+	uint32_t voters = 0, good = 0;
+
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (!(c->m[i].flags & RAFT_VOTER))
+			continue;
+		voters++;
+		good += c->m[i].id != without && usable(s, c->m[i].id);
+	}
+	return good > voters / 2;
+}
+
+static bool settled(const struct sim_node *l)
+{
+	return l->ready && raft_config_committed(l->raft) && !raft_config_current(l->raft)->joint;
+}
+
+/* The group can go on without n's disk, and no other one is missing. Judged by all configurations that may still count. */
+bool admin_may_lose(struct sim *s, const struct sim_node *n)
+{
+	struct sim_node *l = sim_leader(s);
+	uint32_t voters = 0;
+
+	if (s->lost_id || !l || l == n || !settled(l) || !n->has_journal)
+		return false;
+	const struct raft_config *c = raft_config_current(l->raft);
+	for (uint32_t i = 0; i < c->n; i++) {
+		voters += (c->m[i].flags & RAFT_VOTER) != 0;
+		/* Whoever is there has heard of this configuration, so that no older one counts for it. */
+		const struct sim_node *o = sim_by_id(s, c->m[i].id);
+		if (!o || !o->has_journal)
+			return false;
+	}
+	return voters >= 3 && safe(s, c, n->id);
+}
+
+static void propose(struct sim *s, struct sim_node *l, struct raft_config *c)
+{
+	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
+	int code = WIRE_OK;
+
+	if (!safe(s, c, 0) || !node_ask(l, ev, &code, NULL))
+		return;
+	sim_trace(s, "admin: node %llu is asked for a configuration of %llu members, code %llu", l->id, c->n, (uint64_t)code, 0, 0, 0);
+}
+
+static void drop(struct raft_config *c, uint64_t id)
+{
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (c->m[i].id != id)
+			continue;
+		memmove(&c->m[i], &c->m[i + 1], (c->n - i - 1) * sizeof(c->m[0]));
+		c->n--;
+		return;
+	}
+}
+
+static void add(struct raft_config *c, uint64_t id, uint8_t flags)
+{
+	c->m[c->n] = (struct raft_member){ .id = id, .flags = flags };
+	c->n++;
+}
+
+static struct sim_node *stranger(struct sim *s, const struct raft_config *c)
+{
+	uint32_t first = rng_below32(&s->rng, SLOTS);
+
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		struct sim_node *n = &s->n[(first + i) % SLOTS];
+		if (!raft_config_find(c, n->id) && n->id != s->lost_id && !n->rotted)
+			return n;
+	}
+	return NULL;
+}
+
+static uint32_t count(const struct raft_config *c, uint8_t flag)
+{
+	uint32_t k = 0;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		k += (c->m[i].flags & flag) != 0;
+	return k;
+}
+
+/* A learner that has what is committed becomes a voter. */
+static bool promote(struct sim *s, struct sim_node *l, struct raft_config *c)
+{
+	struct raft_progress p;
+
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (!(c->m[i].flags & RAFT_LEARNER) || !usable(s, c->m[i].id) || !raft_progress_of(l->raft, c->m[i].id, &p) ||
+		    p.match + 8 < l->commit)
+			continue;
+		c->m[i].flags = RAFT_VOTER;
+		propose(s, l, c);
+		return true;
+	}
+	return false;
+}
+
+static void restore(struct sim *s, struct sim_node *l)
+{
+	static struct raft_config c;
+	bool lost = false;
+
+	c = *raft_config_current(l->raft);
+	for (uint32_t i = 0; i < c.n; i++)
+		lost |= c.m[i].id == s->lost_id;
+	if (s->lost_id && !lost && !(sim_by_id(s, s->lost_id) && sim_by_id(s, s->lost_id)->rotted))
+		s->lost_id = 0;
+	if (lost && !sim_by_id(s, s->lost_id)) {
+		drop(&c, s->lost_id);
+		propose(s, l, &c);
+	} else if (count(&c, RAFT_VOTER) < s->p.voters) {
+		struct sim_node *n = count(&c, RAFT_LEARNER) ? NULL : stranger(s, &c);
+		if (n) {
+			add(&c, n->id, RAFT_LEARNER);
+			propose(s, l, &c);
+		} else {
+			promote(s, l, &c);
+		}
+	}
+}
+
+static void carry_images(struct sim *s, struct sim_node *l)
+{
+	const struct raft_config *c = raft_config_current(l->raft);
+	struct raft_progress p;
+
+	for (uint32_t i = 0; i < c->n && !s->failed; i++) {
+		uint64_t id = c->m[i].id;
+		struct sim_node *n = sim_by_id(s, id);
+		if (!n || n == l || n->rotted || rng_chance(&s->rng, 400))
+			continue;
+		if (!n->has_journal) {
+			node_install(n, l, false);
+		} else if (n->up && raft_progress_of(l->raft, id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < l->machine.index &&
+		           (n->log_last < l->machine.index || n->log[l->machine.index].chain != l->log[l->machine.index].chain)) {
+			node_install(n, l, true);
+		} else {
+			continue;
+		}
+		if (!node_awake(l) || l->role != RAFT_LEADER)
+			return;
+		c = raft_config_current(l->raft);
+	}
+}
+
+void admin_event(struct sim *s)
+{
+	struct sim_node *l = sim_leader(s);
+
+	sim_post(s, (struct sim_event){ .at_us = s->now_us + s->p.election_us / 2 + rng_below(&s->rng, s->p.election_us), .type = EV_ADMIN });
+	if (!l)
+		return;
+	if (settled(l))
+		restore(s, l);
+	node_drain(l);
+	node_settled(l);
+	l = sim_leader(s);
+	if (l)
+		carry_images(s, l);
+}
+
+void admin_change(struct sim *s)
+{
+	static struct raft_config c;
+	struct sim_node *l = sim_leader(s), *n;
+
+	if (!l || s->lost_id)
+		return;
+	c = *raft_config_current(l->raft);
+	if (c.joint || !c.n)
+		return;
+	uint64_t some = c.m[rng_below(&s->rng, c.n)].id;
+	switch (rng_below(&s->rng, 5)) {
+	case 0:
+		drop(&c, some);
+		break;
+	case 1: /* replaced in one change */
+		n = stranger(s, &c);
+		drop(&c, some);
+		if (n && n->has_journal)
+			add(&c, n->id, RAFT_VOTER);
+		break;
+	case 2:
+		n = stranger(s, &c);
+		if (n && c.n < SLOTS)
+			add(&c, n->id, n->has_journal && rng_chance(&s->rng, 300) ? RAFT_VOTER : RAFT_LEARNER);
+		break;
+	default:
+		for (uint32_t i = 0; i < c.n; i++)
+			if (rng_chance(&s->rng, 300))
+				c.m[i].flags = rng_chance(&s->rng, 600) ? RAFT_VOTER : RAFT_LEARNER;
+		for (uint32_t i = 0; i < c.n; i++)
+			if (!usable(s, c.m[i].id))
+				c.m[i].flags = RAFT_LEARNER;
+		break;
+	}
+	if (count(&c, RAFT_VOTER) >= (s->p.voters + 1) / 2)
+		propose(s, l, &c);
+	node_drain(l);
+	node_settled(l);
+}
+
+void admin_transfer(struct sim *s)
+{
+	struct sim_node *l = sim_leader(s), *to = &s->n[rng_below(&s->rng, SLOTS)];
+	struct raft_event ev = { .type = RAFT_EV_TRANSFER, .peer = rng_chance(&s->rng, 500) ? 0 : to->id };
+	int code = WIRE_BUSY;
+
+	if (!l || !node_ask(l, ev, &code, NULL))
+		return;
+	s->counts->transfers += code == WIRE_OK;
+	node_drain(l);
+	node_settled(l);
+}

@@ -1,0 +1,195 @@
+/* Faults. Which kinds a run has, and how often they come, follows from the seed. */
+#include "test/sim/check.h"
+#include <stdlib.h>
+
+static void restart_later(struct sim *s, struct sim_node *n)
+{
+	uint64_t us = rng_chance(&s->rng, 800) ? 5000 + rng_below(&s->rng, 1500000) : rng_below(&s->rng, 12000000);
+
+	sim_post(s, (struct sim_event){ .at_us = s->now_us + us, .type = EV_START, .slot = (uint8_t)n->slot, .life = n->life });
+}
+
+static void crash(struct sim *s, struct sim_node *n, enum node_end how)
+{
+	if (!n->up)
+		return;
+	node_stop(n, how);
+	restart_later(s, n);
+}
+
+static void crash_all(struct sim *s)
+{
+	uint32_t most = rng_chance(&s->rng, 300) ? 1000 : 500;
+
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (rng_chance(&s->rng, most))
+			crash(s, &s->n[i], rng_chance(&s->rng, 700) ? END_POWER : END_KILL);
+	s->counts->crashes++;
+}
+
+/* One node from some or all others, two halves, or one direction only. */
+static void cut(struct sim *s)
+{
+	uint32_t how = rng_below32(&s->rng, 4), a = rng_below32(&s->rng, SLOTS), side = rng_below32(&s->rng, 1u << SLOTS);
+
+	s->counts->partitions++;
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		for (uint32_t k = 0; k < SLOTS; k++) {
+			bool of_a = i == a || k == a;
+			if (i == k)
+				continue;
+			if ((how == 0 && of_a) || (how == 1 && of_a && rng_chance(&s->rng, 600)) || (how == 2 && i == a) ||
+			    (how == 3 && ((side >> i ^ side >> k) & 1)))
+				net_cut(s, i, k);
+		}
+	}
+}
+
+static void tell_link(struct sim *s)
+{
+	struct sim_node *n = &s->n[rng_below(&s->rng, SLOTS)];
+	struct raft_event ev = { .type = rng_chance(&s->rng, 500) ? RAFT_EV_UNREACHABLE : RAFT_EV_REACHABLE,
+		                 .peer = s->n[rng_below(&s->rng, SLOTS)].id };
+
+	if (!node_ask(n, ev, NULL, NULL))
+		return;
+	node_drain(n);
+	node_settled(n);
+}
+
+static void sleep_for(struct sim *s, struct sim_node *n, uint64_t us)
+{
+	if (!n->up)
+		return;
+	s->counts->pauses++;
+	n->asleep_until_us = s->now_us + us;
+	sim_post(s, (struct sim_event){ .at_us = n->asleep_until_us, .type = EV_WAKE, .slot = (uint8_t)n->slot, .life = n->life });
+}
+
+static int64_t some_ppm(struct sim *s)
+{
+	return (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.drift_ppm + 1) - s->p.drift_ppm;
+}
+
+static void rot(struct sim *s, struct sim_node *n)
+{
+	if (!admin_may_lose(s, n) || !disk_rot(n->disk))
+		return;
+	sim_trace(s, "node %llu: a bit of its disk changes", n->id, 0, 0, 0, 0, 0);
+	n->rotted = true;
+	s->lost_id = n->id;
+	/* A damaged node may vote and acknowledge as long as it does not look; it soon will. */
+	node_stop(n, END_POWER);
+	restart_later(s, n);
+}
+
+static void disk_fault(struct sim *s, struct sim_node *n, enum chaos_kind kind)
+{
+	if (!n->has_journal)
+		return;
+	if (kind == CHAOS_SYNC_ERROR) {
+		s->counts->sync_errors++;
+		disk_fail_sync(n->disk);
+	} else if (kind == CHAOS_WRITE_ERROR) {
+		disk_fail_write(n->disk);
+	} else if (kind == CHAOS_IO_CRASH) {
+		disk_crash_after(n->disk, 1 + rng_below32(&s->rng, 30));
+	} else {
+		bool full = rng_chance(&s->rng, 500);
+		s->counts->fulls += full;
+		disk_set_full(n->disk, full);
+	}
+}
+
+static void strike(struct sim *s, enum chaos_kind kind)
+{
+	struct sim_node *n = &s->n[rng_below(&s->rng, SLOTS)], *l = sim_leader(s);
+
+	if (l && rng_chance(&s->rng, 300))
+		n = l;
+	if (s->verbose)
+		sim_trace(s, "chaos: kind %llu, node %llu", kind, n->id, 0, 0, 0, 0);
+	switch (kind) {
+	case CHAOS_KILL:
+		crash(s, n, END_KILL);
+		break;
+	case CHAOS_POWER:
+		crash(s, n, END_POWER);
+		break;
+	case CHAOS_CLEAN:
+		crash(s, n, END_CLEAN);
+		break;
+	case CHAOS_ALL:
+		if (rng_chance(&s->rng, 250))
+			crash_all(s);
+		break;
+	case CHAOS_CUT:
+		cut(s);
+		break;
+	case CHAOS_HEAL:
+		net_heal(s);
+		break;
+	case CHAOS_SLOW:
+		s->link[n->slot][rng_below(&s->rng, SLOTS)].slow_us = 1 + rng_below32(&s->rng, s->p.election_us);
+		break;
+	case CHAOS_PAUSE:
+		sleep_for(s, n, rng_below(&s->rng, 4 * (uint64_t)s->p.election_us));
+		break;
+	case CHAOS_CLOCK:
+		node_set_clock(n, some_ppm(s), s->p.drift_ppm > 50000 ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
+		break;
+	case CHAOS_SYNC_ERROR:
+	case CHAOS_WRITE_ERROR:
+	case CHAOS_IO_CRASH:
+	case CHAOS_FULL:
+		disk_fault(s, n, kind);
+		break;
+	case CHAOS_ROT:
+		rot(s, n);
+		break;
+	case CHAOS_WIPE:
+		if (rng_chance(&s->rng, 300) && admin_may_lose(s, n))
+			node_wipe(n);
+		break;
+	case CHAOS_MEMBERS:
+		admin_change(s);
+		break;
+	case CHAOS_TRANSFER:
+		admin_transfer(s);
+		break;
+	case CHAOS_LINK:
+		tell_link(s);
+		break;
+	case CHAOS_KINDS:
+		break;
+	}
+}
+
+void chaos_event(struct sim *s)
+{
+	sim_post(s, (struct sim_event){ .at_us = s->now_us + 1 + rng_below(&s->rng, 2 * (uint64_t)s->p.chaos_us), .type = EV_CHAOS });
+	if (s->quiet)
+		return;
+	enum chaos_kind kind = (enum chaos_kind)rng_below(&s->rng, CHAOS_KINDS);
+	if (s->p.chaos_mask >> kind & 1)
+		strike(s, kind);
+}
+
+void chaos_end(struct sim *s)
+{
+	s->quiet = true;
+	s->p.loss = s->p.repeat = s->p.slow_us = 0;
+	net_heal(s);
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		struct sim_node *n = &s->n[i];
+		disk_clear_faults(n->disk);
+		node_set_clock(n, 0, 0);
+		n->asleep_until_us = s->now_us;
+		if (n->up)
+			node_drain(n);
+		else
+			node_start(n);
+		if (s->failed)
+			return;
+	}
+}

@@ -1,0 +1,30 @@
+/* I13: a configuration change begins only after the previous one and an entry of the leader's term are committed: both are on
+ * the disks of majorities when the leader appends it. */
+#include "test/sim/check.h"
+
+static uint64_t first_of_term(const struct sim_node *n, uint64_t below)
+{
+	uint64_t i = below;
+
+	while (i > n->log_base + 1 && n->log[i - 1].term == n->term)
+		i--;
+	return i;
+}
+
+void check_i13_appended(struct sim_node *n, const struct wire_entry *e)
+{
+	struct sim *s = n->sim;
+
+	if (n->role != RAFT_LEADER || e->term != n->term)
+		return;
+	const struct node_config *before = &n->configs[n->n_configs - 1];
+	uint64_t at = before->index, own = first_of_term(n, e->index);
+	if (at > n->log_base && !check_quorum_durable(s, &before->m, true, at, n->log[at].chain))
+		sim_fail(s, "I13 one change at a time", "%s appends a configuration at %llu; that at %llu is not committed", node_name(n),
+		         (unsigned long long)e->index, (unsigned long long)at);
+	if (own == e->index)
+		sim_fail(s, "I13 one change at a time", "%s begins term %llu with a configuration", node_name(n), (unsigned long long)n->term);
+	else if (own > n->log_base && !check_quorum_durable(s, &before->m, true, own, n->log[own].chain))
+		sim_fail(s, "I13 one change at a time", "%s appends a configuration at %llu in term %llu, of which nothing is committed",
+		         node_name(n), (unsigned long long)e->index, (unsigned long long)n->term);
+}

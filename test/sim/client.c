@@ -1,0 +1,273 @@
+/* Clients: one operation at a time, on the node that they believe leads or on any; what ends without an outcome is tried
+ * again under the same number, or given up. */
+#include "test/sim/check.h"
+#include "wire/hash.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATIENCE = 6 }; /* election timeouts until a client gives up waiting */
+
+static void wake_client(struct sim *s, uint32_t client, uint64_t in_us)
+{
+	struct sim_client *c = &s->c[client];
+
+	c->deadline_us = s->now_us + in_us;
+	sim_post(s, (struct sim_event){ .at_us = c->deadline_us, .type = EV_CLIENT, .slot = (uint8_t)client });
+}
+
+static void rest(struct sim *s, uint32_t client)
+{
+	s->c[client].state = CLIENT_IDLE;
+	wake_client(s, client, 100 + rng_below(&s->rng, 2 * (uint64_t)s->p.think_us));
+}
+
+void client_begin(struct sim *s)
+{
+	for (uint32_t i = 0; i < s->p.clients; i++)
+		rest(s, i);
+}
+
+static struct sim_node *choose(struct sim *s, struct sim_client *c, bool write)
+{
+	struct sim_node *n = &s->n[c->hint];
+
+	if (!n->up || rng_chance(&s->rng, write ? 30 : 400)) {
+		n = &s->n[rng_below(&s->rng, SLOTS)];
+		for (uint32_t i = 0; i < SLOTS && !n->up; i++)
+			n = &s->n[(n->slot + 1) % SLOTS];
+	}
+	return n->up ? n : NULL;
+}
+
+static void begin(struct sim *s, uint32_t client)
+{
+	struct sim_client *c = &s->c[client];
+	bool write = c->again || rng_chance(&s->rng, 600);
+	struct sim_node *n = choose(s, c, write);
+
+	if (!c->again) {
+		c->key = rng_below32(&s->rng, MACHINE_KEYS);
+		c->floor = check_i7_invoked(s, c->key);
+		if (write)
+			c->seq++;
+	}
+	if (!n) {
+		rest(s, client);
+		if (write)
+			c->again = true;
+		return;
+	}
+	c->state = write ? CLIENT_WRITING : CLIENT_READING;
+	c->slot = n->slot;
+	c->began_us = s->now_us;
+	if (write)
+		c->attempt = check_i8_attempt(s, client, c->key, c->seq);
+	if (!write)
+		c->attempt = 0;
+	wake_client(s, client, (uint64_t)PATIENCE * s->p.election_us);
+	node_deliver(n, (struct sim_request){ .kind = write ? REQ_WRITE : REQ_READ, .client = client, .attempt = c->attempt });
+}
+
+/* Nobody knows how it ended. */
+static void unknown(struct sim *s, uint32_t client)
+{
+	struct sim_client *c = &s->c[client];
+
+	if (c->state == CLIENT_WRITING) {
+		s->counts->writes_unknown++;
+		c->again = rng_chance(&s->rng, 700);
+		s->counts->writes_again += c->again;
+	} else {
+		s->counts->reads_failed++;
+	}
+	c->hint = rng_below32(&s->rng, SLOTS);
+	rest(s, client);
+}
+
+void client_event(struct sim *s, uint32_t client)
+{
+	struct sim_client *c = &s->c[client];
+
+	if (c->deadline_us != s->now_us)
+		return; /* it was woken by an answer */
+	if (c->state != CLIENT_IDLE)
+		unknown(s, client);
+	else if (s->resting)
+		rest(s, client);
+	else
+		begin(s, client);
+}
+
+static bool waits(const struct sim_node *n, uint32_t client, uint64_t attempt)
+{
+	const struct sim_client *c = &n->sim->c[client];
+
+	return c->state == CLIENT_WRITING && c->slot == n->slot && c->attempt == attempt;
+}
+
+static void follow_hint(struct sim_node *n, uint32_t client)
+{
+	struct sim *s = n->sim;
+	struct sim_node *l = n->leader ? sim_by_id(s, n->leader) : NULL;
+
+	s->c[client].hint = l ? l->slot : rng_below32(&s->rng, SLOTS);
+}
+
+/* A definite no: nothing was proposed, or it is lost for good. */
+static void refused(struct sim_node *n, uint32_t client)
+{
+	struct sim *s = n->sim;
+
+	s->c[client].again = true;
+	follow_hint(n, client);
+	s->c[client].state = CLIENT_IDLE;
+	wake_client(s, client, 1000 + rng_below(&s->rng, s->p.election_us / 4));
+}
+
+static void done(struct sim *s, uint32_t client)
+{
+	s->c[client].again = false;
+	rest(s, client);
+}
+
+void client_write(struct sim_node *n, uint32_t client, uint64_t attempt)
+{
+	struct sim *s = n->sim;
+	const struct sim_client *c = &s->c[client];
+	uint8_t data[8192];
+	uint32_t most = s->p.entry_bytes > MACHINE_OP_BYTES ? s->p.entry_bytes : MACHINE_OP_BYTES, size;
+	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = 1 };
+	struct wire_entry e = { .kind = WIRE_ENTRY_DATA, .data = data };
+	uint64_t index = 0;
+	int code = WIRE_CLOSED;
+
+	if (!waits(n, client, attempt))
+		return; /* given up while the node slept: never proposed */
+	size = MACHINE_OP_BYTES + rng_below32(&s->rng, 2 * (most - MACHINE_OP_BYTES) + 1);
+	if (size > sizeof(data))
+		size = sizeof(data);
+	machine_op_put(&(struct machine_op){ .attempt = attempt, .seq = c->seq, .value = attempt, .client = client, .key = c->key }, data, size);
+	e.size = size;
+	e.sum = wire_hash(data, size, 0);
+	ev.entries = &e;
+	n->pending = sim_grow(n->pending, &n->cap_pending, n->n_pending, sizeof(*n->pending));
+	if (!node_ask(n, ev, &code, &index))
+		return;
+	if (code == WIRE_OK && n->up && !n->failing) {
+		/* Alone it may be published already: it was not in the list then. */
+		n->pending[n->n_pending++] = (struct sim_pending){ .index = index, .term = n->term, .attempt = attempt, .client = client };
+		client_settle(n);
+	} else if (code != WIRE_OK && waits(n, client, attempt)) {
+		refused(n, client);
+	}
+}
+
+/* Only what is published settles anything: an entry that was truncated here may be committed yet. */
+void client_settle(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+	size_t kept = 0, count = n->n_pending;
+
+	n->n_pending = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct sim_pending p = n->pending[i];
+		if (p.index > n->machine.index || s->failed) {
+			n->pending[kept++] = p;
+			continue;
+		}
+		bool ok = n->log[p.index].term == p.term;
+		check_i8_told(s, p.attempt, ok ? WIRE_OK : WIRE_LOST, p.index);
+		if (ok)
+			s->counts->writes_ok++;
+		else
+			s->counts->writes_lost++;
+		if (ok)
+			check_i5_acked(s, p.index);
+		if (!waits(n, p.client, p.attempt) || s->failed)
+			continue;
+		if (ok) {
+			check_i7_wrote(s, p.client, s->c[p.client].key, s->c[p.client].floor);
+			done(s, p.client);
+		} else {
+			refused(n, p.client);
+		}
+	}
+	n->n_pending = kept;
+}
+
+static void read_failed(struct sim_node *n, uint32_t client)
+{
+	struct sim *s = n->sim;
+
+	s->counts->reads_failed++;
+	follow_hint(n, client);
+	rest(s, client);
+}
+
+void client_read(struct sim_node *n, uint32_t client)
+{
+	struct sim *s = n->sim;
+	struct raft_event ev = { .type = RAFT_EV_READ, .corr = ++n->next_corr };
+
+	if (s->c[client].state != CLIENT_READING || s->c[client].slot != n->slot)
+		return;
+	n->readings = sim_grow(n->readings, &n->cap_readings, n->n_readings, sizeof(*n->readings));
+	n->readings[n->n_readings++] = (struct sim_reading){ .corr = ev.corr, .asked_us = s->c[client].began_us, .client = client };
+	node_ask(n, ev, NULL, NULL);
+}
+
+/* It still waits for this very read. */
+static bool reads(const struct sim_node *n, const struct sim_reading *r)
+{
+	const struct sim_client *c = &n->sim->c[r->client];
+
+	return c->state == CLIENT_READING && c->slot == n->slot && c->began_us == r->asked_us;
+}
+
+void client_granted(struct sim_node *n, const struct raft_read *r)
+{
+	for (size_t i = 0; i < n->n_readings; i++) {
+		struct sim_reading *q = &n->readings[i];
+		if (q->corr != r->corr)
+			continue;
+		if (r->code == WIRE_OK) {
+			q->granted = true;
+			q->index = r->index;
+			return;
+		}
+		if (reads(n, q))
+			read_failed(n, q->client);
+		*q = n->readings[--n->n_readings];
+		return;
+	}
+	sim_fail(n->sim, "I7 linearizable reads and writes", "%s settles a read that nobody asked for, or twice", node_name(n));
+}
+
+void client_serve(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+
+	for (size_t i = 0; i < n->n_readings && !s->failed;) {
+		struct sim_reading q = n->readings[i];
+		if (!q.granted || q.index > n->machine.index) {
+			i++;
+			continue;
+		}
+		n->readings[i] = n->readings[--n->n_readings];
+		if (!reads(n, &q))
+			continue;
+		check_i7_read(n, s->c[q.client].key, s->c[q.client].floor);
+		s->counts->reads_ok++;
+		rest(s, q.client);
+	}
+}
+
+void client_gone(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+
+	for (uint32_t i = 0; i < s->p.clients; i++)
+		if (s->c[i].state != CLIENT_IDLE && s->c[i].slot == n->slot)
+			unknown(s, i);
+	n->n_pending = n->n_readings = 0;
+}

@@ -1,0 +1,591 @@
+#include "test/sim/disk.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAST_MAX = 16 };
+
+struct op { /* one write; its bytes lie in the file's `bytes` */
+	uint64_t seq;
+	size_t at, n, from;
+	bool cut; /* only a part of what was to be written */
+};
+struct inode {
+	bool used;
+	uint32_t links, opens;
+	uint8_t *now, *durable;
+	size_t size, durable_size, cap;
+	struct op *ops;
+	size_t n_ops, cap_ops;
+	uint8_t *bytes;
+	size_t n_bytes, cap_bytes;
+};
+struct name {
+	char text[DISK_NAME];
+	uint8_t inode;
+};
+struct dir {
+	struct name names[DISK_FILES];
+	uint32_t n;
+};
+struct past { /* the directory before a change that is not durable */
+	struct dir dir;
+	uint64_t seq;
+	bool matters; /* a segment would be missing without it */
+};
+struct wire_file {
+	struct sim_disk *d;
+	uint8_t inode;
+	bool writable;
+};
+struct sim_disk {
+	struct wire_env env;
+	struct rng *rng;
+	struct inode inodes[DISK_FILES];
+	struct dir dir;
+	struct past *past;
+	size_t n_past, cap_past;
+	uint64_t seq;
+	uint32_t crash_in; /* 0: no crash is planned */
+	bool dead, full, fail_sync, fail_write;
+};
+
+static void *need(void *p)
+{
+	if (!p)
+		abort();
+	return p;
+}
+
+/* Paths are one directory deep for the simulator's journals; what is before the last slash is the node's. */
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static int fail_dead(struct wire_err *err)
+{
+	return wire_fail(err, WIRE_IO, "the node is dead");
+}
+
+/* Every call that touches the disk comes through here: true at and after the crash. */
+static bool dies(struct sim_disk *d)
+{
+	if (!d->dead && d->crash_in && --d->crash_in == 0)
+		d->dead = true;
+	return d->dead;
+}
+
+static struct name *find(struct dir *dir, const char *path)
+{
+	const char *text = base_name(path);
+
+	for (uint32_t i = 0; i < dir->n; i++)
+		if (!strcmp(dir->names[i].text, text))
+			return &dir->names[i];
+	return NULL;
+}
+
+/* A file without names and handles, not even in a directory that may come back, is gone. */
+static void collect(struct sim_disk *d)
+{
+	for (uint32_t i = 0; i < DISK_FILES; i++)
+		d->inodes[i].links = 0;
+	for (uint32_t i = 0; i < d->dir.n; i++)
+		d->inodes[d->dir.names[i].inode].links++;
+	for (size_t k = 0; k < d->n_past; k++)
+		for (uint32_t i = 0; i < d->past[k].dir.n; i++)
+			d->inodes[d->past[k].dir.names[i].inode].links++;
+	for (uint32_t i = 0; i < DISK_FILES; i++)
+		if (!d->inodes[i].links && !d->inodes[i].opens)
+			d->inodes[i].used = false;
+}
+
+static void will_change(struct sim_disk *d, const char *to)
+{
+	size_t n = to ? strlen(to) : 0;
+
+	/* In time a file system makes its directories durable by itself. */
+	if (d->n_past == PAST_MAX) {
+		memmove(d->past, d->past + PAST_MAX / 2, PAST_MAX / 2 * sizeof(*d->past));
+		d->n_past = PAST_MAX / 2;
+	}
+	if (d->n_past == d->cap_past)
+		d->past = need(realloc(d->past, (d->cap_past = d->cap_past * 2 + 4) * sizeof(*d->past)));
+	d->past[d->n_past++] = (struct past){ .dir = d->dir, .seq = ++d->seq, .matters = n > 4 && !strcmp(to + n - 4, ".seg") };
+}
+
+static uint8_t new_inode(struct sim_disk *d)
+{
+	for (int turn = 0; turn < 2; turn++) {
+		for (uint32_t i = 0; i < DISK_FILES; i++) {
+			struct inode *f = &d->inodes[i];
+			if (f->used)
+				continue;
+			if (f->cap) {
+				memset(f->now, 0, f->cap);
+				memset(f->durable, 0, f->cap);
+			}
+			f->used = true;
+			f->links = f->opens = 0;
+			f->size = f->durable_size = f->n_ops = f->n_bytes = 0;
+			return (uint8_t)i;
+		}
+		collect(d);
+	}
+	abort();
+}
+
+static void resize(struct inode *i, size_t size)
+{
+	if (size > i->cap) {
+		size_t cap = size * 2;
+		i->now = need(realloc(i->now, cap));
+		i->durable = need(realloc(i->durable, cap));
+		memset(i->now + i->cap, 0, cap - i->cap);
+		memset(i->durable + i->cap, 0, cap - i->cap);
+		i->cap = cap;
+	}
+	if (size < i->size)
+		memset(i->now + size, 0, i->size - size);
+	i->size = size;
+}
+
+static uint64_t d_now(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+static void d_random(void *ctx, void *dst, size_t n)
+{
+	struct sim_disk *d = ctx;
+	uint8_t *p = dst;
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)rng_next(d->rng);
+}
+
+static int d_open(void *ctx, const char *path, int flags, struct wire_file **ret_file, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	struct name *n = find(&d->dir, path);
+
+	if (dies(d))
+		return fail_dead(err);
+	if (!n && !(flags & WIRE_OPEN_CREATE))
+		return wire_fail(err, WIRE_NOTFOUND, "%s", path);
+	if (n && (flags & WIRE_OPEN_EXCL))
+		return wire_fail(err, WIRE_EXISTS, "%s", path);
+	if (!n) {
+		assert(d->dir.n < DISK_FILES && strlen(base_name(path)) < DISK_NAME);
+		uint8_t inode = new_inode(d);
+		will_change(d, path);
+		n = &d->dir.names[d->dir.n++];
+		strcpy(n->text, base_name(path));
+		n->inode = inode;
+	}
+	struct wire_file *f = need(malloc(sizeof(*f)));
+	*f = (struct wire_file){ .d = d, .inode = n->inode, .writable = flags & WIRE_OPEN_WRITE };
+	d->inodes[n->inode].opens++;
+	*ret_file = f;
+	return WIRE_OK;
+}
+
+static void d_close(void *ctx, struct wire_file *f)
+{
+	struct sim_disk *d = ctx;
+
+	d->inodes[f->inode].opens--;
+	free(f);
+}
+
+static int d_read(void *ctx, struct wire_file *f, void *dst, size_t n, uint64_t at, size_t *ret_n, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	const struct inode *i = &d->inodes[f->inode];
+
+	if (dies(d))
+		return fail_dead(err);
+	size_t left = at < i->size ? i->size - (size_t)at : 0;
+	*ret_n = n < left ? n : left;
+	if (*ret_n)
+		memcpy(dst, i->now + at, *ret_n);
+	return WIRE_OK;
+}
+
+static void put(struct sim_disk *d, struct inode *i, const void *src, size_t n, size_t at, bool cut)
+{
+	if (!n)
+		return;
+	if (at + n > i->size)
+		resize(i, at + n);
+	memcpy(i->now + at, src, n);
+	if (i->n_ops == i->cap_ops)
+		i->ops = need(realloc(i->ops, (i->cap_ops = i->cap_ops * 2 + 16) * sizeof(*i->ops)));
+	if (i->n_bytes + n > i->cap_bytes)
+		i->bytes = need(realloc(i->bytes, i->cap_bytes = (i->n_bytes + n) * 2));
+	i->ops[i->n_ops++] = (struct op){ .seq = ++d->seq, .at = at, .n = n, .from = i->n_bytes, .cut = cut };
+	memcpy(i->bytes + i->n_bytes, src, n);
+	i->n_bytes += n;
+}
+
+static int d_write(void *ctx, struct wire_file *f, const void *src, size_t n, uint64_t at, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	struct inode *i = &d->inodes[f->inode];
+
+	assert(f->writable);
+	if (d->dead)
+		return fail_dead(err);
+	if (dies(d)) {
+		put(d, i, src, rng_below(d->rng, n), (size_t)at, true);
+		return fail_dead(err);
+	}
+	if (d->full && at + n > i->size) {
+		put(d, i, src, at < i->size ? i->size - (size_t)at : 0, (size_t)at, true);
+		return wire_fail(err, WIRE_FULL, "no space left");
+	}
+	if (d->fail_write) {
+		d->fail_write = false;
+		put(d, i, src, rng_below(d->rng, n), (size_t)at, true);
+		return wire_fail(err, WIRE_IO, "the write failed");
+	}
+	put(d, i, src, n, (size_t)at, false);
+	return WIRE_OK;
+}
+
+static int d_sync(void *ctx, struct wire_file *f, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	struct inode *i = &d->inodes[f->inode];
+
+	if (dies(d))
+		return fail_dead(err);
+	if (d->fail_sync) {
+		d->fail_sync = false;
+		return wire_fail(err, WIRE_IO, "the sync failed");
+	}
+	for (size_t k = 0; k < i->n_ops; k++)
+		memcpy(i->durable + i->ops[k].at, i->now + i->ops[k].at, i->ops[k].n);
+	if (i->durable_size > i->size)
+		memset(i->durable + i->size, 0, i->durable_size - i->size);
+	i->durable_size = i->size;
+	i->n_ops = i->n_bytes = 0;
+	return WIRE_OK;
+}
+
+static int d_truncate(void *ctx, struct wire_file *f, uint64_t size, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	if (dies(d))
+		return fail_dead(err);
+	resize(&d->inodes[f->inode], (size_t)size);
+	return WIRE_OK;
+}
+
+static int d_size(void *ctx, struct wire_file *f, uint64_t *ret_size, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	if (dies(d))
+		return fail_dead(err);
+	*ret_size = d->inodes[f->inode].size;
+	return WIRE_OK;
+}
+
+static int d_rename(void *ctx, const char *from, const char *to, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	struct name *n, *old;
+
+	if (dies(d))
+		return fail_dead(err);
+	n = find(&d->dir, from);
+	old = find(&d->dir, to);
+	if (!n)
+		return wire_fail(err, WIRE_NOTFOUND, "%s", from);
+	will_change(d, to);
+	if (old) {
+		old->inode = n->inode;
+		*n = d->dir.names[--d->dir.n];
+	} else {
+		strcpy(n->text, base_name(to));
+	}
+	return WIRE_OK;
+}
+
+static int d_rename_new(void *ctx, const char *from, const char *to, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	if (find(&d->dir, to))
+		return wire_fail(err, WIRE_EXISTS, "%s", to);
+	return d_rename(ctx, from, to, err);
+}
+
+static int d_unlink(void *ctx, const char *path, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+	struct name *n;
+
+	if (dies(d))
+		return fail_dead(err);
+	n = find(&d->dir, path);
+	if (!n)
+		return wire_fail(err, WIRE_NOTFOUND, "%s", path);
+	will_change(d, NULL);
+	*n = d->dir.names[--d->dir.n];
+	return WIRE_OK;
+}
+
+static int d_mkdir(void *ctx, const char *path, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	(void)path;
+	return dies(d) ? fail_dead(err) : WIRE_OK;
+}
+
+static int d_sync_dir(void *ctx, const char *path, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	if (dies(d))
+		return fail_dead(err);
+	/* The parent's sync is about the journal's own name, which is not simulated. */
+	if (!strchr(path, '/'))
+		return WIRE_OK;
+	d->n_past = 0;
+	return WIRE_OK;
+}
+
+static int d_list(void *ctx, const char *path, int (*each)(void *arg, const char *name), void *arg, struct wire_err *err)
+{
+	struct sim_disk *d = ctx;
+
+	(void)path;
+	if (dies(d))
+		return fail_dead(err);
+	for (uint32_t i = 0; i < d->dir.n; i++) {
+		int rc = each(arg, d->dir.names[i].text);
+		if (rc)
+			return rc;
+	}
+	return WIRE_OK;
+}
+
+struct sim_disk *disk_new(struct rng *rng)
+{
+	struct sim_disk *d = need(calloc(1, sizeof(*d)));
+
+	d->rng = rng;
+	d->env = (struct wire_env){ .ctx = d, .now_ns = d_now, .wall_us = d_now, .random = d_random, .open = d_open,
+		                    .close = d_close, .read = d_read, .write = d_write, .sync = d_sync,
+		                    .truncate = d_truncate, .size = d_size, .rename = d_rename, .rename_new = d_rename_new,
+		                    .unlink = d_unlink, .mkdir = d_mkdir, .sync_dir = d_sync_dir, .list = d_list };
+	return d;
+}
+
+void disk_free(struct sim_disk *d)
+{
+	if (!d)
+		return;
+	for (size_t i = 0; i < DISK_FILES; i++) {
+		free(d->inodes[i].now);
+		free(d->inodes[i].durable);
+		free(d->inodes[i].ops);
+		free(d->inodes[i].bytes);
+	}
+	free(d->past);
+	free(d);
+}
+
+const struct wire_env *disk_env(struct sim_disk *d)
+{
+	return &d->env;
+}
+
+void disk_crash_after(struct sim_disk *d, uint32_t calls)
+{
+	d->crash_in = calls;
+	if (!calls)
+		d->dead = true;
+}
+
+bool disk_crashed(const struct sim_disk *d)
+{
+	return d->dead;
+}
+
+static void copy_part(struct inode *i, const struct op *o, size_t from, size_t to)
+{
+	if (from >= to)
+		return;
+	memcpy(i->durable + from, i->bytes + o->from + (from - o->at), to - from);
+}
+
+/* A sector ends in the state after any number of the writes that touched it, the last of them perhaps to a part. */
+static void lose_sector(struct sim_disk *d, struct inode *i, size_t at)
+{
+	size_t touching = 0;
+
+	for (size_t k = 0; k < i->n_ops; k++)
+		touching += i->ops[k].at < at + DISK_SECTOR && i->ops[k].at + i->ops[k].n > at;
+	if (!touching)
+		return;
+	size_t keep = rng_chance(d->rng, 500) ? rng_below(d->rng, 2) * touching : rng_below(d->rng, touching + 1);
+	bool torn = rng_chance(d->rng, 200);
+	for (size_t k = 0; k < i->n_ops && (keep || torn); k++) {
+		const struct op *o = &i->ops[k];
+		size_t from = o->at > at ? o->at : at, to = o->at + o->n < at + DISK_SECTOR ? o->at + o->n : at + DISK_SECTOR;
+		if (from >= to)
+			continue;
+		if (!keep) {
+			torn = false;
+			to = from + rng_below(d->rng, to - from + 1);
+		} else {
+			keep--;
+		}
+		copy_part(i, o, from, to);
+	}
+}
+
+static void lose_sectors(struct sim_disk *d, struct inode *i)
+{
+	size_t low = SIZE_MAX, high = 0;
+
+	for (size_t k = 0; k < i->n_ops; k++) {
+		low = i->ops[k].at < low ? i->ops[k].at : low;
+		high = i->ops[k].at + i->ops[k].n > high ? i->ops[k].at + i->ops[k].n : high;
+	}
+	for (size_t at = low / DISK_SECTOR * DISK_SECTOR; at < high; at += DISK_SECTOR)
+		lose_sector(d, i, at);
+}
+
+static void keep_prefix(struct sim_disk *d, struct inode *i, uint64_t last_seq)
+{
+	for (size_t k = 0; k < i->n_ops && i->ops[k].seq <= last_seq; k++) {
+		const struct op *o = &i->ops[k];
+		size_t n = o->seq == last_seq ? rng_below(d->rng, o->n + 1) : o->n;
+		copy_part(i, o, o->at, o->at + n);
+	}
+}
+
+static uint64_t first_pending(const struct sim_disk *d)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (uint32_t i = 0; i < DISK_FILES; i++)
+		if (d->inodes[i].used && d->inodes[i].n_ops && d->inodes[i].ops[0].seq < first)
+			first = d->inodes[i].ops[0].seq;
+	return first;
+}
+
+static void lose_power(struct sim_disk *d)
+{
+	uint64_t how = rng_below(d->rng, 4), first = first_pending(d);
+	uint64_t last = first > d->seq ? 0 : first + rng_below(d->rng, d->seq - first + 1);
+
+	if (d->n_past) {
+		size_t keep = rng_below(d->rng, d->n_past + 1);
+		if (keep < d->n_past)
+			d->dir = d->past[keep].dir;
+		d->n_past = 0;
+	}
+	for (uint32_t k = 0; k < DISK_FILES; k++) {
+		struct inode *i = &d->inodes[k];
+		if (!i->used)
+			continue;
+		if (how == 1)
+			keep_prefix(d, i, UINT64_MAX);
+		else if (how == 2)
+			keep_prefix(d, i, last);
+		else if (how == 3 && i->n_ops)
+			lose_sectors(d, i);
+		if (i->size != i->durable_size && (how == 1 || rng_chance(d->rng, 500)))
+			i->durable_size = i->size;
+		if (i->cap) {
+			memset(i->durable + i->durable_size, 0, i->cap - i->durable_size);
+			memcpy(i->now, i->durable, i->cap);
+		}
+		i->size = i->durable_size;
+		i->n_ops = i->n_bytes = 0;
+	}
+}
+
+void disk_revive(struct sim_disk *d, bool power_loss)
+{
+	if (power_loss)
+		lose_power(d);
+	d->dead = false;
+	d->crash_in = 0;
+	collect(d);
+}
+
+void disk_set_full(struct sim_disk *d, bool full)
+{
+	d->full = full;
+}
+
+void disk_fail_sync(struct sim_disk *d)
+{
+	d->fail_sync = true;
+}
+
+void disk_fail_write(struct sim_disk *d)
+{
+	d->fail_write = true;
+}
+
+bool disk_fail_pending(const struct sim_disk *d)
+{
+	return d->fail_sync || d->fail_write;
+}
+
+void disk_clear_faults(struct sim_disk *d)
+{
+	d->full = d->fail_sync = d->fail_write = false;
+	if (!d->dead)
+		d->crash_in = 0;
+}
+
+bool disk_rot(struct sim_disk *d)
+{
+	if (!d->dir.n)
+		return false;
+	struct inode *i = &d->inodes[d->dir.names[rng_below(d->rng, d->dir.n)].inode];
+	if (!i->durable_size || i->n_ops)
+		return false;
+	/* Mostly where something is. */
+	size_t at = rng_below(d->rng, i->durable_size);
+	for (int turn = 0; turn < 8 && !i->durable[at]; turn++)
+		at = rng_below(d->rng, i->durable_size);
+	uint8_t bit = (uint8_t)(1u << rng_below(d->rng, 8));
+	i->durable[at] ^= bit;
+	i->now[at] ^= bit;
+	return true;
+}
+
+uint64_t disk_mark(const struct sim_disk *d)
+{
+	return d->seq;
+}
+
+bool disk_durable(const struct sim_disk *d, uint64_t mark)
+{
+	for (size_t k = 0; k < d->n_past; k++)
+		if (d->past[k].matters && d->past[k].seq <= mark)
+			return false;
+	for (uint32_t i = 0; i < d->dir.n; i++) {
+		const struct inode *f = &d->inodes[d->dir.names[i].inode];
+		/* A part of a header is none: that segment was not begun, and nobody relies on it. */
+		size_t first = f->n_ops && f->ops[0].cut && !f->ops[0].at;
+		if (f->n_ops > first && f->ops[first].seq <= mark)
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,22 @@
+# The simulator: raft/ and the journal, unmodified, in a simulated world.
+SIM_CHECKS = test/sim/check.h test/sim/check.c test/sim/check_i1_leader.c test/sim/check_i2_matching.c test/sim/check_i3_complete.c \
+	test/sim/check_i4_machine.c test/sim/check_i5_survive.c test/sim/check_i7_reads.c test/sim/check_i8_once.c \
+	test/sim/check_i9_durable.c test/sim/check_i11_lease.c test/sim/check_i12_commit.c test/sim/check_i13_config.c test/sim/check_live.c
+SIM_WORLD = test/sim/sim.h test/sim/rng.h test/sim/sim.c test/sim/run.h test/sim/run.c test/sim/net.c test/sim/node.c test/sim/store.c \
+	test/sim/disk.h test/sim/disk.c test/sim/machine.h test/sim/machine.c test/sim/client.c test/sim/admin.c test/sim/chaos.c $(SIM_CHECKS)
+SIM_LIBS = libraft.la libwire.la $(XXHASH_LIBS) $(LZ4_LIBS)
+check_PROGRAMS += test/sim/sim test/sim/test_sim
+TESTS += test/sim/test_sim
+test_sim_sim_SOURCES = test/sim/main.c $(SIM_WORLD)
+test_sim_sim_LDADD = $(SIM_LIBS)
+test_sim_test_sim_SOURCES = test/sim/test_sim.c $(SIM_WORLD)
+test_sim_test_sim_LDADD = $(SIM_LIBS)
+EXTRA_DIST += test/sim/README.md test/sim/seeds.txt
+
+# make sim SEED=number TIME=simulated seconds; make sim-long WALL=seconds
+.PHONY: sim sim-long
+sim: test/sim/sim
+	$(AM_V_at)test/sim/sim $(SEED:%=--seed %) $(TIME:%=--time %)
+
+sim-long: test/sim/sim
+	$(AM_V_at)wall=$(WALL); test/sim/sim --jobs 0 --wall $${wall:-600}

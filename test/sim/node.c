@@ -1,0 +1,413 @@
+/* A node's driver: the loop of raft/README.md, as shell/driver.c has it, in simulated time. */
+#include "test/sim/check.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *node_name(const struct sim_node *n)
+{
+	static char text[4][32];
+	static unsigned turn;
+	char *t = text[turn++ % 4];
+
+	snprintf(t, sizeof(text[0]), "node %llu", (unsigned long long)n->id);
+	return t;
+}
+
+/* ---- clock ---- */
+
+uint64_t node_local_us(const struct sim_node *n)
+{
+	int64_t d = (int64_t)(n->sim->now_us - n->clock_real_us);
+
+	return n->clock_local_us + (uint64_t)(d + d * n->clock_ppm / 1000000);
+}
+
+void node_set_clock(struct sim_node *n, int64_t ppm, int64_t jump_us)
+{
+	n->clock_local_us = node_local_us(n) + (uint64_t)jump_us;
+	n->clock_real_us = n->sim->now_us;
+	n->clock_ppm = ppm;
+	n->due_for_us = 0;
+}
+
+bool node_awake(const struct sim_node *n)
+{
+	return n->up && n->asleep_until_us <= n->sim->now_us;
+}
+
+static bool at_work(const struct sim_node *n)
+{
+	return node_awake(n) && (!n->syncing || n->sim->p.overlap);
+}
+
+/* Clocks deviate by less than a tenth, so the first guess is near. */
+static uint64_t to_real(const struct sim_node *n, uint64_t local_us)
+{
+	uint64_t now = n->sim->now_us;
+
+	if (local_us <= n->clock_local_us)
+		return now;
+	int64_t d = (int64_t)(local_us - n->clock_local_us), x = (int64_t)((__int128)d * 1000000 / (1000000 + n->clock_ppm));
+	while (x + x * n->clock_ppm / 1000000 < d)
+		x++;
+	uint64_t at = n->clock_real_us + (uint64_t)x;
+	return at > now ? at : now;
+}
+
+uint64_t node_due_us(const struct sim_node *cn)
+{
+	struct sim_node *n = (struct sim_node *)cn; /* only the remembered answer changes */
+
+	if (!n->up || n->deadline_local_us == UINT64_MAX || (n->syncing && !n->sim->p.overlap))
+		return UINT64_MAX;
+	if (n->due_for_us != n->deadline_local_us) {
+		n->due_us = to_real(n, n->deadline_local_us);
+		n->due_for_us = n->deadline_local_us;
+	}
+	return n->due_us > n->asleep_until_us ? n->due_us : n->asleep_until_us;
+}
+
+/* ---- messages ---- */
+
+static void send_now(struct sim_node *n, struct sim_msg *sm)
+{
+	struct wire_msg m = { .type = sm->type, .flags = sm->flags, .from = sm->from, .to = sm->to, .corr = sm->corr, .term = sm->term,
+		              .index = sm->index, .log_term = sm->log_term, .commit = sm->commit, .hint = sm->hint,
+		              .n_entries = sm->n_entries, .entries = sm->entries };
+
+	check_i9_message(n, &m);
+	check_i11_told(n, &m);
+	check_i12_message(n, &m);
+	net_send(n->sim, sm);
+}
+
+/* With the entries' data, now: a later step may supersede them. NULL: the node failed, or the addressee is no more. */
+static struct sim_msg *pack(struct sim_node *n, const struct raft_update *u, const struct wire_msg *m)
+{
+	struct sim_node *to = sim_by_id(n->sim, m->to);
+	size_t data = 0, head = sizeof(struct sim_msg) + m->n_entries * sizeof(struct wire_entry);
+
+	if (!to)
+		return NULL;
+	for (uint32_t i = 0; i < m->n_entries; i++)
+		data += m->entries[i].size;
+	struct sim_msg *c = malloc(head + data);
+	if (!c)
+		abort();
+	*c = (struct sim_msg){ .n_entries = m->n_entries, .type = m->type, .flags = m->flags, .from_slot = (uint8_t)n->slot,
+		               .to_slot = (uint8_t)to->slot, .from = n->id, .to = m->to, .corr = m->corr, .term = m->term,
+		               .index = m->index, .log_term = m->log_term, .commit = m->commit, .hint = m->hint,
+		               .bytes = (uint32_t)(64 + m->n_entries * 24 + data) };
+	if (m->type == WIRE_MSG_HEARTBEAT)
+		c->hint = raft_min_match(n->raft);
+	uint8_t *at = (uint8_t *)c + head;
+	for (uint32_t i = 0; i < m->n_entries; i++) {
+		const struct wire_entry *want = &m->entries[i];
+		struct wire_entry *e = &c->entries[i];
+		if (!store_entry(n, u, m->index + 1 + i, want->term, e)) {
+			free(c);
+			return NULL;
+		}
+		if (e->kind != want->kind || e->size != want->size || e->term != want->term || want->index != m->index + 1 + i)
+			sim_fail(n->sim, "I2 log matching", "%s: the core and the journal differ at entry %llu", node_name(n),
+			         (unsigned long long)want->index);
+		if (e->size)
+			memcpy(at, e->data, e->size);
+		e->data = e->size ? at : NULL;
+		at += e->size;
+	}
+	return c;
+}
+
+static void dispatch(struct sim_node *n, const struct raft_update *u)
+{
+	for (uint32_t i = 0; i < u->n_msgs && !n->failing; i++) {
+		struct sim_msg *m = pack(n, u, &u->msgs[i]);
+		if (!m)
+			continue;
+		if (!u->msgs[i].after_persist) {
+			send_now(n, m);
+			continue;
+		}
+		n->late = sim_grow(n->late, &n->cap_late, n->n_late, sizeof(struct sim_msg *));
+		n->late[n->n_late++] = m;
+	}
+}
+
+static void send_late(struct sim_node *n, size_t ready)
+{
+	for (size_t i = 0; i < ready; i++) {
+		if (n->failing || n->sim->failed)
+			free(n->late[i]);
+		else
+			send_now(n, n->late[i]);
+	}
+	n->n_late -= ready;
+	memmove(n->late, n->late + ready, n->n_late * sizeof(struct sim_msg *));
+}
+
+/* ---- steps ---- */
+
+void node_fail(struct sim_node *n, const char *why, const struct wire_err *err)
+{
+	if (n->failing)
+		return;
+	n->failing = true;
+	sim_trace(n->sim, disk_crashed(n->disk) ? "node %llu: dies within a call of its disk" : "node %llu: fails by an error of its disk",
+	          n->id, 0, 0, 0, 0, 0);
+	if (n->sim->verbose)
+		printf("#   %s: %s\n", why, err->text);
+}
+
+static void note_role(struct sim_node *n, const struct raft_update *u)
+{
+	struct sim *s = n->sim;
+	bool leads = u->role == RAFT_LEADER && (n->role != RAFT_LEADER || n->term != u->term);
+
+	if (u->role_changed)
+		sim_trace(s, "node %llu: role %llu in term %llu, leader %llu; log to %llu, committed %llu", n->id, u->role, u->term, u->leader,
+		          u->last_index, u->commit);
+	n->role = u->role;
+	n->term = u->term;
+	n->leader = u->leader;
+	n->ready = u->leader_ready;
+	n->transfer_to = u->transfer_to;
+#ifdef SIM_LEASES
+	n->lease_until_local_us = u->role == RAFT_LEADER ? u->lease_until_us : 0;
+#endif
+	if (!leads)
+		return;
+	s->counts->elections++;
+	n->commit_at_election = u->commit;
+	check_i1_leader(n, u->term);
+	check_i3_complete(n);
+	check_i11_elected(n);
+}
+
+static void after_step(struct sim_node *n, const struct raft_update *u)
+{
+	struct sim *s = n->sim;
+
+	if (u->commit < n->commit)
+		sim_fail(s, "I4 state machine safety", "%s: the commit index falls from %llu to %llu", node_name(n),
+		         (unsigned long long)n->commit, (unsigned long long)u->commit);
+	if (u->last_index != n->log_last)
+		sim_fail(s, "I2 log matching", "%s: the core's log ends at %llu, the journal's at %llu", node_name(n),
+		         (unsigned long long)u->last_index, (unsigned long long)n->log_last);
+	n->commit = u->commit;
+	n->last_index = u->last_index;
+	n->must_sync |= u->must_sync;
+	n->deadline_local_us = u->deadline_us;
+	for (uint32_t i = 0; i < u->n_reads; i++)
+		client_granted(n, &u->reads[i]);
+	if (n->commit <= n->machine.index || n->failing || s->failed)
+		return;
+	if (!s->p.apply_us) {
+		store_publish(n, n->commit);
+	} else if (!n->apply_due) {
+		n->apply_due = true;
+		sim_post(s, (struct sim_event){ .at_us = s->now_us + rng_below(&s->rng, s->p.apply_us), .type = EV_APPLY,
+			                        .slot = (uint8_t)n->slot, .life = n->life });
+	}
+}
+
+/* Data in the event must live until this returns. */
+static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index)
+{
+	struct sim *s = n->sim;
+	struct raft_update u;
+	struct wire_err err = { 0 };
+
+	if (n->failing || s->failed)
+		return;
+	ev->now_us = node_local_us(n);
+	s->counts->steps++;
+	if (raft_step(n->raft, ev, &u, &err)) {
+		sim_fail(s, "core", "%s: %s", node_name(n), err.text);
+		return;
+	}
+	if (u.deadline_us <= ev->now_us)
+		sim_fail(s, "liveness", "%s wants to be stepped again at once, after event %d as %s", node_name(n), ev->type,
+		         raft_role_name(u.role));
+	if (ret_code)
+		*ret_code = u.proposal_code;
+	if (ret_index)
+		*ret_index = u.proposal_index;
+	note_role(n, &u);
+	store_remember(n, &u);
+	dispatch(n, &u);
+	if (!n->failing)
+		store_write(n, &u);
+	after_step(n, &u);
+}
+
+/* ---- the loop ---- */
+
+static void begin_sync(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+	uint64_t us = s->p.sync_us / 2 + rng_below(&s->rng, s->p.sync_us);
+
+	if (!s->quiet && s->p.stall_us && rng_chance(&s->rng, 1))
+		us += rng_below(&s->rng, s->p.stall_us);
+	n->must_sync = false;
+	n->syncing = true;
+	sim_post(s, (struct sim_event){ .at_us = s->now_us + us, .type = EV_SYNCED, .slot = (uint8_t)n->slot, .life = n->life });
+}
+
+static void finish(struct sim_node *n)
+{
+	if (n->failing || n->syncing)
+		return;
+	if (n->must_sync)
+		begin_sync(n);
+	else if (n->n_late)
+		send_late(n, n->n_late);
+}
+
+static void handle_msg(struct sim_node *n, struct sim_msg *sm)
+{
+	struct wire_msg m = { .type = sm->type, .flags = sm->flags, .group = GROUP, .from = sm->from, .to = sm->to, .corr = sm->corr,
+		              .term = sm->term, .index = sm->index, .log_term = sm->log_term, .commit = sm->commit, .hint = sm->hint,
+		              .n_entries = sm->n_entries, .entries = sm->n_entries ? sm->entries : NULL };
+	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m };
+
+	if (m.type == WIRE_MSG_HEARTBEAT && m.term >= n->term)
+		n->keep_above = m.hint;
+	if ((m.type == WIRE_MSG_HEARTBEAT || m.type == WIRE_MSG_APPEND) && m.commit > n->commit_heard)
+		n->commit_heard = m.commit;
+	step(n, &ev, NULL, NULL);
+}
+
+static void handle(struct sim_node *n, const struct sim_request *r)
+{
+	switch (r->kind) {
+	case REQ_MSG:
+		if (r->msg->to == n->id)
+			handle_msg(n, r->msg);
+		free(r->msg);
+		break;
+	case REQ_WRITE:
+		client_write(n, r->client, r->attempt);
+		break;
+	case REQ_READ:
+		client_read(n, r->client);
+		break;
+	}
+}
+
+static void tell_applied(struct sim_node *n)
+{
+	struct raft_event ev = { .type = RAFT_EV_APPLIED, .index = n->machine.index };
+
+	if (n->machine.index == n->applied_told || n->machine.index > n->commit)
+		return;
+	n->applied_told = n->machine.index;
+	step(n, &ev, NULL, NULL);
+}
+
+static void tick_if_due(struct sim_node *n)
+{
+	struct raft_event ev = { .type = RAFT_EV_TICK };
+
+	if (node_local_us(n) >= n->deadline_local_us)
+		step(n, &ev, NULL, NULL);
+}
+
+void node_drain(struct sim_node *n)
+{
+	size_t i;
+
+	if (!at_work(n))
+		return;
+	tell_applied(n);
+	for (i = 0; i < n->n_inbox && !n->failing && !n->sim->failed; i++) {
+		struct sim_request r = n->inbox[i];
+		handle(n, &r);
+	}
+	memmove(n->inbox, n->inbox + i, (n->n_inbox - i) * sizeof(*n->inbox));
+	n->n_inbox -= i;
+	tick_if_due(n);
+	finish(n);
+	node_settled(n);
+}
+
+void node_tick(struct sim_node *n)
+{
+	n->due_for_us = 0;
+	node_drain(n);
+}
+
+void node_deliver(struct sim_node *n, struct sim_request r)
+{
+	if (!n->up) {
+		if (r.kind == REQ_MSG)
+			free(r.msg);
+		return;
+	}
+	n->inbox = sim_grow(n->inbox, &n->cap_inbox, n->n_inbox, sizeof(*n->inbox));
+	n->inbox[n->n_inbox++] = r;
+	node_drain(n);
+}
+
+void node_synced(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+	uint64_t index = n->last_index;
+	struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = index, .term = raft_term_of(n->raft, index) };
+	size_t ready = n->n_late;
+	struct wire_err err;
+
+	if (n->asleep_until_us > s->now_us) {
+		sim_post(s, (struct sim_event){ .at_us = n->asleep_until_us, .type = EV_SYNCED, .slot = (uint8_t)n->slot, .life = n->life });
+		return;
+	}
+	n->syncing = n->must_sync = false;
+	if (raft_journal_sync(n->journal, &err)) {
+		node_fail(n, "sync", &err);
+		node_settled(n);
+		return;
+	}
+	step(n, &ev, NULL, NULL);
+	send_late(n, ready);
+	node_drain(n);
+	if (n->up)
+		finish(n);
+	node_settled(n);
+}
+
+void node_apply(struct sim_node *n)
+{
+	if (n->asleep_until_us > n->sim->now_us) {
+		sim_post(n->sim, (struct sim_event){ .at_us = n->asleep_until_us, .type = EV_APPLY, .slot = (uint8_t)n->slot, .life = n->life });
+		return;
+	}
+	n->apply_due = false;
+	store_publish(n, n->commit);
+	node_drain(n);
+	node_settled(n);
+}
+
+bool node_ask(struct sim_node *n, struct raft_event ev, int *ret_code, uint64_t *ret_index)
+{
+	if (!at_work(n) || n->failing)
+		return false;
+	step(n, &ev, ret_code, ret_index);
+	return true;
+}
+
+void node_settled(struct sim_node *n)
+{
+	struct sim *s = n->sim;
+
+	if (!n->failing || !n->up)
+		return;
+	/* After an error of a sync what was to be synced is open until the power goes. */
+	bool crashed = disk_crashed(n->disk);
+	if (crashed)
+		s->counts->io_crashes++;
+	node_stop(n, crashed && rng_chance(&s->rng, 400) ? END_KILL : END_POWER);
+	sim_post(s, (struct sim_event){ .at_us = s->now_us + 10000 + rng_below(&s->rng, 2000000), .type = EV_START, .slot = (uint8_t)n->slot,
+		                        .life = n->life });
+}

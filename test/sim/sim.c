@@ -1,0 +1,313 @@
+/* The world: events in order of time, the parameters of a run, its end, and the trace of what happened. */
+#include "test/sim/check.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *sim_grow(void *array, size_t *cap, size_t n, size_t elem)
+{
+	if (n < *cap)
+		return array;
+	while (n >= *cap)
+		*cap = *cap ? *cap * 2 : 16;
+	void *p = realloc(array, *cap * elem);
+	if (!p)
+		abort();
+	return p;
+}
+
+void sim_trace(struct sim *s, const char *fmt, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+	s->trace[s->n_trace++ % TRACE_MAX] = (struct sim_trace){ .fmt = fmt, .at_us = s->now_us, .a = { a, b, c, d, e, f } };
+	s->digest = rng_mix(s->digest, rng_mix(s->now_us, rng_mix(a, rng_mix(b, rng_mix(c, rng_mix(d, rng_mix(e, f)))))));
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+static void print_trace(const struct sim_trace *t)
+{
+	typedef unsigned long long ull;
+
+	printf("# %12llu us  ", (ull)t->at_us);
+	printf(t->fmt, (ull)t->a[0], (ull)t->a[1], (ull)t->a[2], (ull)t->a[3], (ull)t->a[4], (ull)t->a[5]);
+	printf("\n");
+}
+#pragma GCC diagnostic pop
+
+void sim_report(const struct sim *s, size_t tail)
+{
+	uint64_t n = s->n_trace < tail ? s->n_trace : tail;
+
+	n = n < TRACE_MAX ? n : TRACE_MAX;
+	for (uint64_t i = s->n_trace - n; i < s->n_trace; i++)
+		print_trace(&s->trace[i % TRACE_MAX]);
+	if (s->failed)
+		printf("# seed %llu, at %llu us: %s: %s\n", (unsigned long long)s->seed, (unsigned long long)s->now_us, s->property, s->error);
+}
+
+void sim_fail(struct sim *s, const char *property, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (s->failed)
+		return;
+	s->failed = true;
+	snprintf(s->property, sizeof(s->property), "%s", property);
+	va_start(ap, fmt);
+	vsnprintf(s->error, sizeof(s->error), fmt, ap);
+	va_end(ap);
+}
+
+void sim_counts_add(struct sim_counts *a, const struct sim_counts *b)
+{
+	uint64_t *x = (uint64_t *)a;
+	const uint64_t *y = (const uint64_t *)b;
+
+	_Static_assert(sizeof(*a) % sizeof(uint64_t) == 0, "counts are all alike");
+	for (size_t i = 0; i < sizeof(*a) / sizeof(uint64_t); i++)
+		x[i] += y[i];
+}
+
+/* ---- events ---- */
+
+static bool before(const struct sim_event *a, const struct sim_event *b)
+{
+	return a->at_us < b->at_us || (a->at_us == b->at_us && a->seq < b->seq);
+}
+
+void sim_post(struct sim *s, struct sim_event ev)
+{
+	s->heap = sim_grow(s->heap, &s->cap_heap, s->n_heap, sizeof(*s->heap));
+	ev.seq = ++s->seq;
+	size_t i = s->n_heap++;
+	for (; i && before(&ev, &s->heap[(i - 1) / 2]); i = (i - 1) / 2)
+		s->heap[i] = s->heap[(i - 1) / 2];
+	s->heap[i] = ev;
+}
+
+static struct sim_event take(struct sim *s)
+{
+	struct sim_event top = s->heap[0], last = s->heap[--s->n_heap];
+	size_t i = 0, k;
+
+	while ((k = 2 * i + 1) < s->n_heap) {
+		if (k + 1 < s->n_heap && before(&s->heap[k + 1], &s->heap[k]))
+			k++;
+		if (!before(&s->heap[k], &last))
+			break;
+		s->heap[i] = s->heap[k];
+		i = k;
+	}
+	s->heap[i] = last;
+	return top;
+}
+
+static void handle(struct sim *s, const struct sim_event *ev)
+{
+	struct sim_node *n = ev->slot < SLOTS ? &s->n[ev->slot] : NULL;
+	bool now = n && n->life == ev->life;
+
+	switch ((enum sim_event_type)ev->type) {
+	case EV_MSG:
+		net_arrive(s, ev->msg);
+		break;
+	case EV_SYNCED:
+		if (now && n->up)
+			node_synced(n);
+		break;
+	case EV_START:
+		if (now && !n->up)
+			node_start(n);
+		break;
+	case EV_UPKEEP:
+		if (now && n->up)
+			store_upkeep(n);
+		break;
+	case EV_APPLY:
+		if (now && n->up)
+			node_apply(n);
+		break;
+	case EV_WAKE:
+		if (now && n->up)
+			node_drain(n);
+		break;
+	case EV_CLIENT:
+		client_event(s, ev->slot);
+		break;
+	case EV_ADMIN:
+		admin_event(s);
+		break;
+	case EV_CHAOS:
+		chaos_event(s);
+		break;
+	}
+}
+
+void sim_until(struct sim *s, uint64_t at_us)
+{
+	while (!s->failed) {
+		uint64_t at = s->n_heap ? s->heap[0].at_us : UINT64_MAX;
+		struct sim_node *due = NULL;
+		for (uint32_t i = 0; i < SLOTS; i++) {
+			uint64_t d = node_due_us(&s->n[i]);
+			if (d < at) {
+				at = d;
+				due = &s->n[i];
+			}
+		}
+		if (at > at_us) {
+			s->now_us = at_us;
+			return;
+		}
+		if (at > s->now_us)
+			s->now_us = at;
+		if (due) {
+			node_tick(due);
+		} else {
+			struct sim_event ev = take(s);
+			handle(s, &ev);
+		}
+	}
+}
+
+/* ---- a run ---- */
+
+static uint32_t pick(struct sim *s, uint32_t n, const uint32_t *of)
+{
+	return of[rng_below(&s->rng, n)];
+}
+#define PICK(s, ...) pick(s, sizeof((uint32_t[]){ __VA_ARGS__ }) / sizeof(uint32_t), (const uint32_t[]){ __VA_ARGS__ })
+
+static void draw_params(struct sim *s)
+{
+	struct sim_params *p = &s->p;
+
+	p->voters = PICK(s, 1, 2, 3, 3, 3, 3, 4, 5, 5);
+	p->clients = 1 + rng_below32(&s->rng, CLIENTS);
+	p->election_us = PICK(s, 300000, 600000, 1200000, 2400000);
+	p->heartbeat_us = p->election_us / PICK(s, 3, 6, 6, 6);
+	p->window_msgs = PICK(s, 0, 0, 3);
+	p->window_bytes = PICK(s, 0, 0, 0, 512);
+	p->append_max_bytes = PICK(s, 0, 0, 0, 128);
+	p->cache_slots = PICK(s, 0, 4, 64, 256);
+	p->delay_us = PICK(s, 50, 500, 5000, 20000);
+	p->jitter_us = PICK(s, 1, 500, 10000, p->election_us / 8);
+	p->slow_us = PICK(s, 0, 0, p->election_us, 4 * p->election_us);
+	p->loss = PICK(s, 0, 0, 5, 50, 150);
+	p->repeat = PICK(s, 0, 0, 10, 100);
+	p->fifo = rng_chance(&s->rng, 500);
+	p->bytes_per_ms = PICK(s, 0, 0, 0, 50, 1000);
+	p->sync_us = PICK(s, 0, 200, 2000, 10000, 40000);
+	p->stall_us = PICK(s, 0, 0, p->election_us * 4);
+	p->overlap = rng_chance(&s->rng, 500);
+	p->apply_us = PICK(s, 0, 0, 2000, 200000);
+	p->segment_bytes = PICK(s, 8192, 16384, 65536);
+	p->first_bytes = PICK(s, 2048, 4096, 8192);
+	p->think_us = PICK(s, 20000, 100000, 200000, 400000);
+	p->entry_bytes = PICK(s, 40, 60, 200, 800);
+	p->trim_every = PICK(s, 10, 50, 200);
+	p->trim_past = PICK(s, 0, 20, 300);
+	p->drift_ppm = PICK(s, 0, 200, 500, 80000);
+	p->chaos_us = PICK(s, 300000, 1000000, 2000000, 4000000);
+	p->chaos_mask = (uint32_t)rng_next(&s->rng) | (uint32_t)rng_next(&s->rng) | 1u << CHAOS_HEAL;
+}
+
+static void set_up(struct sim *s)
+{
+	struct raft_config first = { 0 };
+
+	draw_params(s);
+	for (uint32_t i = 0; i < s->p.voters; i++)
+		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
+	check_new(s, &first);
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		struct sim_node *n = &s->n[i];
+		n->sim = s;
+		n->slot = i;
+		n->id = i + 1;
+		n->clock_local_us = 1000000 + rng_below(&s->rng, 1000000);
+		n->clock_ppm = (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.drift_ppm + 1) - s->p.drift_ppm;
+		n->deadline_local_us = UINT64_MAX;
+		n->disk = disk_new(&s->rng);
+		if (s->p.cache_slots && !(n->cache = calloc(s->p.cache_slots, sizeof(*n->cache))))
+			abort();
+		n->log = sim_grow(NULL, &n->cap_log, 0, sizeof(*n->log));
+		if (i < s->p.voters)
+			node_create(n, &first);
+	}
+	for (uint32_t i = 0; i < s->p.voters; i++)
+		node_start(&s->n[i]);
+	client_begin(s);
+	admin_event(s);
+	chaos_event(s);
+}
+
+static void free_node(struct sim_node *n)
+{
+	if (n->up) {
+		raft_free(n->raft);
+		disk_crash_after(n->disk, 0);
+		raft_journal_close(n->journal);
+	}
+	for (size_t i = 0; i < n->n_inbox; i++)
+		if (n->inbox[i].kind == REQ_MSG)
+			free(n->inbox[i].msg);
+	for (size_t i = 0; i < n->n_late; i++)
+		free(n->late[i]);
+	for (uint32_t i = 0; n->cache && i < n->sim->p.cache_slots; i++)
+		free(n->cache[i].data);
+	disk_free(n->disk);
+	free(n->late);
+	free(n->inbox);
+	free(n->cache);
+	free(n->pending);
+	free(n->readings);
+	free(n->log);
+	free(n->written);
+	free(n->configs);
+	wire_buf_free(&n->scratch);
+}
+
+void sim_free(struct sim *s)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		free_node(&s->n[i]);
+	for (size_t i = 0; i < s->n_heap; i++)
+		free(s->heap[i].msg);
+	free(s->heap);
+	check_free(s);
+	free(s);
+}
+
+/* Faults for a while, then none until all is well again, and so on. */
+bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, struct sim_counts *counts, struct sim **ret_sim)
+{
+	struct sim *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		abort();
+	*ret_sim = s;
+	s->seed = seed;
+	sim_running(s);
+	s->verbose = verbose;
+	s->counts = counts;
+	s->rng.state = seed * 0x9e3779b97f4a7c15u + 1;
+	set_up(s);
+	while (!s->failed && s->now_us < time_us) {
+		struct sim_params p = s->p;
+		uint64_t end = s->now_us + 10000000 + rng_below(&s->rng, 60000000);
+		sim_until(s, end < time_us ? end : time_us);
+		if (s->failed)
+			break;
+		sim_trace(s, "faults stop", 0, 0, 0, 0, 0, 0);
+		chaos_end(s);
+		check_live(s);
+		s->quiet = false;
+		s->p = p;
+		counts->episodes++;
+	}
+	counts->runs++;
+	counts->sim_us += s->now_us;
+	return !s->failed;
+}
