@@ -73,7 +73,7 @@ test_proc_stall_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
 test_proc_stall_la_LIBADD = -ldl
 
 TESTS += test/tidy.py $(PROC_TESTS)
-EXTRA_DIST += test/tidy.py test/tsan.supp $(PROC_TESTS) $(PROC_FILES)
+EXTRA_DIST += test/tidy.py test/tsan.supp test/valgrind.supp $(PROC_TESTS) $(PROC_FILES)
 
 # A test program that takes longer is killed, and counts as failed.
 UNIT_TIMEOUT_S = 180
