@@ -1,9 +1,11 @@
 /* A database that is to be set up and has nothing in it yet. Page size, auto_vacuum and encoding are open until its first transaction, and SQLite keeps an empty database in
- * rollback mode: so that transaction goes to the file as SQLite does it anyway, durable when it is committed, but for two bytes of the header, which put the database into WAL mode.
- * When the connection lets go of the file, the node is made and the connection becomes a replicated one; others that have the file open follow at their next read.
+ * rollback mode: so that transaction goes to the file as SQLite does it anyway. When the connection lets go of the file, the setting up puts the database into WAL mode, the node is
+ * made, and the connection becomes a replicated one; others that have the file open follow at their next read.
  *
- * Nobody may be in a transaction of the old mode then: whoever brings it about takes EXCLUSIVE first, as a change of the journal mode in SQLite does. Whatever fails leaves an ordinary
- * database with the transaction in it, an error at the connection's next use, and another attempt then. */
+ * Until then all who have the file open, stock processes too, are in rollback mode, and keep each other out by its locks: the header must not say WAL while a connection still
+ * goes on by the old rules (it may keep SHARED over its commit, for a statement that is open). So whoever brings the birth about takes EXCLUSIVE first, as a change of the journal mode
+ * in SQLite does, and whoever takes SHARED looks again. Whatever fails leaves an ordinary database with the transaction in it, an error at the connection's next use, and another
+ * attempt then. */
 #include "vfs/conn.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,8 +13,8 @@
 
 SQLITE_EXTENSION_INIT3
 
-#define HEADER_BYTES 100
 #define VERSIONS_AT 18 /* file format write and read version: 2 is WAL */
+#define LOCK_TRIES 10
 
 /* One birth at a time in the process: the others then find the database set up. Outermost. */
 static pthread_mutex_t birth = PTHREAD_MUTEX_INITIALIZER;
@@ -98,28 +100,12 @@ static int newborn_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 	return rc ? rc : c->real->pMethods->xRead(c->real, p, n, at);
 }
 
-static int write_header_page(struct vfs_conn *c, const void *p, int n)
-{
-	uint8_t *page = malloc((size_t)n);
-	int rc;
-
-	if (!page)
-		return SQLITE_IOERR_NOMEM;
-	memcpy(page, p, (size_t)n);
-	page[VERSIONS_AT] = page[VERSIONS_AT + 1] = 2;
-	rc = c->real->pMethods->xWrite(c->real, page, n, 0);
-	free(page);
-	return rc;
-}
-
 static int newborn_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)
 {
 	struct vfs_conn *c = conn(f);
 	int rc = shim_alive(c);
 
-	if (rc)
-		return rc;
-	return at == 0 && n >= HEADER_BYTES ? write_header_page(c, p, n) : c->real->pMethods->xWrite(c->real, p, n, at);
+	return rc ? rc : c->real->pMethods->xWrite(c->real, p, n, at);
 }
 
 static int newborn_truncate(sqlite3_file *f, sqlite3_int64 size)
@@ -146,18 +132,38 @@ static int newborn_size(sqlite3_file *f, sqlite3_int64 *ret_size)
 	return rc ? rc : c->real->pMethods->xFileSize(c->real, ret_size);
 }
 
+/* SHARED is held, so that from here on nobody changes what this tells. */
+static bool born_meanwhile(struct vfs_conn *c)
+{
+	struct vfs_host_ops ops = shim_host_ops();
+	uint8_t versions[2] = { 0, 0 };
+
+	if (ops.is_set_up(ops.ctx, c->path))
+		return true;
+	return c->real->pMethods->xRead(c->real, versions, sizeof versions, VERSIONS_AT) == SQLITE_OK && versions[1] == 2;
+}
+
 static int newborn_lock(sqlite3_file *f, int level)
 {
 	struct vfs_conn *c = conn(f);
 	int rc = shim_alive(c);
 
-	if (rc == SQLITE_OK && c->lock_level == SQLITE_LOCK_NONE) {
-		rc = come_to_life(f);
-		if (rc == SQLITE_OK && f->pMethods == &shim_main_methods)
-			return f->pMethods->xLock(f, level);
+	if (rc || c->lock_level != SQLITE_LOCK_NONE) {
+		rc = rc ? rc : c->real->pMethods->xLock(c->real, level);
+	} else {
+		for (int i = 0; i < LOCK_TRIES; i++) {
+			rc = come_to_life(f);
+			if (rc == SQLITE_OK && f->pMethods == &shim_main_methods)
+				return f->pMethods->xLock(f, level);
+			if (rc == SQLITE_OK)
+				rc = c->real->pMethods->xLock(c->real, level);
+			if (rc != SQLITE_OK || !born_meanwhile(c))
+				break;
+			/* In WAL mode SQLite would keep this lock, and a wal-index that these methods don't have would be asked for. */
+			c->real->pMethods->xUnlock(c->real, SQLITE_LOCK_NONE);
+			rc = SQLITE_BUSY;
+		}
 	}
-	if (rc == SQLITE_OK)
-		rc = c->real->pMethods->xLock(c->real, level);
 	if (rc == SQLITE_OK)
 		c->lock_level = level;
 	return rc;

@@ -102,8 +102,15 @@ def speed():
 	db = new("speed")
 	out = ran(db, """
 		import shutil, time
-		fresh, old = [], []
+		fresh, old, syncs = [], [], []
 		for i in range(15):
+			fd = os.open(path + "-sync", os.O_WRONLY | os.O_CREAT)
+			t0 = time.monotonic()
+			for k in range(30):
+				os.pwrite(fd, b"x" * 4096, k * 4096)
+				os.fdatasync(fd)
+			syncs.append(time.monotonic() - t0)
+			os.close(fd)
 			t0 = time.monotonic()
 			c = connect()
 			c.execute("CREATE TABLE t(x)")
@@ -123,13 +130,14 @@ def speed():
 			for f in os.listdir(os.path.dirname(path)):
 				f = os.path.join(os.path.dirname(path), f)
 				shutil.rmtree(f) if os.path.isdir(f) else os.remove(f)
-		say(*["%.2f %.2f" % (min(v) * 1000, sorted(v)[len(v) // 2] * 1000) for v in (fresh, old)])
+		say(*["%.2f %.2f" % (min(v) * 1000, sorted(v)[len(v) // 2] * 1000) for v in (fresh, old, syncs)])
 	""")
-	a, a_median, b, b_median = (float(v) for v in out[0].split())
-	t.say("open and first write of a new database %.1f ms (median %.1f), open and first read of an existing one %.1f ms (median %.1f), best of 15" % (
-		a, a_median, b, b_median))
-	slow = 10 if harness.SANITIZER else 1
-	t.ok(a < 10 * slow and b < 10 * slow, "each takes less than 10 ms; remade 30 times under one name in one process")
+	a, a_median, b, b_median, syncs, syncs_median = (float(v) for v in out[0].split())
+	t.say("open and first write of a new database %.1f ms (median %.1f), open and first read of an existing one %.1f ms (%.1f), 30 syncs of 4 KiB %.1f ms (%.1f); "
+	      "best of 15" % (a, a_median, b, b_median, syncs, syncs_median))
+	# A birth syncs some 20 times: on a disk that is busy with others' work that alone takes longer.
+	limit = max(10, 2 * syncs) * (10 if harness.SANITIZER else 1)
+	t.ok(a < limit and b < limit, "each takes less than %.0f ms; remade 30 times under one name in one process" % limit)
 
 
 @t.case("threads race")
