@@ -12,6 +12,8 @@
 
 /* Above this a term or index in a message is nonsense; keeps all additions from overflowing. */
 #define RAFT_NUMBER_MAX (UINT64_MAX >> 2)
+/* Moments of sending that a leader remembers. */
+#define RAFT_SENDINGS 64u
 /* Requests for a read index that other nodes may have waiting here. */
 #define RAFT_REMOTE_READS_MAX 4096u
 
@@ -55,6 +57,7 @@ struct raft_peer {
 	uint64_t last_contact_us; /* the same for CheckQuorum, which counts from when it became a voter or we the leader */
 	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
 	uint64_t round_ack;       /* latest read round that it answered */
+	uint64_t leased_us;       /* when the latest heartbeat was sent that it is known to have received; 0: never */
 	uint64_t sent_us;         /* since when it owes us progress */
 	uint64_t stall_us;        /* how long that may take before we send again */
 	struct raft_inflight *fl; /* ring of window_msgs, allocated with the peer */
@@ -68,6 +71,19 @@ struct raft_pending_read {
 	uint64_t id;         /* follower: order among those forwarded; requests name the newest one they stand for */
 	uint64_t round;      /* leader: the round that serves it; 0: joins the next */
 	uint64_t deadline_us;
+};
+
+/* ---- lease.c ---- */
+struct raft_lease {
+	uint32_t length_us;
+	/* the clock of the leases, as of this step */
+	struct raft_clock clock;
+	uint64_t greatest_us;  /* of all earliest_us since it was last unsure */
+	uint64_t promise_us;   /* follower: latest_us at the last sign of the leader; 0: unknown */
+	/* leader: its sendings in this term */
+	uint64_t number, first; /* latest given; those below `first` are forgotten */
+	uint64_t sent_us[RAFT_SENDINGS]; /* by number % RAFT_SENDINGS: the earliest that it can have been */
+	uint64_t told; /* the log's end in the latest TIMEOUT_NOW, until a later entry is committed; 0: none */
 };
 
 struct raft {
@@ -106,6 +122,8 @@ struct raft {
 	uint64_t transfer_index;   /* the log's end since it began */
 	uint64_t transfer_due_us;  /* when TIMEOUT_NOW is sent again; UINT64_MAX: it was not sent yet */
 	uint64_t transfer_end_us;  /* when it is given up */
+
+	struct raft_lease lease;
 
 	struct raft_pending_read *reads;
 	size_t n_reads, cap_reads, n_remote_reads;
@@ -222,6 +240,18 @@ void raft_read_fail_all(struct raft *r);  /* leadership is lost */
 void raft_read_adopt(struct raft *r);     /* leadership is won: those forwarded become ours */
 void raft_read_timers(struct raft *r);
 uint64_t raft_read_deadline(const struct raft *r);
+
+/* ---- lease.c ---- */
+uint32_t raft_lease_length(uint32_t election_us, uint32_t drift_ppm);
+void raft_lease_time(struct raft *r, const struct raft_event *ev); /* at the beginning of each step */
+void raft_lease_begin(struct raft *r);                            /* a new leader has none */
+uint64_t raft_lease_stamp(struct raft *r);                        /* the number for a heartbeat that goes out now; 0: not to be counted */
+void raft_lease_ack(struct raft *r, struct raft_peer *p, uint64_t number);
+void raft_lease_told(struct raft *r, uint64_t index);             /* TIMEOUT_NOW goes out, the log ends at index */
+bool raft_lease_wants_entry(const struct raft *r);                /* only a further entry can give it back */
+uint64_t raft_lease_until(const struct raft *r);                  /* 0: none now */
+void raft_lease_contact(struct raft *r);                          /* follower: a sign of the leader */
+bool raft_lease_promised(const struct raft *r);                   /* follower: it may still count on us */
 
 /* ---- invariant.c ---- */
 /* WIRE_OK, or WIRE_INTERNAL with what contradicts itself. */

@@ -78,7 +78,7 @@ void raft_campaign(struct raft *r)
  * own sign: CheckQuorum ends it when it has become useless. */
 bool raft_leader_alive(const struct raft *r)
 {
-	return r->role == RAFT_LEADER || (r->ever_contact && r->now_us < r->contact_us + r->election_us);
+	return r->role == RAFT_LEADER || (r->ever_contact && r->now_us < r->contact_us + r->election_us) || raft_lease_promised(r);
 }
 
 static void answer(struct raft *r, const struct wire_msg *m, bool grant)

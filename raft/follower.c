@@ -126,6 +126,7 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 	if (!a)
 		return;
 	a->corr = m->corr;
+	a->log_term = m->log_term;
 	a->index = r->matched < r->durable ? r->matched : r->durable;
 	a->hint = r->applied;
 }

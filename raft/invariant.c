@@ -62,6 +62,24 @@ static int check_transfer(const struct raft *r, struct wire_err *err)
 	return WIRE_OK;
 }
 
+/* I11 */
+static int check_lease(const struct raft *r, struct wire_err *err)
+{
+	const struct raft_lease *l = &r->lease;
+	uint64_t until = raft_lease_until(r), latest = l->number >= l->first ? l->sent_us[l->number % RAFT_SENDINGS] : 0;
+
+	CHECK(l->length_us < r->election_us && l->first <= l->number + 1);
+	for (uint32_t i = 0; i < r->n_peers && r->role == RAFT_LEADER; i++)
+		CHECK(r->peers[i].leased_us <= latest);
+	if (!until)
+		return WIRE_OK;
+	CHECK(raft_leader_is_ready(r) && raft_config_committed(r) && !raft_config_current(r)->joint);
+	CHECK(r->transfer_due_us == UINT64_MAX && (!l->told || r->commit > l->told));
+	CHECK((until == UINT64_MAX) == raft_alone(r));
+	CHECK(until == UINT64_MAX || (!l->clock.unsure && until > l->clock.latest_us && until <= latest + l->length_us));
+	return WIRE_OK;
+}
+
 static int check_role(const struct raft *r, struct wire_err *err)
 {
 	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
@@ -117,6 +135,8 @@ int raft_invariants(const struct raft *r, struct wire_err *err)
 		rc = check_role(r, err);
 	if (rc == WIRE_OK)
 		rc = check_transfer(r, err);
+	if (rc == WIRE_OK)
+		rc = check_lease(r, err);
 	if (rc == WIRE_OK && r->role == RAFT_LEADER)
 		rc = check_peers(r, err);
 	return rc;

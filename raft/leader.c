@@ -46,6 +46,7 @@ static void append_local(struct raft *r, enum wire_entry_kind kind, const uint8_
 void raft_leader_begin(struct raft *r)
 {
 	raft_peers_begin(r);
+	raft_lease_begin(r);
 	r->round = r->round_done = 0;
 	r->commit_due_us = UINT64_MAX;
 	r->term_start = raft_log_last(&r->log) + 1;
@@ -178,6 +179,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
 		return;
 	m->commit = p->commit_sent = commit_for(r, p);
 	m->corr = r->round;
+	m->log_term = raft_lease_stamp(r);
 }
 
 static bool owes_commit(const struct raft *r, const struct raft_peer *p)
@@ -243,6 +245,8 @@ void raft_leader_flush(struct raft *r)
 	follow_up_config(r);
 	if (r->role != RAFT_LEADER)
 		return;
+	if (raft_lease_wants_entry(r))
+		append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
 		replicate(r, &r->peers[i]);
 	raft_transfer_pump(r);
@@ -302,6 +306,7 @@ void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
 		p->applied = m->hint;
 	if (m->corr > p->round_ack && m->corr <= r->round)
 		p->round_ack = m->corr;
+	raft_lease_ack(r, p, m->log_term);
 	if (m->index <= raft_log_last(&r->log))
 		raft_peer_ack(r, p, m->index);
 	raft_peer_check_stall(r, p);

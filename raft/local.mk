@@ -1,6 +1,6 @@
 # The core: consensus as a pure function.
 RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c \
-	raft/follower.c raft/progress.c raft/readindex.c raft/transfer.c raft/log.c raft/config.c raft/invariant.c
+	raft/follower.c raft/progress.c raft/readindex.c raft/lease.c raft/transfer.c raft/log.c raft/config.c raft/invariant.c
 # The journal.
 RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_open.c raft/journal_recover.c \
 	raft/journal_seg.c raft/journal_log.c raft/journal_record.c
@@ -9,7 +9,8 @@ noinst_LTLIBRARIES += libraft.la
 libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
 
 RAFT_CORE_TESTS = test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
-	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_sim
+	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
+	test/unit/test_raft_lease_clock test/unit/test_raft_sim
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
@@ -24,8 +25,12 @@ test_unit_test_raft_transfer_SOURCES = test/unit/test_raft_transfer.c $(RAFT_PIL
 test_unit_test_raft_transfer_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_takeover_SOURCES = test/unit/test_raft_takeover.c $(RAFT_PILOT)
 test_unit_test_raft_takeover_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_lease_SOURCES = test/unit/test_raft_lease.c $(RAFT_PILOT)
+test_unit_test_raft_lease_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_lease_clock_SOURCES = test/unit/test_raft_lease_clock.c $(RAFT_PILOT)
+test_unit_test_raft_lease_clock_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h test/unit/raft_sim_impl.h \
-	test/unit/raft_sim.c test/unit/raft_sim_node.c
+	test/unit/raft_sim.c test/unit/raft_sim_node.c test/unit/raft_sim_clock.c
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
 EXTRA_DIST += raft/README.md raft/JOURNAL.md

@@ -21,7 +21,7 @@ struct raft_peer *raft_peer(struct raft *r, uint64_t id)
 static void begin(struct raft *r, struct raft_peer *p)
 {
 	p->epoch = 0;
-	p->match = p->applied = p->commit_sent = p->round_ack = 0;
+	p->match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
 	p->last_contact_us = r->now_us;
 	p->heard_us = 0;
 	p->state = RAFT_PROBE;

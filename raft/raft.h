@@ -6,7 +6,8 @@
  * for configurations.
  *
  * Sources: Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (figures 2, 7, 8; section 8);
- * Ongaro's thesis, 3.10 (leadership transfer), 4.3 (joint consensus), 6.4 (read-index), 9.6 (PreVote), 6.2 (CheckQuorum). */
+ * Ongaro's thesis, 3.10 (leadership transfer), 4.3 (joint consensus), 6.4 (read-index, leases), 9.6 (PreVote), 6.2
+ * (CheckQuorum). */
 #ifndef RAFT_RAFT_H
 #define RAFT_RAFT_H
 
@@ -37,7 +38,17 @@ struct raft_init {
 	uint32_t window_bytes;    /* 0: 8 MiB */
 	uint32_t append_max_bytes; /* entries' bytes in one append (one larger entry goes alone). 0: 1 MiB */
 	uint32_t commit_delay_us; /* how long a moved commit index may wait for an append to carry it. 0: 500 */
+	/* Leases (I11): by how much the rate of any member's clock may be wrong, parts per million. 0: RAFT_DRIFT_PPM;
+	 * RAFT_NO_LEASES: this node takes none (it keeps its promises to others all the same). All members must have the same
+	 * election_us, and bounds that hold for each of them; where clocks jump forward, no bound does. */
+	uint32_t drift_ppm;
 };
+
+/* The kernel lets a clock's rate be changed by a tenth (the tick of adjtimex, which chronyd uses to slew), by 500 ppm each
+ * (frequency, adjtime), and a crystal is wrong by a few hundred. So much margin costs little: a lease of 240 ms instead of
+ * 300, renewed every 50. */
+#define RAFT_DRIFT_PPM 110000u
+#define RAFT_NO_LEASES 1000000u
 
 enum raft_event_type {
 	RAFT_EV_TICK,        /* only time passed */
@@ -53,9 +64,15 @@ enum raft_event_type {
 	RAFT_EV_TRIMMED,     /* index: the journal keeps only entries above it */
 };
 
+/* What the clock of the leases says of the present (raft/lease.c; wire/clock.h has such clocks): it is within
+ * earliest_us .. latest_us. unsure: it cannot tell; whoever switches to another clock says so once in between. All 0: it
+ * is the clock of now_us. */
+struct raft_clock { uint64_t earliest_us, latest_us; bool unsure; };
+
 struct raft_event {
 	enum raft_event_type type;
 	uint64_t now_us;
+	struct raft_clock clock;
 	const struct wire_msg *msg;
 	const struct wire_entry *entries;
 	uint32_t n_entries;
@@ -98,6 +115,11 @@ struct raft_update {
 	enum raft_role role;
 	uint64_t leader;        /* 0: unknown */
 	bool leader_ready;      /* leads, and an entry of its own term is committed */
+	/* The lease (I11): until the clock of the leases has certainly reached lease_until_us, nobody else can commit anything, so
+	 * that a read that sees read_index is linearizable. 0: none; UINT64_MAX: for as long as this is said. A driver that shows
+	 * it to other threads must do so before it sends this update's messages. */
+	uint64_t lease_until_us;
+	uint64_t read_index;    /* known committed; may be above `commit`, not being durable here yet */
 	uint64_t transfer_to;   /* leader: who shall lead instead; 0: no transfer is under way (any more) */
 	bool role_changed;      /* role, leader or term differ from before this step */
 	bool config_changed;    /* raft_config_current differs from before this step */

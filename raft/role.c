@@ -82,5 +82,6 @@ void raft_contact(struct raft *r)
 {
 	r->contact_us = r->now_us;
 	r->ever_contact = true;
+	raft_lease_contact(r);
 	raft_reset_election(r);
 }

@@ -157,6 +157,8 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	if (r->append_max_bytes > WIRE_MSG_MAX / 2)
 		r->append_max_bytes = WIRE_MSG_MAX / 2; /* leaves room for what is around the entries */
 	r->commit_delay_us = or(in->commit_delay_us, 500);
+	r->lease.length_us = raft_lease_length(r->election_us, or(in->drift_ppm, RAFT_DRIFT_PPM));
+	r->lease.clock.unsure = true; /* until the first step */
 	r->term = in->term;
 	r->vote = in->vote;
 	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
@@ -312,10 +314,10 @@ static void timers(struct raft *r)
 {
 	if (r->role != RAFT_LEADER && r->now_us >= r->election_deadline_us) {
 		raft_reset_election(r);
-		if (raft_may_campaign(r))
-			raft_campaign(r);
-		else
+		if (!raft_may_campaign(r))
 			r->leader = 0;
+		else if (!raft_leader_alive(r)) /* it can be by the clock of the leases only */
+			raft_campaign(r);
 	}
 	if (r->role == RAFT_LEADER)
 		raft_leader_timers(r);
@@ -406,6 +408,8 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.role = r->role,
 		.leader = r->leader,
 		.leader_ready = raft_leader_is_ready(r),
+		.lease_until_us = raft_lease_until(r),
+		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
 		.deadline_us = deadline(r),
 	};
@@ -417,6 +421,7 @@ int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *r
 	enum raft_role role = r->role;
 
 	begin(r);
+	raft_lease_time(r, ev);
 	if (ev->now_us > r->now_us)
 		r->now_us = ev->now_us;
 	handle(r, ev);

@@ -80,6 +80,7 @@ void raft_transfer_pump(struct raft *r)
 	m->index = r->transfer_index;
 	m->log_term = raft_log_term(&r->log, r->transfer_index);
 	r->transfer_due_us = r->now_us + r->heartbeat_us;
+	raft_lease_told(r, r->transfer_index);
 }
 
 uint64_t raft_transfer_deadline(const struct raft *r)

@@ -54,8 +54,11 @@ struct wire_entry {
 	/* term, index = last matching and locally durable index; or REJECT: index = the refused previous index,       \
 	 * hint = where to try next, log_term = term there */                                                          \
 	X(APPEND_RESP)                                                                                                 \
-	X(HEARTBEAT)      /* term, commit (never above what is known to match), corr = read round */                   \
-	X(HEARTBEAT_RESP) /* term, corr echoed, index = last durable index, hint = applied index */                    \
+	/* term, commit (never above what is known to match), corr = read round, log_term = number of the sending, for the  \
+	 * lease (0: none) */                                                                                          \
+	X(HEARTBEAT)                                                                                                   \
+	/* term, corr and log_term echoed, index = last durable index, hint = applied index */                         \
+	X(HEARTBEAT_RESP)                                                                                              \
 	X(READ_REQ)       /* follower to leader: corr */                                                               \
 	X(READ_RESP)      /* corr, index = read index; or REJECT */                                                    \
 	X(TIMEOUT_NOW) /* leader to who shall lead instead: term, index/log_term = last log entry of both */           \

@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct pilot *pilot_open(uint32_t voters, uint32_t others)
+static struct pilot *open_with(uint32_t voters, uint32_t others, uint32_t drift_ppm)
 {
 	struct pilot *p = calloc(1, sizeof(*p));
 
 	assert_non_null(p);
+	p->knobs.drift_ppm = drift_ppm;
 	p->now_us = 1000000;
 	p->count = voters + others;
 	for (uint32_t id = 1; id <= voters; id++) {
@@ -18,6 +19,16 @@ struct pilot *pilot_open(uint32_t voters, uint32_t others)
 	for (uint32_t id = 1; id <= p->count; id++)
 		pilot_start(p, id);
 	return p;
+}
+
+struct pilot *pilot_open(uint32_t voters, uint32_t others)
+{
+	return open_with(voters, others, 0);
+}
+
+struct pilot *pilot_open_no_leases(uint32_t voters, uint32_t others)
+{
+	return open_with(voters, others, RAFT_NO_LEASES);
 }
 
 struct pilot *pilot_open_led(uint32_t voters, uint32_t others)
@@ -77,7 +88,7 @@ void pilot_start(struct pilot *p, uint64_t id)
 	}
 	in.self = id;
 	in.seed = id;
-	in.now_us = p->now_us;
+	in.now_us = pilot_clock(p, id);
 	in.term = n->term;
 	in.vote = n->vote;
 	in.base_config = n->base_config;
@@ -97,6 +108,11 @@ void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *term
 	p->n[id].last = n;
 	for (uint32_t i = 0; i < n; i++)
 		p->n[id].log[i + 1] = (struct pilot_entry){ .term = terms[i], .kind = WIRE_ENTRY_DATA };
+}
+
+uint64_t pilot_clock(const struct pilot *p, uint64_t id)
+{
+	return p->now_us * (uint64_t)(1000000 + p->n[id].rate_ppm) / 1000000;
 }
 
 static void queue(struct pilot *p, struct pilot_node *n, const struct wire_msg *m)
@@ -127,7 +143,11 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 
 	if (!n->raft)
 		return;
-	ev.now_us = p->now_us;
+	ev.now_us = pilot_clock(p, id);
+	if (n->absolute)
+		ev.clock = (struct raft_clock){ p->now_us - n->early_us, p->now_us + n->late_us, n->unsure };
+	else
+		ev.clock.unsure = n->unsure;
 	if (raft_step(n->raft, &ev, &u, &err) != WIRE_OK)
 		fail_msg("node %u: %s", (unsigned)id, err.text);
 	n->term = u.term;
@@ -191,7 +211,7 @@ void pilot_wait(struct pilot *p, uint64_t us)
 	while (p->now_us < end) {
 		p->now_us += 250;
 		for (uint32_t id = 1; id <= p->count; id++)
-			if (p->n[id].raft && p->n[id].u.deadline_us <= p->now_us)
+			if (p->n[id].raft && p->n[id].u.deadline_us <= pilot_clock(p, id))
 				pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_TICK });
 		pilot_run(p);
 	}

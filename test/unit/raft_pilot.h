@@ -20,6 +20,9 @@ struct pilot_node {
 	struct raft_config base_config;
 	struct raft_update u; /* of its last step; pointers are cleared */
 	bool hold;            /* PERSISTED is not stepped */
+	int32_t rate_ppm;     /* its clock goes that much faster */
+	bool absolute, unsure; /* measures leases by true time, known to be within early_us below and late_us above */
+	uint64_t early_us, late_us;
 	struct raft_read reads[PILOT_READS];
 	uint32_t n_reads;
 };
@@ -36,6 +39,7 @@ struct pilot {
 };
 
 struct pilot *pilot_open(uint32_t voters, uint32_t others); /* others: with an empty configuration */
+struct pilot *pilot_open_no_leases(uint32_t voters, uint32_t others); /* so that reads need rounds */
 struct pilot *pilot_open_led(uint32_t voters, uint32_t others); /* node 1 leads term 1, and all know what is committed */
 void pilot_close(struct pilot *p);
 /* Starts (again) what is on the node's disk. */
@@ -44,6 +48,7 @@ void pilot_stop(struct pilot *p, uint64_t id);
 /* Writes a log of data entries with these terms onto the disk of a stopped node; the current term is `term`. */
 void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n);
 
+uint64_t pilot_clock(const struct pilot *p, uint64_t id); /* what that node's clock shows */
 void pilot_isolate(struct pilot *p, uint64_t id, bool cut); /* from all others; false: not any more */
 void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev);
 void pilot_deliver(struct pilot *p, struct wire_msg m);     /* one message, now, not through the queue */

@@ -137,9 +137,10 @@ static void change_config(struct sim *s, struct sim_node *n)
 {
 	struct raft_config c = { 0 };
 	bool voter = false;
+	uint64_t alone = sim_chance(s, 200) ? 1 + sim_random(s, NODES) : 0;
 
 	for (uint32_t i = 0; i < NODES; i++) {
-		uint64_t dice = sim_random(s, 10);
+		uint64_t dice = alone ? (i + 1 == alone ? 0 : 7 + sim_random(s, 3)) : sim_random(s, 10);
 		if (dice >= 8)
 			continue;
 		c.m[c.n].id = i + 1;
@@ -178,16 +179,20 @@ static void client(struct sim *s)
 	n = &s->n[sim_random(s, NODES)];
 	if (n->raft && !n->asleep)
 		read_one(s, n);
+	sim_read_by_lease(s);
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + 500 + sim_random(s, 20000), .type = SIM_CLIENT });
 }
 
 static void cut(struct sim *s)
 {
-	uint32_t a = (uint32_t)sim_random(s, NODES);
-	bool one_way = sim_chance(s, 300), told = sim_chance(s, 500);
+	uint32_t a = (uint32_t)sim_random(s, NODES), spared = sim_chance(s, 500) ? 300 : 0;
+	bool one_way = sim_chance(s, 300), told = sim_chance(s, 500), leader = sim_chance(s, 500);
 
+	for (uint32_t i = 0; i < NODES; i++)
+		if (leader && s->n[i].ready)
+			a = i;
 	for (uint32_t b = 0; b < NODES; b++) {
-		if (a == b || sim_chance(s, 300))
+		if (a == b || sim_chance(s, spared))
 			continue;
 		s->cut[a][b] = true;
 		if (!one_way)
@@ -237,19 +242,30 @@ static void bring_images(struct sim *s)
 	}
 }
 
+static struct sim_node *some_node(struct sim *s)
+{
+	const struct raft_config *c = sim_config_at(s, s->committed.last);
+
+	return &s->n[sim_chance(s, 700) ? c->m[sim_random(s, c->n)].id - 1 : sim_random(s, NODES)];
+}
+
 static void fault(struct sim *s)
 {
-	struct sim_node *n = &s->n[sim_random(s, NODES)];
+	struct sim_node *n = some_node(s);
 
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + 1000 + sim_random(s, 150000), .type = SIM_FAULT });
 	bring_images(s);
 	if (s->quiet)
 		return;
-	switch (sim_random(s, 9)) {
+	if (sim_chance(s, 200))
+		sim_clock_rate(s, n);
+	switch (sim_random(s, 11)) {
 	case 0:
 	case 1:
 		if (s->with_crashes && n->raft)
 			sim_crash(s, n);
+		if (sim_chance(s, 300)) /* at once again: those who counted on it may still do */
+			start(s, n);
 		break;
 	case 2:
 	case 3:
@@ -258,6 +274,7 @@ static void fault(struct sim *s)
 				start(s, &s->n[i]);
 		break;
 	case 4:
+	case 10:
 		if (s->with_cuts)
 			cut(s);
 		break;
@@ -279,6 +296,10 @@ static void fault(struct sim *s)
 			wake(s, n);
 		else
 			n->asleep = sim_chance(s, 300);
+		break;
+	case 9:
+		if (s->with_jumps && n->raft && !n->asleep)
+			sim_clock_jump(s, n);
 		break;
 	}
 }
@@ -321,8 +342,9 @@ static void advance(struct sim *s)
 
 	for (uint32_t i = 0; i < NODES; i++) {
 		struct sim_node *n = &s->n[i];
-		if (n->raft && !n->asleep && n->deadline_us < at) {
-			at = n->deadline_us;
+		uint64_t due = n->raft && !n->asleep ? sim_clock_when(s, n, n->deadline_us) : UINT64_MAX;
+		if (due < at) {
+			at = due;
 			wake = n;
 		}
 	}
@@ -389,6 +411,19 @@ static void recover(struct sim *s)
 	}
 }
 
+/* With nothing in the way but late messages, and what gets lost, a leader has a lease before long. */
+static void check_lease(struct sim *s)
+{
+	uint64_t end = s->now_us + 60000000, before = s->counts->lease_reads;
+
+	while (!s->failed && s->told_ppm != RAFT_NO_LEASES && s->counts->lease_reads == before) {
+		run_until(s, s->now_us + 10000);
+		sim_read_by_lease(s);
+		if (s->now_us > end)
+			sim_fail(s, "no leader gets a lease after healing");
+	}
+}
+
 /* With nothing in the way but late messages, a leader gets rid of its office. Clients rest: with a tiny window on a slow
  * network nobody might ever be near enough to the log's end to get level within an election timeout. */
 static void check_handover(struct sim *s)
@@ -416,7 +451,26 @@ static void check_handover(struct sim *s)
 	}
 }
 
-static void set_up(struct sim *s)
+static void set_up_clocks(struct sim *s, uint32_t bad_clocks)
+{
+	static const uint32_t bounds[] = { 200, 20000, RAFT_DRIFT_PPM };
+
+	s->drift_ppm = bounds[sim_random(s, 3)] * bad_clocks;
+	s->told_ppm = sim_chance(s, 150) ? RAFT_NO_LEASES : s->drift_ppm == RAFT_DRIFT_PPM ? 0 : s->drift_ppm / bad_clocks;
+	s->all_absolute = bad_clocks == 1 && sim_chance(s, 200);
+	s->clock_error_us = 1 + (uint32_t)sim_random(s, sim_chance(s, 500) ? 1000 : 30000);
+	s->with_jumps = sim_chance(s, 300);
+	s->worst_rates = sim_chance(s, 500);
+	/* With true time at hand no rate matters, as long as it is not twice the right one. */
+	if (s->all_absolute)
+		s->drift_ppm = 400000;
+	for (uint32_t i = 0; i < NODES; i++) {
+		sim_clock_start(s, &s->n[i]);
+		s->n[i].absolute = s->all_absolute || (bad_clocks == 1 && sim_chance(s, 200));
+	}
+}
+
+static void set_up(struct sim *s, uint32_t bad_clocks)
 {
 	uint32_t voters = 1 + (uint32_t)sim_random(s, 5);
 	struct raft_config first = { 0 };
@@ -434,10 +488,10 @@ static void set_up(struct sim *s)
 	for (uint32_t i = 0; i < voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
 	s->configs[s->n_configs++] = (struct raft_log_config){ .config = first };
+	set_up_clocks(s, bad_clocks);
 	for (uint32_t i = 0; i < NODES; i++) {
 		struct sim_node *n = &s->n[i];
 		n->id = i + 1;
-		n->clock_skew_us = sim_random(s, 1000000);
 		if (i < voters)
 			n->base_config = first;
 	}
@@ -447,7 +501,7 @@ static void set_up(struct sim *s)
 	sim_post(s, (struct sim_event){ .at_us = 1000, .type = SIM_CLIENT });
 }
 
-bool raft_sim_run(uint64_t seed, bool verbose, struct raft_sim_counts *counts)
+bool raft_sim_run(uint64_t seed, bool verbose, uint32_t bad_clocks, struct raft_sim_counts *counts)
 {
 	struct sim *s = calloc(1, sizeof(*s));
 
@@ -459,9 +513,10 @@ bool raft_sim_run(uint64_t seed, bool verbose, struct raft_sim_counts *counts)
 	s->rng = (seed + 1) * 0x9e3779b97f4a7c15u | 1;
 	for (int i = 0; i < 8; i++)
 		sim_random(s, 2);
-	set_up(s);
+	set_up(s, bad_clocks);
 	run_until(s, 1000000 + sim_random(s, 4000000));
 	recover(s);
+	check_lease(s);
 	if (s->with_transfers)
 		check_handover(s);
 	sim_check_matching(s);

@@ -1,4 +1,5 @@
-/* Insides of the simulator: raft_sim.c (events, faults, clients) and raft_sim_node.c (driver, disk, checks). */
+/* Insides of the simulator: raft_sim.c (events, faults, clients), raft_sim_node.c (driver, disk, checks) and
+ * raft_sim_clock.c (clocks and leases). */
 #ifndef TEST_UNIT_RAFT_SIM_IMPL_H
 #define TEST_UNIT_RAFT_SIM_IMPL_H
 
@@ -32,11 +33,16 @@ struct sim_write { /* one update's worth, not durable yet */
 
 struct sim_read { uint64_t corr, floor, at_us; };
 
+struct sim_clock { uint64_t since_us, read_us; int64_t ppm; }; /* at true time since_us it showed read_us */
+
 struct sim_node {
 	uint64_t id;
 	struct raft *raft; /* NULL: down */
 	bool asleep;
-	uint64_t clock_skew_us, deadline_us;
+	struct sim_clock clock;
+	uint64_t clock_seen_us, clock_top_us, deadline_us; /* on that clock: as of the latest step, greatest seen; next tick */
+	bool absolute; /* measures leases by a clock that tells true time */
+	uint64_t lease_until_us, read_index; /* what the driver shows to other threads */
 	/* durable */
 	uint64_t term, vote, commit_mark;
 	struct raft_config base_config;
@@ -68,7 +74,10 @@ struct sim {
 	bool verbose, failed, quiet, resting; /* quiet: no new faults; resting: no proposals */
 	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
 	uint32_t disk_us; /* longest write; 0: durable at once */
-	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers;
+	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers, with_jumps;
+	bool all_absolute, worst_rates;
+	uint32_t told_ppm; /* drift_ppm for the core */
+	uint32_t drift_ppm, clock_error_us;
 	bool cut[NODES][NODES];
 	struct sim_node n[NODES];
 	struct sim_event *heap;
@@ -87,6 +96,16 @@ bool sim_chance(struct sim *s, uint32_t per_mille);
 void *sim_alloc(struct sim *s, size_t n);
 void sim_post(struct sim *s, struct sim_event ev);
 void sim_fail(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+uint64_t sim_clock(const struct sim *s, const struct sim_node *n); /* what it shows now */
+uint64_t sim_clock_when(const struct sim *s, const struct sim_node *n, uint64_t read_us); /* true time at which it shows that; not before now */
+void sim_clock_start(struct sim *s, struct sim_node *n);
+void sim_clock_rate(struct sim *s, struct sim_node *n);
+void sim_clock_jump(struct sim *s, struct sim_node *n);
+struct raft_clock sim_lease_clock(struct sim *s, struct sim_node *n);
+bool sim_lease_valid(const struct sim *s, const struct sim_node *n);
+void sim_check_leases(struct sim *s, const struct sim_node *leader); /* leader: has just become one; or NULL */
+void sim_read_by_lease(struct sim *s); /* at every node that holds one */
 
 void sim_send(struct sim *s, const struct wire_msg *m);
 void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev);

@@ -76,10 +76,10 @@ static void check_transfer(struct sim *s, struct sim_node *n, const struct raft_
 	if (u->role == RAFT_LEADER && !u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_OK)
 		sim_fail(s, "node %u answers %d to a proposal, no transfer under way", (unsigned)n->id, u->proposal_code);
 	if (u->transfer_to && n->transfer_to && !fresh &&
-	    (u->transfer_to != n->transfer_to || ev->now_us >= n->transfer_since_us + ELECTION_US))
+	    (u->transfer_to != n->transfer_to || n->clock_top_us >= n->transfer_since_us + ELECTION_US))
 		sim_fail(s, "node %u: a transfer does not end", (unsigned)n->id);
-	if (fresh && (!n->transfer_to || ev->now_us >= n->transfer_since_us + ELECTION_US)) {
-		n->transfer_since_us = ev->now_us;
+	if (fresh && (!n->transfer_to || n->clock_top_us >= n->transfer_since_us + ELECTION_US)) {
+		n->transfer_since_us = n->clock_top_us;
 		s->counts->transfers++;
 	}
 	n->transfer_to = u->transfer_to;
@@ -138,6 +138,7 @@ static void publish(struct sim *s, struct sim_node *n, uint64_t commit)
 		s->counts->configs++;
 	}
 	n->commit = commit;
+	sim_check_leases(s, NULL);
 }
 
 static void settle(struct sim *s, struct sim_node *n, const struct raft_update *u)
@@ -174,6 +175,7 @@ static void check_leader(struct sim *s, struct sim_node *n, const struct raft_up
 		s->leaders[u->term] = n->id;
 		s->counts->handed_over += s->told[u->term - 1] >> n->id & 1;
 	}
+	sim_check_leases(s, n);
 	for (uint64_t i = n->log.base + 1; i <= s->committed.last; i++)
 		if (i > n->log.last || n->log.e[i].term != s->committed.e[i].term) {
 			sim_fail(s, "I3: node %u leads term %u without committed entry %u", (unsigned)n->id, (unsigned)u->term, (unsigned)i);
@@ -236,7 +238,10 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev)
 
 	if (!n->raft || s->failed)
 		return;
-	ev.now_us = s->now_us + n->clock_skew_us;
+	ev.now_us = n->clock_seen_us = sim_clock(s, n);
+	if (n->clock_top_us < ev.now_us)
+		n->clock_top_us = ev.now_us;
+	ev.clock = sim_lease_clock(s, n);
 	s->counts->steps++;
 	if (raft_step(n->raft, &ev, &u, &err) != WIRE_OK) {
 		sim_fail(s, "node %u: %s", (unsigned)n->id, err.text);
@@ -247,10 +252,15 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev)
 	if (s->verbose && (u.role_changed || u.config_changed))
 		printf("# %8llu node %u term %u %s leader %u last %u commit %u\n", (unsigned long long)s->now_us, (unsigned)n->id,
 		       (unsigned)u.term, raft_role_name(u.role), (unsigned)u.leader, (unsigned)u.last_index, (unsigned)u.commit);
+	n->read_index = u.read_index;
+	n->lease_until_us = u.lease_until_us;
 	write_update(s, n, &u);
 	check_leader(s, n, &u);
-	n->deadline_us = u.deadline_us == UINT64_MAX ? UINT64_MAX : u.deadline_us - n->clock_skew_us;
+	n->deadline_us = u.deadline_us;
+	bool turned = (n->role == RAFT_LEADER) != (u.role == RAFT_LEADER);
 	n->role = u.role;
+	if (turned)
+		sim_clock_rate(s, n);
 	n->ready = u.leader_ready;
 	n->leader = u.leader;
 	n->now_term = u.term;
@@ -322,10 +332,11 @@ void sim_start(struct sim *s, struct sim_node *n)
 	n->applied = n->commit;
 	n->w_n = n->n_reads = 0;
 	n->transfer_to = 0;
+	n->clock_top_us = 0;
 	n->role = RAFT_FOLLOWER;
 	n->asleep = n->ready = false;
 	n->raft = raft_new(&(struct raft_init){
-		.self = n->id, .seed = sim_random(s, UINT64_MAX), .now_us = s->now_us + n->clock_skew_us, .term = n->term, .vote = n->vote,
+		.self = n->id, .seed = sim_random(s, UINT64_MAX), .now_us = sim_clock(s, n), .drift_ppm = s->told_ppm, .term = n->term, .vote = n->vote,
 		.base_index = n->disk.base, .base_term = n->disk.base_term, .base_config = n->base_config, .entries = entries,
 		.n_entries = n_entries, .configs = configs, .n_configs = n_configs, .commit = n->commit, .applied = n->applied,
 		.window_msgs = s->seed % 3 ? 0 : 3, .window_bytes = s->seed % 4 ? 0 : 256, .append_max_bytes = s->seed % 5 ? 0 : 64,
@@ -343,6 +354,9 @@ void sim_crash(struct sim *s, struct sim_node *n)
 	n->raft = NULL;
 	n->w_n = n->n_reads = 0;
 	n->deadline_us = UINT64_MAX;
+	n->lease_until_us = 0;
+	if (sim_chance(s, 300)) /* the whole machine */
+		sim_clock_start(s, n);
 	s->counts->crashes++;
 }
 

@@ -179,7 +179,7 @@ static void refused_changes(void **state)
 /* 6.4: a read costs one round; reads that come while one runs share the next. */
 static void reads_share_rounds(void **state)
 {
-	struct pilot *p = pilot_open(3, 0);
+	struct pilot *p = pilot_open_no_leases(3, 0);
 
 	(void)state;
 	pilot_elect(p, 1);
@@ -201,7 +201,7 @@ static void reads_share_rounds(void **state)
 /* 6.4, etcd#20418: answers to an earlier round, late or repeated, satisfy nobody. */
 static void late_answers_satisfy_nobody(void **state)
 {
-	struct pilot *p = pilot_open(3, 0);
+	struct pilot *p = pilot_open_no_leases(3, 0);
 
 	(void)state;
 	pilot_elect(p, 1);
@@ -259,7 +259,7 @@ static void new_leader_waits_with_reads(void **state)
 /* An old leader that is cut off settles no read; at step-down they fail. */
 static void cut_off_leader_serves_no_read(void **state)
 {
-	struct pilot *p = pilot_open(3, 0);
+	struct pilot *p = pilot_open_no_leases(3, 0);
 
 	(void)state;
 	pilot_elect(p, 1);
@@ -309,7 +309,7 @@ static void follower_reads(void **state)
 /* When the leader loses its place, it says so to those who asked. */
 static void waiting_followers_are_told(void **state)
 {
-	struct pilot *p = pilot_open(3, 0);
+	struct pilot *p = pilot_open_no_leases(3, 0);
 
 	(void)state;
 	pilot_elect(p, 1);

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,27 +39,46 @@ static void random_runs(void **state)
 	for (uint64_t seed = first; seed < first + runs; seed++) {
 		running = seed;
 		signal(SIGABRT, on_abort);
-		if (raft_sim_run(seed, one != NULL, &c))
+		if (raft_sim_run(seed, one != NULL, 1, &c))
 			continue;
 		printf("# %s\n# repeat: WALRAFT_SEED=%llu test/unit/test_raft_sim\n", raft_sim_error(), (unsigned long long)seed);
 		fail_msg("%s", raft_sim_error());
 	}
-	printf("# %llu steps, %llu commits, %llu elections, reads %llu served %llu refused, %llu configurations, %llu images, %llu crashes, %llu of %llu transfers\n",
+	printf("# %llu steps, %llu commits, %llu elections, reads %llu served %llu refused, %llu by leases, %llu configurations, %llu images, %llu crashes, %llu of %llu transfers\n",
 	       (unsigned long long)c.steps, (unsigned long long)c.commits, (unsigned long long)c.elections,
-	       (unsigned long long)c.reads_ok, (unsigned long long)c.reads_failed, (unsigned long long)c.configs,
+	       (unsigned long long)c.reads_ok, (unsigned long long)c.reads_failed,
+	       (unsigned long long)c.lease_reads, (unsigned long long)c.configs,
 	       (unsigned long long)c.images, (unsigned long long)c.crashes,
 	       (unsigned long long)c.handed_over, (unsigned long long)c.transfers);
 	if (!one) {
 		assert_true(c.commits > runs);
 		assert_true(c.reads_ok > runs);
+		assert_true(c.lease_reads > runs);
 		assert_true(c.configs > runs / 10);
 		assert_true(c.handed_over > runs / 10);
 	}
 }
 
+/* Clocks that are worse than the core was told must be found out: the runs above could have failed. */
+static void control_with_bad_clocks(void **state)
+{
+	uint64_t first = (uint64_t)time(NULL) * 1000000, seed = first;
+	struct raft_sim_counts c = { 0 };
+
+	(void)state;
+	if (getenv("WALRAFT_SEED"))
+		skip();
+	while (raft_sim_run(seed, false, 4, &c))
+		if (++seed == first + 20000)
+			fail_msg("with clocks four times worse than the bound no lease is wrong in seeds %llu .. %llu",
+			         (unsigned long long)first, (unsigned long long)seed);
+	printf("# control: %s, in run %llu\n", raft_sim_error(), (unsigned long long)(seed - first + 1));
+	assert_non_null(strstr(raft_sim_error(), "lease"));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(random_runs) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(random_runs), cmocka_unit_test(control_with_bad_clocks) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("raft simulator", tests, NULL, NULL);
