@@ -4,6 +4,7 @@ libwire_la_SOURCES = \
 	wire/buf.c wire/buf.h \
 	wire/hash.c wire/hash.h \
 	wire/env.c wire/env.h \
+	wire/clock.c wire/clock.h wire/clock_bound.c \
 	wire/msg.c wire/msg.h \
 	wire/url.c \
 	wire/link.c wire/link.h wire/link_impl.h wire/link_io.h \
@@ -33,6 +34,7 @@ WIRE_TESTS = \
 	test/unit/test_buf \
 	test/unit/test_hash \
 	test/unit/test_env \
+	test/unit/test_clock \
 	test/unit/test_msg \
 	test/unit/test_link \
 	test/unit/test_link_host \
@@ -51,6 +53,8 @@ test_unit_test_hash_SOURCES = test/unit/test_hash.c
 test_unit_test_hash_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_env_SOURCES = test/unit/test_env.c
 test_unit_test_env_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_clock_SOURCES = test/unit/test_clock.c
+test_unit_test_clock_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_msg_SOURCES = test/unit/test_msg.c
 test_unit_test_msg_LDADD = $(WIRE_TEST_LIBS)
 LINK_WORLD = test/unit/link_world.c test/unit/link_world.h
