@@ -144,8 +144,9 @@ static void show(struct vfs_db *db, const struct vfs_publication *p, const uint3
 	vfs_walindex_write_header(db->region[0], &db->hdr);
 	db->open = (struct db_open_tx){ 0 };
 	db->n_publications++;
-	atomic_store_explicit(&db->index, p->index, memory_order_release);
+	/* In this order: a reader whom the gate lets pass because of the index must find its copy of the header old. */
 	atomic_fetch_add_explicit(&db->sequence, 1, memory_order_acq_rel);
+	atomic_store_explicit(&db->index, p->index, memory_order_release);
 	pthread_mutex_unlock(&db->pub);
 }
 
