@@ -119,6 +119,8 @@ static int connection_init(sqlite3 *db, char **pz_error, const struct sqlite3_ap
 		tell_not_set_up(stray, &err);
 		why = err.text;
 	}
+	if (!why && c && vfs_conn_begin(c, &err))
+		why = err.text;
 	if (why) {
 		*pz_error = sqlite3_mprintf("walraft: %s", why);
 		return WALRAFT_CANTOPEN;

@@ -8,6 +8,11 @@
 #include "vfs/vfs.h"
 #include <sqlite3ext.h>
 
+/* SQLite 3.48 and later: closes the descriptor of the file, and so drops all that this process has locked in it. */
+#ifndef SQLITE_FCNTL_NULL_IO
+#define SQLITE_FCNTL_NULL_IO 43
+#endif
+
 #define SHIM_WRITE 0
 #define SHIM_CKPT 1
 #define SHIM_RECOVER 2
@@ -62,6 +67,7 @@ struct vfs_conn {
 	bool several_voters; /* as of its last write transaction */
 	int lock_level;     /* newborn: of its file, SQLITE_LOCK_* */
 	bool wrote_newborn; /* newborn: there may be something in the database now */
+	bool named, plain;  /* newborn: auto was asked for in its own URI; it is not to be set up at all */
 	unsigned generation;
 	struct shim_seat *seat;
 	sqlite3 **sql; /* FCNTL_PDB; NULL: not told */
@@ -140,6 +146,7 @@ void shim_newborn_after_fork(void);
 
 /* ---- file.c ---- */
 int shim_pragma(struct vfs_conn *c, char **arg); /* SQLITE_FCNTL_PRAGMA; SQLITE_NOTFOUND: SQLite's own */
+int shim_null_io(struct vfs_conn *c);            /* SQLITE_FCNTL_NULL_IO: refused */
 
 /* ---- shm.c ---- */
 int shim_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **pp);

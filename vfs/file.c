@@ -148,13 +148,18 @@ int shim_pragma(struct vfs_conn *c, char **arg)
 	return SQLITE_NOTFOUND;
 }
 
+int shim_null_io(struct vfs_conn *c)
+{
+	return shim_fail(c, SQLITE_ERROR, "%s is replicated: SQLITE_FCNTL_NULL_IO is refused, because it would drop the node's locks", c->path);
+}
+
 static int main_control(sqlite3_file *f, int op, void *arg)
 {
 	struct vfs_conn *c = conn(f);
 	int rc = shim_alive(c);
 
-	if (rc)
-		return rc;
+	if (rc) /* a child's connection reaches no file: just what NULL_IO is for */
+		return op == SQLITE_FCNTL_NULL_IO ? SQLITE_OK : rc;
 	switch (op) {
 	case SQLITE_FCNTL_PRAGMA:
 		return c->node ? SQLITE_NOTFOUND : shim_pragma(c, arg);
@@ -181,6 +186,8 @@ static int main_control(sqlite3_file *f, int op, void *arg)
 		if (rc == SQLITE_OK)
 			*(char **)arg = sqlite3_mprintf("walraft/%z", *(char **)arg);
 		return rc;
+	case SQLITE_FCNTL_NULL_IO:
+		return shim_null_io(c);
 	default:
 		break;
 	}

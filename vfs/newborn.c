@@ -1,10 +1,11 @@
-/* A database that is to be set up and has nothing in it yet. Page size, auto_vacuum and encoding are open until its first transaction, and SQLite keeps an empty database in
+/* A database that is to be set up: at once when the open is through (vfs_conn_begin), unless there is nothing in it yet. Page size, auto_vacuum and encoding are open until its first transaction, and SQLite keeps an empty database in
  * rollback mode: so that transaction goes to the file as SQLite does it anyway. When the connection lets go of the file, the setting up puts the database into WAL mode, the node is
  * made, and the connection becomes a replicated one; others that have the file open follow at their next read.
  *
  * Until then all who have the file open, stock processes too, are in rollback mode, and keep each other out by its locks: the header must not say WAL while a connection still
  * goes on by the old rules (it may keep SHARED over its commit, for a statement that is open). So whoever brings the birth about takes EXCLUSIVE first, as a change of the journal mode
- * in SQLite does, and whoever takes SHARED looks again. Whatever fails leaves an ordinary database with the transaction in it, an error at the connection's next use, and another
+ * in SQLite does, and whoever takes SHARED looks again. What is ATTACHed (VACUUM INTO does that too) is set up only when its own URI says so; it is a plain database then, and these
+ * methods pass everything on. Whatever fails leaves an ordinary database with the transaction in it, an error at the connection's next use, and another
  * attempt then. */
 #include "vfs/conn.h"
 #include <pthread.h>
@@ -72,10 +73,31 @@ static int come_to_life(sqlite3_file *f)
 {
 	int rc;
 
+	if (conn(f)->plain)
+		return SQLITE_OK;
 	pthread_mutex_lock(&birth);
 	rc = try_birth(f);
 	pthread_mutex_unlock(&birth);
 	return rc;
+}
+
+/* Asked at the first use, when SQLite has given the file its place. */
+static bool is_attached(sqlite3_file *f)
+{
+	struct vfs_conn *c = conn(f);
+	sqlite3_file *main = NULL;
+
+	return c->sql && *c->sql && sqlite3_file_control(*c->sql, "main", SQLITE_FCNTL_FILE_POINTER, &main) == SQLITE_OK && main != f;
+}
+
+int vfs_conn_begin(struct vfs_conn *c, struct wire_err *err)
+{
+	/* The file lies in SQLite's memory just before the base VFS's. */
+	sqlite3_file *f = (sqlite3_file *)((struct shim_file *)c->real - 1);
+
+	if (f->pMethods != &shim_newborn_methods || come_to_life(f) == SQLITE_OK)
+		return WIRE_OK;
+	return wire_fail(err, WIRE_BUSY, "%s", *c->error ? c->error : "the database is locked");
 }
 
 /* ---- the file ---- */
@@ -148,7 +170,9 @@ static int newborn_lock(sqlite3_file *f, int level)
 	struct vfs_conn *c = conn(f);
 	int rc = shim_alive(c);
 
-	if (rc || c->lock_level != SQLITE_LOCK_NONE) {
+	if (rc == SQLITE_OK && !c->named && !c->plain && c->lock_level == SQLITE_LOCK_NONE)
+		c->plain = is_attached(f);
+	if (rc || c->plain || c->lock_level != SQLITE_LOCK_NONE) {
 		rc = rc ? rc : c->real->pMethods->xLock(c->real, level);
 	} else {
 		for (int i = 0; i < LOCK_TRIES; i++) {
@@ -202,20 +226,26 @@ static int newborn_control(sqlite3_file *f, int op, void *arg)
 	int rc = shim_alive(c);
 
 	if (rc)
-		return rc;
+		return op == SQLITE_FCNTL_NULL_IO ? SQLITE_OK : rc;
 	switch (op) {
 	case SQLITE_FCNTL_PRAGMA:
-		return shim_pragma(c, arg);
+		return c->plain ? c->real->pMethods->xFileControl(c->real, op, arg) : shim_pragma(c, arg);
 	case SQLITE_FCNTL_PDB:
 		c->sql = arg;
 		break;
 	case SQLITE_FCNTL_LOCK_TIMEOUT:
-		return SQLITE_NOTFOUND;
+		if (!c->plain)
+			return SQLITE_NOTFOUND;
+		break;
 	case SQLITE_FCNTL_VFSNAME:
 		rc = c->real->pMethods->xFileControl(c->real, op, arg);
 		if (rc == SQLITE_OK)
 			*(char **)arg = sqlite3_mprintf("walraft/%z", *(char **)arg);
 		return rc;
+	case SQLITE_FCNTL_NULL_IO:
+		if (!c->plain)
+			return shim_null_io(c);
+		break;
 	default:
 		break;
 	}
@@ -236,29 +266,46 @@ static int newborn_traits(sqlite3_file *f)
 	return c->real->pMethods->xDeviceCharacteristics(c->real);
 }
 
-/* Only to be a file that can have a WAL: in this state it has none. */
+/* Before it is set up there is no WAL, and nothing of SQLite's comes here. */
+static int no_wal(struct vfs_conn *c, int code)
+{
+	return shim_fail(c, code, "%s is not set up yet", c->path);
+}
+
 static int newborn_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **pp)
 {
-	(void)region, (void)size, (void)extend;
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
 	*pp = NULL;
-	return shim_fail(conn(f), SQLITE_IOERR_SHMMAP, "%s is not set up yet", conn(f)->path);
+	if (rc)
+		return rc;
+	return c->plain ? c->real->pMethods->xShmMap(c->real, region, size, extend, pp) : no_wal(c, SQLITE_IOERR_SHMMAP);
 }
 
 static int newborn_shm_lock(sqlite3_file *f, int first, int n, int flags)
 {
-	(void)first, (void)n, (void)flags;
-	return shim_fail(conn(f), SQLITE_IOERR_SHMLOCK, "%s is not set up yet", conn(f)->path);
+	struct vfs_conn *c = conn(f);
+	int rc = shim_alive(c);
+
+	if (rc)
+		return rc;
+	return c->plain ? c->real->pMethods->xShmLock(c->real, first, n, flags) : no_wal(c, SQLITE_IOERR_SHMLOCK);
 }
 
 static void newborn_shm_barrier(sqlite3_file *f)
 {
-	(void)f;
+	struct vfs_conn *c = conn(f);
+
+	if (c->plain && shim_alive(c) == SQLITE_OK)
+		c->real->pMethods->xShmBarrier(c->real);
 }
 
 static int newborn_shm_unmap(sqlite3_file *f, int delete)
 {
-	(void)f, (void)delete;
-	return SQLITE_OK;
+	struct vfs_conn *c = conn(f);
+
+	return c->plain && shim_alive(c) == SQLITE_OK ? c->real->pMethods->xShmUnmap(c->real, delete) : SQLITE_OK;
 }
 
 const sqlite3_io_methods shim_newborn_methods = {

@@ -1,8 +1,7 @@
 /* Opening a main database and its -wal, and the end of a connection. A main database is opened in one of these ways:
  *
  *   set up                       replicated: its node is found or started
- *   not set up, auto, not empty  set up at once, then the same
- *   not set up, auto, empty      newborn.c: the base VFS's, until the first transaction is committed
+ *   not set up, auto             newborn.c: the base VFS's, until it is set up
  *   else, asked for by name      an error that tells how to set it up: in the URI here, as an argument of sqlite3_open_v2 by the auto-extension (vfs_stray_main)
  *   else                         the base VFS's own file: the shim has no part in it */
 #include "vfs/conn.h"
@@ -155,19 +154,16 @@ static bool asked_by_name(const char *name)
 
 /* ---- main databases ---- */
 
-enum way { PASSES, REPLICATED, SET_UP, NEWBORN };
+enum way { PASSES, REPLICATED, NEWBORN };
 
 /* For a database that is not set up; c->real is open afterwards, unless it passes. */
 static int look_at_file(struct vfs_conn *c, const char *name, int flags, int *out, enum way *ret_way)
 {
 	sqlite3_vfs *base = shim_base(c);
-	sqlite3_int64 size = 0;
 	int got = 0, rc = base->xOpen(base, name, c->real, flags, &got);
 
-	if (rc == SQLITE_OK)
-		rc = c->real->pMethods->xFileSize(c->real, &size);
 	if (rc == SQLITE_OK && !(got & SQLITE_OPEN_READONLY)) {
-		*ret_way = size ? SET_UP : NEWBORN;
+		*ret_way = NEWBORN;
 		if (out)
 			*out = got;
 		return SQLITE_OK;
@@ -239,7 +235,6 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	struct wire_err err = { 0 };
 	enum way way = REPLICATED;
 	bool automatic = false;
-	sqlite3_int64 size;
 	int rc;
 
 	f->pMethods = NULL;
@@ -258,16 +253,12 @@ int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags,
 	if (err.code || read_parameters(c, name, &err) != WIRE_OK)
 		return open_failed(c, f, flags, out, &err);
 	if (way == NEWBORN) {
+		c->named = sqlite3_uri_parameter(name, "walraft_auto") != NULL;
 		f->pMethods = &shim_newborn_methods;
 		return SQLITE_OK;
 	}
 	if (shim_attach(c, automatic, &err) == WIRE_OK)
 		return open_replicated(c, name, f, flags, out);
-	/* All that was in it may have been half a transaction, which was rolled back. */
-	if (way == SET_UP && c->real->pMethods->xFileSize(c->real, &size) == SQLITE_OK && !size) {
-		f->pMethods = &shim_newborn_methods;
-		return SQLITE_OK;
-	}
 	return open_failed(c, f, flags, out, &err);
 }
 

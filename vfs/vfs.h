@@ -40,8 +40,8 @@ const char *vfs_base_name(void); /* of the base VFS; "unix" before vfs_register 
 /* "walraft" as the process's default VFS: databases that are set up are replicated whatever way they are opened, others pass through (or are set up). */
 int vfs_set_default(bool on, struct wire_err *err);
 bool vfs_is_default(void);
-/* Whether databases that are not set up become clusters of one node: an existing one when it is opened, a new one when its first transaction is committed. For later opens of the process;
- * the URI parameter walraft_auto goes before it. Databases that are opened read-only are never set up. */
+/* Whether databases that are not set up become clusters of one node: an existing one when it is opened, a new one when its first transaction is committed. For later opens of main
+ * databases in the process; the URI parameter walraft_auto goes before it, and counts for ATTACH too. Databases that are opened read-only are never set up. */
 void vfs_set_auto(bool on);
 bool vfs_auto(void);
 
@@ -57,6 +57,8 @@ const char *vfs_stray_main(struct sqlite3 *db);
  * "" none. Valid until the next call on db or open on this thread. */
 const char *vfs_error_text(struct sqlite3 *db);
 struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening failed, or the database is still empty */
+/* A new connection is complete: sets its main database up when that is to be, and there is something in it. Called by the auto-extension, so that an error carries its text. */
+int vfs_conn_begin(struct vfs_conn *c, struct wire_err *err);
 const char *vfs_conn_open_error(struct vfs_conn *c);      /* NULL: opened well. xOpen succeeds with a file whose every call is WALRAFT_CANTOPEN, so that the auto-extension can give the text */
 enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c);
 int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err); /* "linearizable", "stale" */

@@ -233,6 +233,52 @@ def killed():
 	t.ok(0 < born < rounds or not t.full, "some were killed before their birth, some after")
 
 
+@t.case("attached")
+def attached():
+	db = new("attached")
+	out = ran(db, """
+		boot.execute("SELECT walraft_default_vfs(1), walraft_auto(1)")
+		os.chdir(os.path.dirname(path))
+		c = sqlite3.connect(path, isolation_level=None)
+		c.execute("CREATE TABLE t(x)")
+		c.execute("ATTACH 'plain.db' AS p")
+		c.executescript("BEGIN; CREATE TABLE p.t(x); INSERT INTO p.t VALUES (1); INSERT INTO t VALUES (1); COMMIT; DETACH p; VACUUM INTO 'copy.db'")
+		say(*sorted(f for f in os.listdir(".") if f.endswith("-walraft")))
+		q = connect()
+		q.execute("ATTACH 'file:second.db?walraft_auto=1' AS s")
+		q.execute("CREATE TABLE s.t(x)")
+		q.executescript("BEGIN; INSERT INTO t VALUES (2); INSERT INTO s.t VALUES (2); COMMIT")
+		say(*sorted(f for f in os.listdir(".") if f.endswith("-walraft")))
+		say(q.execute("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM s.t)").fetchone())
+	""")
+	t.equal(out, ["app.db-walraft", "app.db-walraft second.db-walraft", "(2, 1)"],
+	        "what is ATTACHed, or made by VACUUM INTO, stays plain, unless its URI says otherwise; two clusters of one in one transaction")
+
+
+@t.case("a statement is open over the birth")
+def open_over():
+	"""The connection keeps its lock over its first commit, and goes on by the rules of a rollback journal: nobody else may use a WAL."""
+	db = new("open")
+	p = program(db, """
+		c = connect()
+		s = c.execute("SELECT 'a' UNION ALL SELECT name FROM sqlite_master UNION ALL SELECT 'z'")
+		s.fetchone()
+		c.execute("CREATE TABLE t(x)")
+		say("written"); sys.stdin.readline()
+		c.execute("INSERT INTO t VALUES ('host')")
+		s.close()
+		c.execute("INSERT INTO t VALUES ('host, born')")
+		say(*[r[0] for r in c.execute("SELECT x FROM t ORDER BY x")], c.execute("SELECT json_extract(walraft_status(), '$.role')").fetchone()[0])
+	""", wait=False)
+	p.stdout.readline()
+	r = stock(db, "INSERT INTO t VALUES('stock')")
+	out, err = p.communicate("\n", timeout=30)
+	want = (["stock"] if r.returncode == 0 else [])
+	t.ok(p.returncode == 0 and "host host, born" in out and out.strip().endswith("leader"), "it goes on, and is born when the statement ends", out + err)
+	t.equal(sorted(stock_rows(db, "SELECT x FROM t")), sorted(["host", "host, born"] + want), "every acknowledged row is there")
+	t.equal(stock_rows(db, "PRAGMA integrity_check"), ["ok"], "and the file is in order")
+
+
 @t.case("without room")
 def full_disk():
 	if os.geteuid() != 0:
