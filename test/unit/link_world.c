@@ -1,6 +1,8 @@
 /* Nodes for the tests of links. */
 #include "test/unit/link_world.h"
 #include <arpa/inet.h>
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +22,23 @@ struct timespec link_in_ms(uint64_t ms)
 	return (struct timespec){ .tv_sec = (time_t)(at / 1000000000u), .tv_nsec = (long)(at % 1000000000u) };
 }
 
+/* Below the ports that the kernel gives to outgoing connections, of which there are many here and in other tests. */
 void link_free_url(char *dst, size_t cap)
 {
+	enum { FIRST = 10000, PORTS = 22000 };
+	static atomic_uint tried;
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t n = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, n) || getsockname(fd, (struct sockaddr *)&a, &n))
-		abort();
-	close(fd);
-	snprintf(dst, cap, "tcp://127.0.0.1:%d", ntohs(a.sin_port));
+	int port, rc;
+	do {
+		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		port = FIRST + (int)(((unsigned)getpid() * 89 + atomic_fetch_add(&tried, 1)) % PORTS);
+		a.sin_port = htons((uint16_t)port);
+		rc = fd < 0 ? -1 : bind(fd, (struct sockaddr *)&a, sizeof(a));
+		if (fd < 0 || (rc && errno != EADDRINUSE))
+			abort();
+		close(fd);
+	} while (rc);
+	snprintf(dst, cap, "tcp://127.0.0.1:%d", port);
 }
 
 static void on_msg(void *ctx, struct wire_link_msg *m)

@@ -69,7 +69,7 @@ static void *open_and_close(void *arg)
 		link_free_url(n.url, sizeof(n.url));
 		struct wire_link_opts opts = link_options(&n, 1, CLUSTER);
 		int rc = wire_link_open(&opts, &n.link, &err);
-		/* Another's ephemeral port. */
+		/* Another of the openers was faster. */
 		if (rc == WIRE_BUSY)
 			continue;
 		o->failed = rc != WIRE_OK || wire_link_add_peer(n.link, 2, "tcp://127.0.0.1:1", &err);
