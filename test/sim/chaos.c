@@ -136,7 +136,9 @@ static void strike(struct sim *s, enum chaos_kind kind)
 		sleep_for(s, n, rng_below(&s->rng, 4 * (uint64_t)s->p.election_us));
 		break;
 	case CHAOS_CLOCK:
-		node_set_clock(n, some_ppm(s), s->p.drift_ppm > 50000 ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
+		node_set_clock(n, some_ppm(s), s->p.jumps ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
+		if (n->clock_early_us)
+			node_draw_interval(n);
 		break;
 	case CHAOS_SYNC_ERROR:
 	case CHAOS_WRITE_ERROR:
@@ -184,6 +186,7 @@ void chaos_end(struct sim *s)
 		struct sim_node *n = &s->n[i];
 		disk_clear_faults(n->disk);
 		node_set_clock(n, 0, 0);
+		n->clock_unsure = false;
 		n->asleep_until_us = s->now_us;
 		if (n->up)
 			node_drain(n);

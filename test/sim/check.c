@@ -51,7 +51,6 @@ void check_free(struct sim *s)
 	free(k->leaders);
 	free(k->known);
 	free(k->attempts);
-	free(k->told);
 	free(k);
 	s->check = NULL;
 }

@@ -54,8 +54,6 @@ struct check {
 	uint64_t made[MACHINE_CLIENTS]; /* version that the client's latest write made */
 	struct lost_member *lost;
 	size_t n_lost, cap_lost;
-	uint64_t *told; /* by term: bits of the slots that were told to stand (TIMEOUT_NOW) in it */
-	size_t cap_told;
 };
 
 /* ---- check.c ---- */
@@ -92,6 +90,7 @@ void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);
 /*     */ void check_i11_told(struct sim_node *n, const struct wire_msg *m);
 /* I12 */ void check_i12_message(struct sim_node *n, const struct wire_msg *m);
 /* I13 */ void check_i13_appended(struct sim_node *n, const struct wire_entry *e);
+/*     */ void check_i13_in_force(struct sim_node *n);
 /* Faults have stopped: the group works again within a bound. */
 void check_live(struct sim *s);
 /* What of a node's log is durable by now, as its disk says. */

@@ -11,7 +11,7 @@ test_sim_sim_SOURCES = test/sim/main.c $(SIM_WORLD)
 test_sim_sim_LDADD = $(SIM_LIBS)
 test_sim_test_sim_SOURCES = test/sim/test_sim.c $(SIM_WORLD)
 test_sim_test_sim_LDADD = $(SIM_LIBS)
-EXTRA_DIST += test/sim/README.md test/sim/seeds.txt
+EXTRA_DIST += test/sim/README.md test/sim/seeds.txt test/sim/mutants.py test/sim/mutations.py
 
 # make sim SEED=number TIME=simulated seconds; make sim-long WALL=seconds
 .PHONY: sim sim-long
@@ -20,3 +20,11 @@ sim: test/sim/sim
 
 sim-long: test/sim/sim
 	$(AM_V_at)wall=$(WALL); test/sim/sim --jobs 0 --wall $${wall:-600}
+
+# Each of the bugs in mutations.py, put into a copy of the sources, is found: make mutants SEED=number WALL=seconds for a bug
+MUTANT_FLAGS = --cc "$(CC)" --cflags "$(WALRAFT_CFLAGS) $(CFLAGS) $(LZ4_CFLAGS) $(XXHASH_CFLAGS)" --libs "$(XXHASH_LIBS) $(LZ4_LIBS)"
+.PHONY: mutants
+mutants:
+	$(AM_V_at)PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(srcdir)/test/sim/mutants.py $(srcdir) $(MUTANT_FLAGS) $(SEED:%=--seed %) $(WALL:%=--wall %) -- $(ONLY)
+clean-local:
+	rm -rf mutants

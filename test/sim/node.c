@@ -31,6 +31,35 @@ void node_set_clock(struct sim_node *n, int64_t ppm, int64_t jump_us)
 	n->due_for_us = 0;
 }
 
+/* What the clock of the leases says; all 0 when that is the node's clock. */
+static struct raft_clock lease_clock(const struct sim_node *n)
+{
+	uint64_t true_us = n->sim->now_us + 60000000;
+
+	if (!n->clock_early_us)
+		return (struct raft_clock){ 0 };
+	return (struct raft_clock){ .earliest_us = true_us - n->clock_early_us, .latest_us = true_us + n->clock_late_us, .unsure = n->clock_unsure };
+}
+
+void node_draw_interval(struct sim_node *n)
+{
+	struct rng *r = &n->sim->rng;
+	uint64_t most = n->sim->p.election_us / 3;
+
+	n->clock_early_us = 1 + rng_below(r, rng_chance(r, 500) ? 2000 : most);
+	n->clock_late_us = rng_below(r, rng_chance(r, 500) ? 2000 : most);
+	n->clock_unsure = rng_chance(r, 200);
+}
+
+bool node_has_lease(const struct sim_node *n)
+{
+	struct raft_clock c = lease_clock(n);
+
+	if (!n->up || c.unsure)
+		return false;
+	return (n->clock_early_us ? c.latest_us : node_local_us(n)) < n->lease_until_us;
+}
+
 bool node_awake(const struct sim_node *n)
 {
 	return n->up && n->asleep_until_us <= n->sim->now_us;
@@ -173,9 +202,8 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	n->leader = u->leader;
 	n->ready = u->leader_ready;
 	n->transfer_to = u->transfer_to;
-#ifdef SIM_LEASES
-	n->lease_until_local_us = u->role == RAFT_LEADER ? u->lease_until_us : 0;
-#endif
+	n->lease_until_us = u->lease_until_us;
+	n->read_index = u->read_index;
 	if (!leads)
 		return;
 	s->counts->elections++;
@@ -201,6 +229,10 @@ static void after_step(struct sim_node *n, const struct raft_update *u)
 	n->deadline_local_us = u->deadline_us;
 	for (uint32_t i = 0; i < u->n_reads; i++)
 		client_granted(n, &u->reads[i]);
+	if (u->n_reads)
+		client_serve(n);
+	if (u->config_changed || u->truncate_from)
+		check_i13_in_force(n);
 	if (n->commit <= n->machine.index || n->failing || s->failed)
 		return;
 	if (!s->p.apply_us) {
@@ -222,6 +254,7 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 	if (n->failing || s->failed)
 		return;
 	ev->now_us = node_local_us(n);
+	ev->clock = lease_clock(n);
 	s->counts->steps++;
 	if (raft_step(n->raft, ev, &u, &err)) {
 		sim_fail(s, "core", "%s: %s", node_name(n), err.text);
@@ -253,6 +286,9 @@ static void begin_sync(struct sim_node *n)
 		us += rng_below(&s->rng, s->p.stall_us);
 	n->must_sync = false;
 	n->syncing = true;
+	n->sync_index = n->last_index;
+	n->sync_term = raft_term_of(n->raft, n->last_index);
+	n->sync_late = n->n_late;
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + us, .type = EV_SYNCED, .slot = (uint8_t)n->slot, .life = n->life });
 }
 
@@ -351,29 +387,26 @@ void node_deliver(struct sim_node *n, struct sim_request r)
 	node_drain(n);
 }
 
+/* What was written since the sync began waits for the next one, also if the journal's has taken it along. */
 void node_synced(struct sim_node *n)
 {
 	struct sim *s = n->sim;
-	uint64_t index = n->last_index;
-	struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = index, .term = raft_term_of(n->raft, index) };
-	size_t ready = n->n_late;
+	struct raft_event ev = { .type = RAFT_EV_PERSISTED, .index = n->sync_index, .term = n->sync_term };
 	struct wire_err err;
 
 	if (n->asleep_until_us > s->now_us) {
 		sim_post(s, (struct sim_event){ .at_us = n->asleep_until_us, .type = EV_SYNCED, .slot = (uint8_t)n->slot, .life = n->life });
 		return;
 	}
-	n->syncing = n->must_sync = false;
+	n->syncing = false;
 	if (raft_journal_sync(n->journal, &err)) {
 		node_fail(n, "sync", &err);
 		node_settled(n);
 		return;
 	}
 	step(n, &ev, NULL, NULL);
-	send_late(n, ready);
+	send_late(n, n->sync_late);
 	node_drain(n);
-	if (n->up)
-		finish(n);
 	node_settled(n);
 }
 

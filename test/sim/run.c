@@ -47,7 +47,7 @@ bool run_one(uint64_t seed, const struct run_options *o, struct sim_counts *coun
 	if (ret_digest)
 		*ret_digest = rng_mix(s->digest, rng_mix(s->seq, s->check->last));
 	if (!ok && o->terse)
-		printf("failed %llu %.1f %s\n", (unsigned long long)seed, (double)s->now_us / 1e6, s->property);
+		printf("failed %llu %.1f %s\n", (unsigned long long)seed, (double)counts->sim_us / 1e6, s->property);
 	if (!ok && !o->terse) {
 		sim_report(s, o->tail);
 		say_repeat(seed, o);

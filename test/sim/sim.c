@@ -198,6 +198,9 @@ static void draw_params(struct sim *s)
 	p->repeat = PICK(s, 0, 0, 10, 100);
 	p->fifo = rng_chance(&s->rng, 500);
 	p->bytes_per_ms = PICK(s, 0, 0, 0, 50, 1000);
+	/* An append that takes longer than all timeouts to send says nothing about anything else. */
+	if (p->bytes_per_ms == 50)
+		p->append_max_bytes = 2048;
 	p->sync_us = PICK(s, 0, 200, 2000, 10000, 40000);
 	p->stall_us = PICK(s, 0, 0, p->election_us * 4);
 	p->overlap = rng_chance(&s->rng, 500);
@@ -208,7 +211,13 @@ static void draw_params(struct sim *s)
 	p->entry_bytes = PICK(s, 40, 60, 200, 800);
 	p->trim_every = PICK(s, 10, 50, 200);
 	p->trim_past = PICK(s, 0, 20, 300);
-	p->drift_ppm = PICK(s, 0, 200, 500, 80000);
+	p->drift_ppm = PICK(s, 0, 500, 20000, 110000);
+	p->jumps = rng_chance(&s->rng, 200);
+	p->bound_ppm = p->jumps ? RAFT_NO_LEASES : p->drift_ppm ? p->drift_ppm : 1;
+	p->lease_reads = rng_chance(&s->rng, 700);
+	p->interval_clocks = PICK(s, 0, 0, 500, 1000);
+	if (p->entry_bytes == 800 && p->segment_bytes == 8192)
+		p->segment_bytes = 16384;
 	p->chaos_us = PICK(s, 300000, 1000000, 2000000, 4000000);
 	p->chaos_mask = (uint32_t)rng_next(&s->rng) | (uint32_t)rng_next(&s->rng) | 1u << CHAOS_HEAL;
 }
@@ -228,6 +237,8 @@ static void set_up(struct sim *s)
 		n->id = i + 1;
 		n->clock_local_us = 1000000 + rng_below(&s->rng, 1000000);
 		n->clock_ppm = (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.drift_ppm + 1) - s->p.drift_ppm;
+		if (rng_chance(&s->rng, s->p.interval_clocks))
+			node_draw_interval(n);
 		n->deadline_local_us = UINT64_MAX;
 		n->disk = disk_new(&s->rng);
 		if (s->p.cache_slots && !(n->cache = calloc(s->p.cache_slots, sizeof(*n->cache))))

@@ -54,6 +54,9 @@ struct sim_params {
 	uint32_t think_us, entry_bytes;                      /* means */
 	uint32_t trim_every, trim_past;                      /* entries between checkpoints; per mille of trims that heed nobody */
 	uint32_t drift_ppm;                                  /* each clock's largest deviation from the world's */
+	uint32_t bound_ppm;                                  /* what the nodes believe of that; RAFT_NO_LEASES where clocks jump */
+	bool jumps, lease_reads;                             /* lease_reads: readers look at the lease themselves */
+	uint32_t interval_clocks;                            /* per mille of nodes that know true time, with an error */
 	uint32_t chaos_us;                                   /* mean time between faults */
 	uint32_t chaos_mask;                                 /* which kinds there are: bit enum chaos_kind */
 };
@@ -110,6 +113,8 @@ struct sim_node {
 	/* clock */
 	uint64_t clock_real_us, clock_local_us;
 	int64_t clock_ppm;
+	uint64_t clock_early_us, clock_late_us; /* errors of an interval clock; 0, 0: it has none */
+	bool clock_unsure;
 
 	struct sim_disk *disk;
 	struct raft_journal *journal;
@@ -119,8 +124,9 @@ struct sim_node {
 	/* driver */
 	uint64_t deadline_local_us, last_index;
 	bool must_sync, syncing;
+	uint64_t sync_index, sync_term; /* the log's end when the sync under way began */
 	struct sim_msg **late;
-	size_t n_late, cap_late;
+	size_t n_late, cap_late, sync_late;
 	struct sim_request *inbox;
 	size_t n_inbox, cap_inbox;
 	struct cache_slot *cache;
@@ -129,7 +135,7 @@ struct sim_node {
 	bool ready;
 	uint64_t keep_above; /* what the leader says that members need */
 	uint64_t due_us, due_for_us; /* when the deadline due_for_us comes */
-	uint64_t lease_until_local_us; /* 0: none */
+	uint64_t lease_until_us, read_index; /* by the clock of the leases; 0: none */
 	struct sim_pending *pending;
 	size_t n_pending, cap_pending;
 	struct sim_reading *readings;
@@ -215,6 +221,8 @@ void net_cut(struct sim *s, uint32_t from, uint32_t to);
 
 /* ---- node.c ---- */
 uint64_t node_local_us(const struct sim_node *n);
+bool node_has_lease(const struct sim_node *n);
+void node_draw_interval(struct sim_node *n); /* its interval clock's errors anew */
 uint64_t node_due_us(const struct sim_node *n); /* when its deadline comes, in the world's time; UINT64_MAX: never */
 void node_set_clock(struct sim_node *n, int64_t ppm, int64_t jump_us);
 void node_tick(struct sim_node *n);

@@ -5,6 +5,8 @@
 
 #define DIRECTORY "node/journal"
 
+enum { KEEP_MAX = 600 };
+
 static struct raft_journal_opts options(const struct sim *s)
 {
 	return (struct raft_journal_opts){ .group = GROUP, .segment_bytes = s->p.segment_bytes, .first_bytes = s->p.first_bytes };
@@ -125,7 +127,7 @@ void store_write(struct sim_node *n, const struct raft_update *u)
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, &err);
 	if (rc) {
-		if (rc == WIRE_INVALID || rc == WIRE_TOOBIG)
+		if (rc != WIRE_IO && rc != WIRE_FULL)
 			sim_fail(n->sim, "journal", "%s: %s", node_name(n), err.text);
 		node_fail(n, "append", &err);
 		return;
@@ -186,7 +188,8 @@ static void checkpoint(struct sim_node *n)
 		node_fail(n, "mark", &err);
 		return;
 	}
-	if (!rng_chance(&s->rng, s->p.trim_past)) {
+	/* A journal that has grown too long is trimmed, whoever may still need it. */
+	if (!rng_chance(&s->rng, s->p.trim_past) && m.index < raft_journal_base(n->journal) + KEEP_MAX) {
 		uint64_t keep = n->role == RAFT_LEADER ? raft_min_match(n->raft) : n->keep_above;
 		ev.index = keep < ev.index ? keep : ev.index;
 	}
@@ -230,7 +233,7 @@ static void reset_driver(struct sim_node *n)
 	n->n_inbox = n->n_late = n->n_pending = n->n_readings = 0;
 	n->must_sync = n->syncing = n->failing = n->apply_due = n->ready = false;
 	n->role = RAFT_FOLLOWER;
-	n->leader = n->transfer_to = n->commit = n->lease_until_local_us = n->commit_heard = n->keep_above = 0;
+	n->leader = n->transfer_to = n->commit = n->lease_until_us = n->commit_heard = n->keep_above = 0;
 	n->deadline_local_us = UINT64_MAX;
 }
 
@@ -311,6 +314,7 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.n_entries = st->n_entries, .configs = st->configs, .n_configs = st->n_configs, .commit = st->commit,
 		.applied = st->base_index, .election_us = s->p.election_us, .heartbeat_us = s->p.heartbeat_us,
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
+		.drift_ppm = s->p.bound_ppm,
 	}, &err);
 	if (!n->raft)
 		sim_fail(s, "core", "%s does not start: %s", node_name(n), err.text);

@@ -1,0 +1,126 @@
+#!/usr/bin/python3
+"""Proof that the simulator bites: puts one bug at a time (mutations.py) into a copy of the core's and the journal's sources and runs
+random seeds until a property fails. Assertions and raft_invariants are compiled out, so that the simulator alone must find it.
+
+    mutants.py SRCDIR [--cc CC] [--cflags FLAGS] [--libs LIBS] [--wall S] [--seed N] [--jobs N] [part of a bug's name ...]
+
+Builds below ./mutants. Prints TAP: the bug, the property that failed, the simulated seconds that it took, the seed."""
+import argparse
+import concurrent.futures
+import glob
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+import mutations
+
+
+def arguments():
+	p = argparse.ArgumentParser()
+	p.add_argument("src")
+	p.add_argument("--cc", default="cc")
+	p.add_argument("--cflags", default="-O2 -std=c17 -pthread")
+	p.add_argument("--libs", default="-lxxhash -llz4")
+	p.add_argument("--wall", type=int, default=120, help="seconds for a bug until it counts as not found")
+	p.add_argument("--time", type=int, default=100, help="simulated seconds of a run")
+	p.add_argument("--seed", type=int, default=int(time.time()) * 1000)
+	p.add_argument("--jobs", type=int, default=os.cpu_count())
+	p.add_argument("only", nargs="*")
+	return p.parse_intermixed_args()
+
+
+class Builder:
+	def __init__(self, args):
+		self.args = args
+		self.top = os.path.abspath("mutants")
+		self.flags = shlex.split(args.cflags) + ["-D_GNU_SOURCE", "-DNDEBUG", "-w"]
+		raft = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "raft/*.c")))]
+		sim = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "test/sim/*.c")))
+		       if not f.endswith("test_sim.c")]
+		self.raft, self.rest = raft, sim + ["wire/buf.c", "wire/err.c", "wire/hash.c", "wire/msg.c"]
+		os.makedirs(self.top, exist_ok=True)
+
+	def compile(self, path, out, include):
+		os.makedirs(os.path.dirname(out), exist_ok=True)
+		run([self.args.cc] + self.flags + ["-I" + i for i in include] + ["-c", path, "-o", out])
+		return out
+
+	def base(self):
+		"""All objects without a bug. The simulator itself keeps its assertions of its own business."""
+		with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:
+			jobs = {f: pool.submit(self.compile, os.path.join(self.args.src, f), os.path.join(self.top, "base", f + ".o"), [self.args.src])
+			        for f in self.raft + self.rest}
+			self.objects = {f: j.result() for f, j in jobs.items()}
+
+	def mutant(self, number, file, old, new):
+		"""The path of a simulator with that bug; None when the text is not there exactly once."""
+		with open(os.path.join(self.args.src, file), encoding="utf-8") as f:
+			text = f.read()
+		if text.count(old) != 1:
+			return None
+		where = os.path.join(self.top, "%02d" % number)
+		copy = os.path.join(where, file)
+		os.makedirs(os.path.dirname(copy), exist_ok=True)
+		with open(copy, "w", encoding="utf-8") as f:
+			f.write(text.replace(old, new))
+		objects = dict(self.objects)
+		for changed in [file] if file.endswith(".c") else self.raft:
+			path = copy if file == changed else os.path.join(self.args.src, changed)
+			objects[changed] = self.compile(path, os.path.join(where, changed + ".o"), [where, self.args.src])
+		program = os.path.join(where, "sim")
+		run([self.args.cc] + self.flags + list(objects.values()) + ["-o", program] + shlex.split(self.args.libs))
+		return program
+
+
+def run(command):
+	done = subprocess.run(command, capture_output=True, text=True)
+	if done.returncode:
+		sys.exit("%s\n%s" % (" ".join(command), done.stderr))
+
+
+def hunt(args, program, seed):
+	"""(found, what is to be said)"""
+	command = [program, "--terse", "--jobs", "1", "--wall", str(args.wall), "--time", str(args.time), "--seed", str(seed), "--tail", "0"]
+	try:
+		done = subprocess.run(command, capture_output=True, text=True, timeout=args.wall + 60)
+	except subprocess.TimeoutExpired:
+		return True, "hangs"
+	for line in done.stdout.splitlines():
+		words = line.split(" ", 3)
+		if words[0] == "failed":
+			return True, "%s, after %s simulated seconds, seed %s" % (words[3], words[2], words[1])
+	if done.returncode < 0:
+		return True, "killed by signal %d" % -done.returncode
+	return False, "not found: %s" % done.stdout.strip()
+
+
+def one(args, builder, number, bug):
+	name, file, old, new = bug
+	program = builder.mutant(number, file, old, new)
+	if not program:
+		return False, name, "%s no longer has the text that it changes: bring mutations.py up to date" % file
+	found, what = hunt(args, program, args.seed + number * 100000)
+	return found, name, what
+
+
+def main():
+	args = arguments()
+	bugs = [b for b in mutations.CORE + mutations.JOURNAL if not args.only or any(o in b[0] for o in args.only)]
+	builder = Builder(args)
+	builder.base()
+	print("1..%d" % len(bugs))
+	print("# repeat: make mutants SEED=%d" % args.seed)
+	good = True
+	with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+		jobs = [pool.submit(one, args, builder, i, b) for i, b in enumerate(bugs)]
+		for number, job in enumerate(jobs, 1):
+			found, name, what = job.result()
+			good &= found
+			print("%sok %d - %s: %s" % ("" if found else "not ", number, name, what), flush=True)
+	return 0 if good else 1
+
+
+if __name__ == "__main__":
+	sys.exit(main())
