@@ -38,7 +38,7 @@ static const char head_sql[] =
         "SELECT printf('%-12s %s', k, v) FROM (SELECT 1 AS o, 'database' AS k, ?1->>'path' AS v"
         " UNION ALL SELECT 2, 'node', (?1->>'node_id') || '  ' || coalesce(?1->>'url', '(no listener)')"
         " UNION ALL SELECT 3, 'role', (?1->>'role') || CASE ?1->>'ready' WHEN 1 THEN ', ready' ELSE '' END || ', term ' || (?1->>'term')"
-        " UNION ALL SELECT 4, 'leader', coalesce(?1->>'leader_url', '(unknown)')"
+        " UNION ALL SELECT 4, 'leader', coalesce(?1->>'leader_url', iif(?1->>'leader_id' = ?1->>'node_id', 'this node (it has no address)', '(unknown)'))"
         " UNION ALL SELECT 5, 'position', 'published ' || (?1->>'published') || ', committed ' || (?1->>'commit') || ', last ' || (?1->>'last_index')"
         " UNION ALL SELECT 6, 'checksum', ?1->>'checksum'"
         " UNION ALL SELECT 7, 'pages', (?1->>'db_pages') || ' of ' || (?1->>'page_size') || ' bytes, ' || (?1->>'wal_frames') || ' WAL frames'"

@@ -49,6 +49,7 @@ void node_fail(struct shell_node *n, const char *fmt, ...)
 
 	pthread_mutex_lock(&n->mu);
 	first = !n->failed;
+	atomic_store(&n->lease.ended, true);
 	if (first) {
 		va_start(ap, fmt);
 		vsnprintf(n->failure, sizeof n->failure, fmt, ap);
@@ -274,6 +275,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 		return NULL;
 	n->paths = *paths;
 	n->env = wire_env_posix();
+	wire_clock_boottime(n->env, &n->clock);
 	n->lock_fd = n->control_fd = n->control_stop[0] = n->control_stop[1] = -1;
 	pthread_mutex_init(&n->mu, NULL);
 	pthread_mutex_init(&n->image_mu, NULL);
@@ -327,6 +329,7 @@ static void stop_node(struct shell_node *n)
 	node_hand_over(n);
 	pthread_mutex_lock(&n->mu);
 	n->stop = true;
+	atomic_store(&n->lease.ended, true);
 	pthread_cond_broadcast(&n->wake);
 	pthread_cond_broadcast(&n->publish_wake);
 	pthread_cond_broadcast(&n->published_cond);
@@ -362,6 +365,7 @@ static void stop_node(struct shell_node *n)
 	}
 	if (n->lock_fd >= 0)
 		shell_lock_release(n->lock_fd);
+	n->clock.close(n->clock.ctx);
 	free(n);
 }
 
@@ -405,6 +409,8 @@ static int start_registered(const struct shell_paths *paths, struct shell_node *
 	if (!n)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
 	rc = shell_conf_read(n->env, paths, &n->conf, err);
+	if (!rc && !n->conf.joining && access(paths->db, F_OK) && errno == ENOENT)
+		rc = wire_fail(err, WIRE_NOTFOUND, "%s is not there, but its node directory %s is: put the file back from a copy and run walraft adopt %s, or remove the directory too to begin anew", paths->db, paths->dir, paths->db);
 	if (!rc && n->conf.joining)
 		rc = wire_fail(err, WIRE_INVALID, "%s has not finished joining its cluster; run walraft join again", paths->db);
 	if (!rc) {

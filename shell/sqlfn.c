@@ -9,7 +9,8 @@
  *
  * For the whole process, on any connection; 1 or 0 sets, without an argument they tell what is in force:
  *   walraft_auto([on])         whether databases that are not set up become clusters of one node when they are opened (vfs_set_auto)
- *   walraft_default_vfs([on])  whether walraft is the default VFS (vfs_set_default) */
+ *   walraft_default_vfs([on])  whether walraft is the default VFS (vfs_set_default)
+ * An error, although it holds, when the connection itself has a database open by another VFS that it now would be wrong to take for a replicated one. */
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 
@@ -126,6 +127,24 @@ static bool switch_value(sqlite3_context *c, sqlite3_value *v, const char *name,
 	return false;
 }
 
+/* What this connection has open stays as it is: who expects otherwise would go on without replication, and not know. */
+static void tell(sqlite3_context *c, bool in_force)
+{
+	const char *path = vfs_unreplicated_main(sqlite3_context_db_handle(c));
+	char *text;
+
+	if (!path) {
+		sqlite3_result_int(c, in_force);
+		return;
+	}
+	text = sqlite3_mprintf("this holds for later opens, but this connection has %s open already, and goes on without replication: open it again", path);
+	if (text)
+		sqlite3_result_error(c, text, -1);
+	else
+		sqlite3_result_error_nomem(c);
+	sqlite3_free(text);
+}
+
 static void fn_auto(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
 	bool on;
@@ -135,7 +154,7 @@ static void fn_auto(sqlite3_context *c, int argc, sqlite3_value **argv)
 			return;
 		vfs_set_auto(on);
 	}
-	sqlite3_result_int(c, vfs_auto());
+	tell(c, vfs_auto());
 }
 
 static void fn_default_vfs(sqlite3_context *c, int argc, sqlite3_value **argv)
@@ -151,7 +170,7 @@ static void fn_default_vfs(sqlite3_context *c, int argc, sqlite3_value **argv)
 			return;
 		}
 	}
-	sqlite3_result_int(c, vfs_is_default());
+	tell(c, vfs_is_default());
 }
 
 int shell_sqlfn_register(sqlite3 *db)

@@ -240,7 +240,7 @@ static int refuse(struct search *s, uint32_t pgno, struct wire_err *err)
 
 	if (pgno)
 		snprintf(what, sizeof what, "; page %u is not as it was left", pgno);
-	return wire_fail(err, WIRE_CHANGED, "%s was changed outside walraft (no committed position between %llu and %llu matches%s): restore it from a copy, or remove the file with its -wal and -shm, and %s-walraft, and join again; a node that is its cluster's only one takes the file as it is by: walraft adopt %s",
+	return wire_fail(err, WIRE_CHANGED, "%s was changed outside walraft (it is at no position between %llu and %llu of its log%s). Where it is its cluster's only member, walraft adopt %s takes it as it is; else restore it from a copy of this position, or remove the file with its -wal and -shm, and %s-walraft, and join again under a new address",
 	                 path, (unsigned long long)s->start->mark_index, (unsigned long long)s->start->last_index, what, path, path);
 }
 

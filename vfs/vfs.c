@@ -499,6 +499,16 @@ const char *vfs_error_text(struct sqlite3 *db)
 	return text;
 }
 
+const char *vfs_unreplicated_main(struct sqlite3 *db)
+{
+	const char *path = sqlite3_db_filename(db, "main");
+	struct vfs_host_ops ops = shim_host_ops();
+
+	if (!vfs_is_default() || !path || !*path || vfs_conn_of(db) || sqlite3_db_readonly(db, "main") == 1)
+		return NULL;
+	return vfs_auto() || ops.is_set_up(ops.ctx, path) ? path : NULL;
+}
+
 const char *vfs_stray_main(struct sqlite3 *db)
 {
 	const char *path = sqlite3_db_filename(db, "main");

@@ -53,6 +53,9 @@ struct vfs_conn *vfs_conn_of(struct sqlite3 *db);
 /* The path of db's main database when that was opened by the VFS walraft by name, is not set up and so passed through; else NULL. Attached ones may pass through;
  * a main one is an error of the application's, which the auto-extension gives. */
 const char *vfs_stray_main(struct sqlite3 *db);
+/* The path of db's main database when that was opened before, or past, the VFS walraft, although opening it by name would replicate it now (it is set up, or automatic mode is on, and
+ * walraft is the default VFS); else NULL. */
+const char *vfs_unreplicated_main(struct sqlite3 *db);
 /* Text of the last failure in walraft's hands, of the databases that db has open (main and attached ones) and of this thread's opens (a failed ATTACH leaves nothing to ask);
  * "" none. Valid until the next call on db or open on this thread. */
 const char *vfs_error_text(struct sqlite3 *db);

@@ -255,6 +255,24 @@ def attached():
 	        "what is ATTACHed, or made by VACUUM INTO, stays plain, unless its URI says otherwise; two clusters of one in one transaction")
 
 
+@t.case("a database that was open before")
+def before():
+	db = new("before")
+	out = ran(db, """
+		c = sqlite3.connect(path, isolation_level=None)
+		c.enable_load_extension(True)
+		c.load_extension(so)
+		say(c.execute("SELECT walraft_default_vfs(1)").fetchone()[0])
+		say(told(lambda: c.execute("SELECT walraft_auto(1)").fetchone()))
+		c.close()
+		c = sqlite3.connect(path, isolation_level=None)
+		c.execute("CREATE TABLE t(x)")
+		say(c.execute("SELECT walraft_auto(), walraft_default_vfs(), walraft_status() IS NOT NULL").fetchone())
+	""")
+	t.ok(out[0] == "1" and "goes on without replication: open it again" in out[1] and out[2] == "(1, 1, 1)",
+	     "a connection that was open before the switches is told that it stays plain", out)
+
+
 @t.case("a statement is open over the birth")
 def open_over():
 	"""The connection keeps its lock over its first commit, and goes on by the rules of a rollback journal: nobody else may use a WAL."""
