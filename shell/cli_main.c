@@ -62,7 +62,7 @@ static const struct {
 	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
 	{ 'f', "--force", "do it although other members count on this one" },
 	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
-	{ 'j', "--json", "results, and errors, as JSON" },
+	{ 'j', "--json", "results as JSON, and errors but those of usage" },
 };
 
 static void usage(FILE *f)
