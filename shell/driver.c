@@ -7,6 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* First of all: the update's messages may tell somebody of a commit, whose reads here must not miss it, or to stand for election. */
+static void share_lease(struct shell_node *n, const struct raft_update *u)
+{
+	struct node_lease *l = &n->lease;
+
+	if (atomic_load_explicit(&l->read_index, memory_order_relaxed) == u->read_index &&
+	    atomic_load_explicit(&l->until_us, memory_order_relaxed) == u->lease_until_us)
+		return;
+	atomic_store_explicit(&l->read_index, u->read_index, memory_order_release);
+	atomic_store_explicit(&l->until_us, u->lease_until_us, memory_order_release);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 static void share(struct shell_node *n, const struct raft_update *u)
 {
 	struct node_shared *s = &n->shared;
@@ -107,14 +120,18 @@ static int absorb(struct shell_node *n, const struct raft_update *u)
 
 int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index)
 {
+	struct wire_clock_reading now;
 	struct raft_update u;
 	struct wire_err err;
 
+	n->clock.now(n->clock.ctx, &now);
+	ev->clock = (struct raft_clock){ now.earliest_us, now.latest_us, now.status != WIRE_CLOCK_OK };
 	ev->now_us = node_now_us(n);
 	if (raft_step(n->raft, ev, &u, &err)) {
 		node_fail(n, "%s", err.text);
 		return err.code;
 	}
+	share_lease(n, &u);
 	if (ret_code)
 		*ret_code = u.proposal_code;
 	if (ret_index)
@@ -449,6 +466,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.commit = st->commit,
 		.applied = st->base_index, /* the rest follows as an event, once the database is open */
 		.window_bytes = 4u << 20,
+		.drift_ppm = n->clock.drift_ppm,
 	};
 
 	n->env->random(n->env->ctx, &init.seed, sizeof init.seed);

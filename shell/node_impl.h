@@ -9,13 +9,14 @@
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
  * Locks (outer first): `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
- * None is held over I/O, a call of the core, the journal, the link or vfs. */
+ * None is held over I/O, a call of the core, the journal, the link or vfs. `lease` is read without any. */
 #ifndef SHELL_NODE_IMPL_H
 #define SHELL_NODE_IMPL_H
 
 #include "raft/journal.h"
 #include "raft/raft.h"
 #include "shell/node.h"
+#include "wire/clock.h"
 #include "wire/link.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -74,6 +75,14 @@ struct node_shared { /* what other threads read, under mu */
 	uint64_t keep_above; /* journal entries above it are needed by some member */
 };
 
+/* What a reader needs to know where this node leads (raft/README.md, lease_until_us). Written by the node thread, before it sends anything
+ * that goes with it; `ended` by whoever ends the node's part. */
+struct node_lease {
+	_Atomic uint64_t until_us; /* on `clock`; 0: none, UINT64_MAX: for as long as this is said */
+	_Atomic uint64_t read_index;
+	atomic_bool ended;
+};
+
 struct shell_node {
 	struct shell_node *next; /* registry */
 	unsigned refs;
@@ -96,6 +105,8 @@ struct shell_node {
 	bool stop, failed;
 	char failure[512];
 	struct node_shared shared;
+	struct node_lease lease;
+	struct wire_clock clock; /* of the leases */
 	struct pending *pending; /* ascending index */
 	enum { HAND_OVER_NONE, HAND_OVER_ASKED, HAND_OVER_REFUSED, HAND_OVER_UNDER_WAY } hand_over;
 	bool proposing; /* the node thread has an entry in hand that last_index does not tell of yet: nobody may begin beside it */

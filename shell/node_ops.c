@@ -71,11 +71,6 @@ static uint32_t count_voters(const struct shell_node *n) /* mu held */
 	return voters;
 }
 
-static bool lone_leader(const struct shell_node *n) /* mu held */
-{
-	return count_voters(n) == 1 && n->shared.leader_ready;
-}
-
 static int wait_published(struct shell_node *n, uint64_t index, uint64_t deadline_us, struct wire_err *err)
 {
 	int rc = WIRE_OK;
@@ -133,24 +128,42 @@ static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_
 	}
 }
 
+/* Without a lock, on the reader's thread. The lease is read first, then the clock, then the index: at the moment of the first, this node led, so that the
+ * index, which only grows, covers all that was acknowledged before. What happens later does not matter, be it hours: a read may count as done at any
+ * moment between its beginning and its end, and what it will see is no older than that index, since the READ lock comes after this (README.md). */
+static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
+{
+	uint64_t until = atomic_load_explicit(&n->lease.until_us, memory_order_acquire);
+	struct wire_clock_reading now;
+
+	if (!until || atomic_load_explicit(&n->lease.ended, memory_order_relaxed))
+		return false;
+	if (until != UINT64_MAX) {
+		n->clock.now(n->clock.ctx, &now);
+		if (now.status != WIRE_CLOCK_OK || now.latest_us >= until)
+			return false;
+	}
+	*ret_index = atomic_load_explicit(&n->lease.read_index, memory_order_acquire);
+	return true;
+}
+
 static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
 {
 	struct shell_node *n = ctx;
-	uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000, index = 0;
-	bool alone;
-	int rc;
+	uint64_t deadline, index = 0;
+	bool leased;
+	int rc = WIRE_OK;
 
 	*ret_waited = false;
 	if (level == VFS_READ_STALE)
 		return WIRE_OK;
-	pthread_mutex_lock(&n->mu);
-	alone = lone_leader(n) && !n->stop && !n->failed;
-	index = n->shared.commit;
-	pthread_mutex_unlock(&n->mu);
-	if (alone && vfs_db_published(n->db) >= index)
+	leased = lease_covers(n, &index);
+	if (leased && vfs_db_published(n->db) >= index)
 		return WIRE_OK;
 	*ret_waited = true;
-	rc = read_index(n, deadline, &index, err);
+	deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000;
+	if (!leased)
+		rc = read_index(n, deadline, &index, err);
 	if (!rc)
 		rc = wait_published(n, index, deadline, err);
 	return rc;
