@@ -72,6 +72,8 @@ struct vfs_conn {
 	struct shim_seat *seat;
 	sqlite3 **sql; /* FCNTL_PDB; NULL: not told */
 	struct vfs_conn *next_writer;
+	sqlite3_stmt *refused_stmt; /* that was refused WRITE, in its run of that number; compared only */
+	int refused_run;
 	enum vfs_read_level level;
 	uint32_t timeout_ms, page_size;
 
@@ -126,6 +128,8 @@ int shim_alive(struct vfs_conn *c);
 uint64_t shim_error_number(void); /* for error_at */
 void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
 void shim_granted(struct vfs_conn *c);
+/* Is the read that begins a repetition within the call that was refused WRITE? That call has passed the gate. */
+bool shim_repeats_refused(struct vfs_conn *c);
 void shim_read_begins(void); /* what this thread was refused before is over: no sleep of now belongs to it */
 /* Another database that the same sqlite3 object writes to now, when one of the two has several voters; NULL: none. */
 struct vfs_conn *shim_other_writer(struct vfs_conn *c);

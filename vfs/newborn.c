@@ -32,6 +32,13 @@ static struct vfs_conn *conn(sqlite3_file *f)
 
 /* ---- birth ---- */
 
+static bool is_wal(struct vfs_conn *c)
+{
+	uint8_t versions[2];
+
+	return c->real->pMethods->xRead(c->real, versions, sizeof versions, VERSIONS_AT) == SQLITE_OK && versions[1] == 2;
+}
+
 static int nobody_inside(struct vfs_conn *c)
 {
 	const sqlite3_io_methods *m = c->real->pMethods;
@@ -43,8 +50,9 @@ static int nobody_inside(struct vfs_conn *c)
 	return rc;
 }
 
-/* The connection holds no lock. SQLITE_OK with the main methods in place, or as before when there is nothing in the database. */
-static int try_birth(sqlite3_file *f)
+/* The connection holds no lock. SQLITE_OK with the main methods in place, or as before when there is nothing in the database. The setting up takes EXCLUSIVE itself, and waits for it:
+ * without patience that is not begun while others are inside. */
+static int try_birth(sqlite3_file *f, bool patient)
 {
 	struct vfs_conn *c = conn(f);
 	struct vfs_host_ops ops = shim_host_ops();
@@ -55,7 +63,7 @@ static int try_birth(sqlite3_file *f)
 
 	if (rc != SQLITE_OK || (!size && !set_up))
 		return rc;
-	if (!set_up)
+	if (!set_up && !patient && !is_wal(c))
 		rc = nobody_inside(c);
 	if (rc != SQLITE_OK)
 		return rc;
@@ -69,14 +77,14 @@ static int try_birth(sqlite3_file *f)
 	return shim_fail(c, WALRAFT_CANTOPEN, "%s", err.text);
 }
 
-static int come_to_life(sqlite3_file *f)
+static int come_to_life(sqlite3_file *f, bool patient)
 {
 	int rc;
 
 	if (conn(f)->plain)
 		return SQLITE_OK;
 	pthread_mutex_lock(&birth);
-	rc = try_birth(f);
+	rc = try_birth(f, patient);
 	pthread_mutex_unlock(&birth);
 	return rc;
 }
@@ -95,9 +103,9 @@ int vfs_conn_begin(struct vfs_conn *c, struct wire_err *err)
 	/* The file lies in SQLite's memory just before the base VFS's. */
 	sqlite3_file *f = (sqlite3_file *)((struct shim_file *)c->real - 1);
 
-	if (f->pMethods != &shim_newborn_methods || come_to_life(f) == SQLITE_OK)
+	if (f->pMethods != &shim_newborn_methods || come_to_life(f, true) == SQLITE_OK)
 		return WIRE_OK;
-	return wire_fail(err, WIRE_BUSY, "%s", *c->error ? c->error : "the database is locked");
+	return wire_fail(err, WIRE_IO, "%s", *c->error ? c->error : "its file cannot be read");
 }
 
 /* ---- the file ---- */
@@ -158,11 +166,8 @@ static int newborn_size(sqlite3_file *f, sqlite3_int64 *ret_size)
 static bool born_meanwhile(struct vfs_conn *c)
 {
 	struct vfs_host_ops ops = shim_host_ops();
-	uint8_t versions[2] = { 0, 0 };
 
-	if (ops.is_set_up(ops.ctx, c->path))
-		return true;
-	return c->real->pMethods->xRead(c->real, versions, sizeof versions, VERSIONS_AT) == SQLITE_OK && versions[1] == 2;
+	return ops.is_set_up(ops.ctx, c->path) || is_wal(c);
 }
 
 static int newborn_lock(sqlite3_file *f, int level)
@@ -176,7 +181,7 @@ static int newborn_lock(sqlite3_file *f, int level)
 		rc = rc ? rc : c->real->pMethods->xLock(c->real, level);
 	} else {
 		for (int i = 0; i < LOCK_TRIES; i++) {
-			rc = come_to_life(f);
+			rc = come_to_life(f, false);
 			if (rc == SQLITE_OK && f->pMethods == &shim_main_methods)
 				return f->pMethods->xLock(f, level);
 			if (rc == SQLITE_OK)
@@ -208,7 +213,7 @@ static int newborn_unlock(sqlite3_file *f, int level)
 		c->lock_level = level;
 	/* The transaction stands, whatever comes of this: what fails here is tried, and told, at the next use. */
 	if (level == SQLITE_LOCK_NONE && c->wrote_newborn)
-		(void)come_to_life(f);
+		(void)come_to_life(f, false);
 	return SQLITE_OK;
 }
 

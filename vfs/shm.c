@@ -228,7 +228,7 @@ static int read_shared(struct vfs_conn *c, int slot)
 		rc = SQLITE_IOERR_NOMEM;
 	else if (c->session.open)
 		return relock_in_session(c, slot);
-	else if (!c->token)
+	else if (!c->token && !shim_repeats_refused(c))
 		rc = pass_gate(c);
 	if (rc == SQLITE_OK)
 		rc = base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);

@@ -141,12 +141,31 @@ void shim_seat_leave(struct shim_seat *s)
 	pthread_mutex_unlock(&shared.mutex);
 }
 
+/* What of c's statements runs, when it is a single one that writes; NULL else. In a call of SQLite's on c only. */
+static sqlite3_stmt *sole_writer(struct vfs_conn *c)
+{
+	sqlite3_stmt *found = NULL;
+
+	if (!c->sql || !*c->sql)
+		return NULL;
+	for (sqlite3_stmt *s = sqlite3_next_stmt(*c->sql, NULL); s; s = sqlite3_next_stmt(*c->sql, s)) {
+		if (!sqlite3_stmt_busy(s))
+			continue;
+		if (found || sqlite3_stmt_readonly(s))
+			return NULL;
+		found = s;
+	}
+	return found;
+}
+
 void shim_refused(struct vfs_conn *c, bool reserved)
 {
 	refused.seat = c->seat;
 	refused.use = c->seat->use;
 	refused.reserved = reserved;
 	refused.at_ns = monotonic_ns();
+	c->refused_stmt = sole_writer(c);
+	c->refused_run = c->refused_stmt ? sqlite3_stmt_status(c->refused_stmt, SQLITE_STMTSTATUS_RUN, 0) : 0;
 }
 
 void shim_granted(struct vfs_conn *c)
@@ -160,19 +179,12 @@ void shim_read_begins(void)
 	refused.seat = NULL;
 }
 
-/* Is the call that was refused still under way, its busy handler being what sleeps? Else the application sleeps on its own, after the call has failed: what was read
- * before then is old. The mutex is ours when a busy handler of the connection runs; when it is another's, this is no business of ours. */
-static bool call_under_way(struct vfs_conn *c)
+bool shim_repeats_refused(struct vfs_conn *c)
 {
-	sqlite3 *sql = c->sql ? *c->sql : NULL;
-	bool busy = false;
+	sqlite3_stmt *s = c->refused_stmt;
 
-	if (!sql || sqlite3_mutex_try(sqlite3_db_mutex(sql)) != SQLITE_OK)
-		return false;
-	for (sqlite3_stmt *s = sqlite3_next_stmt(sql, NULL); s && !busy; s = sqlite3_next_stmt(sql, s))
-		busy = sqlite3_stmt_busy(s) && !sqlite3_stmt_readonly(s);
-	sqlite3_mutex_leave(sqlite3_db_mutex(sql));
-	return busy;
+	c->refused_stmt = NULL;
+	return s && sole_writer(c) == s && sqlite3_stmt_status(s, SQLITE_STMTSTATUS_RUN, 0) == c->refused_run;
 }
 
 static struct vfs_conn *sleeper_sits(struct shim_seat *s, uint64_t use)
@@ -210,14 +222,10 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 		c = sleeper_sits(s, refused.use);
 	if (!c)
 		return base->xSleep(base, us);
-	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS && call_under_way(c);
-	if (waits) {
-		/* The attempt that was refused had passed the read gate, and SQLite repeats it within the same call: what is published now includes what that gate asked for.
-		 * Waiting for another round while the lock is reserved for us would let nobody write in the meantime. */
-		c->token = true;
+	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS;
+	if (waits)
 		/* The lock waits for this thread: every moment would be one that nobody writes in. */
 		slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
-	}
 	sleeper_stands(s);
 	if (!waits)
 		return base->xSleep(base, us);
