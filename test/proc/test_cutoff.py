@@ -7,6 +7,7 @@ The controls read locally (walraft_read=stale) under the same conditions, and do
 import os
 import time
 
+import harness
 import netns
 from harness import Failed, IOERR_READ_GATE, Test, stock_copy, stock_rows, wait_until
 from cluster import SqlError
@@ -155,6 +156,97 @@ def reads_stopped():
 	t.equal(old_default, [], "%d default-level reads on a leader that slept were never old" % answers)
 	t.ok(old_stale > 0, "control: stale reads were old in %d rounds" % old_stale)
 	c.checksums_equal("checksums are equal")
+
+
+@t.case("reads under way when the leader stops")
+def reads_under_way():
+	"""I11: readers never rest; the process is stopped wherever they are, for longer than its lease lasts."""
+	restless(counter_cluster(), 30 if t.full else 6, lambda l: l.sigstop(), lambda l: l.cont())
+
+
+@t.case("reads while the leader's disk hangs")
+def reads_disk_hangs():
+	"""I11: the node's own thread knows of nothing, the readers' threads go on, and find the lease over by the clock."""
+	if harness.SANITIZER:
+		t.skip("reads while the leader's disk hangs", "a second library is preloaded")
+		return
+	c = counter_cluster(env={"LD_PRELOAD": os.path.join(harness.BUILD, "test/proc/.libs/stall.so"), "STALL": "stall"})
+	doomed = []
+
+	def hang(l):
+		open(os.path.join(l.dir, "stall"), "w").close()
+		doomed.append(l.ask("INSERT INTO n VALUES(NULL, 0)"))
+
+	def go_on(l):
+		os.unlink(os.path.join(l.dir, "stall"))
+		doomed.pop().raw()
+
+	restless(c, 20 if t.full else 4, hang, go_on)
+
+
+def restless(c, rounds, stop, go_on):
+	value, old, reads, codes = 0, [], 0, set()
+	for r in range(rounds):
+		l = c.leader()
+		c.converge()
+		names = ["spin%d-%d" % (r, i) for i in range(2)]
+		for name in names:
+			l.open(name, pragmas=["walraft_timeout=3000"])
+		spins = [l.send("spin", conn=name, sql=READ, until=value + 3, timeout_s=40) for name in names]
+		# So that it is not always in the same moment of its renewal.
+		end = time.monotonic() + t.rnd.random() * 0.1
+		wait_until(lambda: time.monotonic() > end, 5, "a moment")
+		stop(l)
+		new = c.leader(among=[n for n in c.nodes if n is not l])
+		acked = {}
+		for _ in range(3):
+			value += 1
+			new.sql("UPDATE n SET v = %d WHERE id = 1" % value)
+			acked[value] = time.monotonic_ns()
+		go_on(l)
+		for s in spins:
+			a = s.result()
+			reads += a["reads"]
+			codes |= {int(k) for k in a["errors"]}
+			old += [(r, v, began - acked[w]) for v, began in a["latest"] for w in acked if w > v and began > acked[w]]
+			t.need(a["latest"] and a["latest"][-1][0] == value, "round %d: the reader sees the last value in the end" % r)
+		for name in names:
+			l.send("close", conn=name)
+	t.equal(old, [], "of %d default-level reads without a rest none was older than what was acknowledged before it began" % reads)
+	t.ok(codes <= {IOERR_READ_GATE}, "those that fail give the code of the read gate", codes)
+	c.checksums_equal("checksums are equal")
+
+
+LEASE_S = 0.241  # at most, from the last heartbeat that a quorum received
+
+
+@t.case("the lease of a leader whose followers stop")
+def lease_ends():
+	"""I11: reads are served without anybody's help for as long as the lease lasts, and not for longer."""
+	c = counter_cluster()
+	served, late = 0, []
+	for r in range(10 if t.full else 4):
+		l = c.leader()
+		c.converge()
+		name = "lease%d" % r
+		l.open(name, pragmas=["walraft_timeout=600"])
+		spin = l.send("spin", conn=name, sql=READ, until=1, timeout_s=1.5)
+		others = [n for n in c.nodes if n is not l]
+		for n in others:
+			n.sigstop()
+		stopped = time.monotonic_ns()
+		a = spin.result()
+		began = a["latest"][-1][1] - stopped
+		served += began > 0
+		if began > LEASE_S * 1e9:
+			late.append((r, began))
+		t.ok(str(IOERR_READ_GATE) in a["errors"], "round %d: reads are refused in the end" % r, a["errors"])
+		for n in others:
+			n.cont()
+		l.send("close", conn=name)
+		c.leader()
+	t.equal(late, [], "no read that began later than the lease can last was served")
+	t.ok(served > 0, "in %d rounds reads were served although nobody could answer" % served)
 
 
 @t.case("reads on a leader that is cut off")

@@ -7,6 +7,7 @@ named connection has a thread of its own, so that one may wait while others go o
   exec   conn, sql, params, many                 rows, or code and text of the error; t0 and t1 in monotonic ns
   dump   conn, sql, file                         rows as lines of a file
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
+  spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
   load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
   stop   -                                       ends the writers; counts of outcomes
   close  conn
@@ -110,6 +111,19 @@ class Conn(threading.Thread):
 				return {"rows": [[v]], "t1": t1}
 			time.sleep(m.get("every_s", 0.0002))
 		return {"ok": False, "code": -1, "error": "not seen in time, last %r" % v}
+
+	def do_spin(self, m):
+		end, latest, errors, n, v = time.monotonic() + m["timeout_s"], {}, {}, 0, None
+		while time.monotonic() < end and (v is None or v < m["until"]):
+			t0 = time.monotonic_ns()
+			try:
+				v = self.con.execute(m["sql"]).fetchone()[0]
+			except sqlite3.Error as e:
+				errors[e.sqlite_errorcode] = errors.get(e.sqlite_errorcode, 0) + 1
+				continue
+			latest[v] = t0
+			n += 1
+		return {"latest": sorted(latest.items()), "reads": n, "errors": errors}
 
 	def do_close(self, m):
 		self.con.close()
