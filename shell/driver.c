@@ -15,9 +15,8 @@ static void share_lease(struct shell_node *n, const struct raft_update *u)
 	if (atomic_load_explicit(&l->read_index, memory_order_relaxed) == u->read_index &&
 	    atomic_load_explicit(&l->until_us, memory_order_relaxed) == u->lease_until_us)
 		return;
-	atomic_store_explicit(&l->read_index, u->read_index, memory_order_release);
-	atomic_store_explicit(&l->until_us, u->lease_until_us, memory_order_release);
-	atomic_thread_fence(memory_order_seq_cst);
+	atomic_store(&l->read_index, u->read_index);
+	atomic_store(&l->until_us, u->lease_until_us);
 }
 
 static void share(struct shell_node *n, const struct raft_update *u)
