@@ -62,6 +62,8 @@ struct vfs_conn {
 	struct vfs_db *db; /* NULL: opening failed, open_error says why; or newborn */
 	sqlite3_vfs *vfs;
 	sqlite3_file *real; /* the base VFS's handle, behind ours in SQLite's memory */
+	const char *name; /* as SQLite gave it: by it the -wal finds its main file, whatever VFS of the application's lies between */
+	struct vfs_conn *next;
 	char *path, *open_error;
 	bool node; /* one of the node's own */
 	bool several_voters; /* as of its last write transaction */

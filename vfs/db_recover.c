@@ -216,7 +216,11 @@ int db_recover(struct vfs_db *db, struct wire_err *err)
 		rc = wire_fail(err, WIRE_CORRUPT, "%s is empty and so is its -wal: restore it from a copy, or remove it and %s-walraft and join again", db->path, db->path);
 		goto out;
 	}
-	if (s.frames && file_page_size && file_page_size != db->page_size) {
+	if (s.frames && !file_page_size) { /* SQLite reads no WAL beside it: to all others there is nothing in this database */
+		rc = wire_fail(err, WIRE_CHANGED, "%s was changed outside walraft: it was emptied, while its -wal is still there. Restore it from a copy, or, where it is its cluster's only member, take it as it is: walraft adopt %s", db->path, db->path);
+		goto out;
+	}
+	if (s.frames && file_page_size != db->page_size) {
 		rc = wire_fail(err, WIRE_CORRUPT, "%s has pages of %u bytes, its -wal of %u: the two don't belong together", db->path, file_page_size, db->page_size);
 		goto out;
 	}

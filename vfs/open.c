@@ -50,6 +50,7 @@ static struct vfs_conn *conn_new(sqlite3_vfs *v, const char *path)
 	if (!c)
 		return NULL;
 	c->vfs = v;
+	c->name = path;
 	c->node = shim_thread_is_node();
 	c->generation = shim_fork_generation();
 	c->timeout_ms = TIMEOUT_MS;

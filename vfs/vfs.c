@@ -24,7 +24,7 @@ static struct {
 	pthread_mutex_t mutex; /* a leaf */
 	pthread_cond_t left;   /* a sleeper left its seat */
 	struct shim_seat *free_seats;
-	struct vfs_conn *writers;
+	struct vfs_conn *writers, *conns;
 	struct vfs_host_ops ops;
 	sqlite3_vfs vfs;
 	bool registered, wants_default;
@@ -71,7 +71,7 @@ static void after_fork(void)
 	/* Other threads of the parent may have held them. */
 	pthread_mutex_init(&shared.mutex, NULL);
 	pthread_cond_init(&shared.left, NULL);
-	shared.writers = NULL;
+	shared.writers = shared.conns = NULL;
 	atomic_fetch_add(&fork_generation, 1);
 	shim_newborn_after_fork();
 	vfs_db_after_fork();
@@ -121,8 +121,11 @@ struct shim_seat *shim_seat_take(struct vfs_conn *c)
 		shared.free_seats = s->next_free;
 	else
 		s = calloc(1, sizeof *s);
-	if (s)
+	if (s) {
 		s->conn = c;
+		c->next = shared.conns;
+		shared.conns = c;
+	}
 	pthread_mutex_unlock(&shared.mutex);
 	return s;
 }
@@ -132,6 +135,12 @@ void shim_seat_leave(struct shim_seat *s)
 	if (!s)
 		return;
 	pthread_mutex_lock(&shared.mutex);
+	for (struct vfs_conn **at = &shared.conns; *at; at = &(*at)->next) {
+		if (*at == s->conn) {
+			*at = s->conn->next;
+			break;
+		}
+	}
 	s->conn = NULL;
 	s->use++;
 	while (s->sleepers > 0)
@@ -270,6 +279,18 @@ void shim_writer_remove(struct vfs_conn *c)
 
 /* ---- methods ---- */
 
+static struct vfs_conn *conn_of_wal(const char *name)
+{
+	const char *db = sqlite3_filename_database(name);
+	struct vfs_conn *c;
+
+	pthread_mutex_lock(&shared.mutex);
+	for (c = shared.conns; c && c->name != db; c = c->next)
+		;
+	pthread_mutex_unlock(&shared.mutex);
+	return c && c->db ? c : NULL;
+}
+
 static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out)
 {
 	sqlite3_vfs *base = v->pAppData;
@@ -281,10 +302,10 @@ static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags
 		return shim_open_main(v, name, f, flags, out);
 	}
 	if (name && (flags & SQLITE_OPEN_WAL)) {
-		sqlite3_file *main = sqlite3_database_file_object(name);
+		struct vfs_conn *c = conn_of_wal(name);
 
-		if (main && main->pMethods == &shim_main_methods)
-			return shim_open_wal(((struct shim_file *)main)->conn, name, f, flags, out);
+		if (c)
+			return shim_open_wal(c, name, f, flags, out);
 	}
 	return base->xOpen(base, name, f, flags, out);
 }

@@ -21,7 +21,8 @@ boot.enable_load_extension(True)
 boot.load_extension(so)
 def connect(timeout=10, **params):
 	q = "".join("&%s=%s" % kv for kv in params.items())
-	return sqlite3.connect("file:%s?vfs=walraft&walraft_auto=1%s" % (path, q), uri=True, isolation_level=None, timeout=timeout,
+	q = q if "walraft_auto" in params else "&walraft_auto=1" + q
+	return sqlite3.connect("file:%s?vfs=walraft%s" % (path, q), uri=True, isolation_level=None, timeout=timeout,
 	                       check_same_thread=False)
 def say(*a):
 	os.write(1, (" ".join(str(x) for x in a) + "\\n").encode())
@@ -345,6 +346,16 @@ def others():
 	r = harness.walraft("adopt", db)
 	t.ok(r.returncode == 0, "a person may decide so", r.stderr)
 	t.equal(ran(db, step % 7), ["1 2 3 4 5 7 66"], "then it goes on")
+	# Emptied, with its -wal still there: nothing to stock sqlite3, and so nothing here.
+	os.truncate(db, 0)
+	t.equal(ran(db, "c = connect(); c.execute('CREATE TABLE t(x)'); " + step[14:] % 8), ["8"], "a file that was emptied is an empty database")
+	db = os.path.join(t.tmp("emptied"), "app.db")
+	stock(db, "PRAGMA journal_mode=wal; CREATE TABLE t(x)")
+	t.need(harness.walraft("init", db, "--no-listen").returncode == 0, "a database that a person set up")
+	ran(db, step % 1)
+	os.truncate(db, 0)
+	r = program(db, "c = connect(walraft_auto='0')")
+	t.ok(r.returncode and "it was emptied" in r.stderr, "is refused when it was emptied", r.stderr)
 
 
 @t.case("members later")
