@@ -59,6 +59,7 @@ test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
 VFS_SHIM_TESTS = \
 	test/unit/test_shim \
 	test/unit/test_shim_use \
+	test/unit/test_shim_outer \
 	test/unit/test_shim_private \
 	test/unit/test_shim_threads
 check_PROGRAMS += $(VFS_SHIM_TESTS)
@@ -73,3 +74,5 @@ test_unit_test_shim_threads_SOURCES = test/unit/test_shim_threads.c $(VFS_SHIM_W
 test_unit_test_shim_threads_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_use_SOURCES = test/unit/test_shim_use.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_use_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_shim_outer_SOURCES = test/unit/test_shim_outer.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_outer_LDADD = $(VFS_TEST_LIBS)
