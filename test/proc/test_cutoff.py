@@ -217,7 +217,7 @@ def restless(c, rounds, stop, go_on):
 	c.checksums_equal("checksums are equal")
 
 
-LEASE_S = 0.241  # at most, from the last heartbeat that a quorum received
+LEASE_S = 0.188  # at most, from the last heartbeat that a quorum received
 
 
 @t.case("the lease of a leader whose followers stop")

@@ -455,8 +455,9 @@ static void set_up_clocks(struct sim *s, uint32_t bad_clocks)
 {
 	static const uint32_t bounds[] = { 200, 20000, RAFT_DRIFT_PPM };
 
-	s->drift_ppm = bounds[sim_random(s, 3)] * bad_clocks;
-	s->told_ppm = sim_chance(s, 150) ? RAFT_NO_LEASES : s->drift_ppm == RAFT_DRIFT_PPM ? 0 : s->drift_ppm / bad_clocks;
+	s->drift_ppm = bad_clocks > 1 ? 100000 : bounds[sim_random(s, 3)];
+	s->told_ppm = sim_chance(s, 150) ? RAFT_NO_LEASES : s->drift_ppm == RAFT_DRIFT_PPM ? 0 : s->drift_ppm;
+	s->drift_ppm *= bad_clocks;
 	s->all_absolute = bad_clocks == 1 && sim_chance(s, 200);
 	s->clock_error_us = 1 + (uint32_t)sim_random(s, sim_chance(s, 500) ? 1000 : 30000);
 	s->with_jumps = sim_chance(s, 300);

@@ -2,8 +2,8 @@
 #include "test/unit/raft_pilot.h"
 #include <string.h>
 
-/* L = L' (1 - d) / (1 + d) with L' = 300,000 and d = 0.11, cut to microseconds, less four. */
-enum { ELECTION_US = 300000, HEARTBEAT_US = 50000, LEASE_US = 240536 };
+/* L = L' (1 - d) / (1 + d) with L' = 300,000 and d = 0.23, cut to microseconds, less four. */
+enum { ELECTION_US = 300000, HEARTBEAT_US = 50000, LEASE_US = 187800 };
 
 static struct raft_event tick(void)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { ELECTION_US = 300000, HEARTBEAT_US = 50000, LEASE_US = 240536 };
+enum { ELECTION_US = 300000, HEARTBEAT_US = 50000, LEASE_US = 187800 };
 
 static struct raft_event tick(void)
 {
@@ -81,7 +81,7 @@ static int64_t margin(struct pilot *p)
 static void rates(void **state)
 {
 	static const struct { uint32_t told; int32_t leader, voter; bool holds; } cases[] = {
-		{ 0, 0, 0, true }, { 0, -110000, 110000, true }, { 0, 110000, -110000, true }, { 0, -140000, 140000, false },
+		{ 0, 0, 0, true }, { 0, -230000, 230000, true }, { 0, 230000, -230000, true }, { 0, -260000, 260000, false },
 		{ 200, -200, 200, true }, { 200, -20000, 0, false }, { 200, 0, 20000, false }, { 500000, -500000, 500000, true },
 	};
 
