@@ -244,6 +244,10 @@ void admin_transfer(struct sim *s)
 	if (!l || !node_ask(l, ev, &code, NULL))
 		return;
 	s->counts->transfers += code == WIRE_OK;
+	/* One that does not learn that another leads. */
+	if (code == WIRE_OK && !s->quiet && (s->p.chaos_mask >> CHAOS_CUT & 1) && rng_chance(&s->rng, 300))
+		sim_post(s, (struct sim_event){ .at_us = s->now_us + rng_below(&s->rng, 6 * (uint64_t)(s->p.delay_us + s->p.jitter_us)),
+			                        .type = EV_CUTOFF, .slot = (uint8_t)l->slot });
 	node_drain(l);
 	node_settled(l);
 }

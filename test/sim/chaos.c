@@ -31,7 +31,10 @@ static void crash_all(struct sim *s)
 static void cut(struct sim *s)
 {
 	uint32_t how = rng_below32(&s->rng, 4), a = rng_below32(&s->rng, SLOTS), side = rng_below32(&s->rng, 1u << SLOTS);
+	const struct sim_node *l = sim_leader(s);
 
+	if (l && rng_chance(&s->rng, 400))
+		a = l->slot;
 	s->counts->partitions++;
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		for (uint32_t k = 0; k < SLOTS; k++) {
@@ -68,7 +71,16 @@ static void sleep_for(struct sim *s, struct sim_node *n, uint64_t us)
 
 static int64_t some_ppm(struct sim *s)
 {
+	if (rng_chance(&s->rng, 500))
+		return rng_chance(&s->rng, 500) ? s->p.drift_ppm : -(int64_t)s->p.drift_ppm;
 	return (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.drift_ppm + 1) - s->p.drift_ppm;
+}
+
+static void set_clock(struct sim *s, struct sim_node *n)
+{
+	node_set_clock(n, some_ppm(s), s->p.jumps ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
+	if (n->clock_early_us)
+		node_draw_interval(n);
 }
 
 static void rot(struct sim *s, struct sim_node *n)
@@ -136,9 +148,9 @@ static void strike(struct sim *s, enum chaos_kind kind)
 		sleep_for(s, n, rng_below(&s->rng, 4 * (uint64_t)s->p.election_us));
 		break;
 	case CHAOS_CLOCK:
-		node_set_clock(n, some_ppm(s), s->p.jumps ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
-		if (n->clock_early_us)
-			node_draw_interval(n);
+		for (uint32_t i = 0; i < SLOTS; i++)
+			if (&s->n[i] == n || rng_chance(&s->rng, 400))
+				set_clock(s, &s->n[i]);
 		break;
 	case CHAOS_SYNC_ERROR:
 	case CHAOS_WRITE_ERROR:
@@ -161,6 +173,16 @@ static void strike(struct sim *s, enum chaos_kind kind)
 		break;
 	case CHAOS_LINK:
 		tell_link(s);
+		break;
+	case CHAOS_BURST:
+		/* Stale leaders too: what they took in is truncated later. */
+		for (uint32_t i = 0; i < SLOTS; i++) {
+			if (s->n[i].role != RAFT_LEADER || !s->n[i].up)
+				continue;
+			client_burst(&s->n[i], 1 + rng_below32(&s->rng, rng_chance(&s->rng, 200) ? 200 : 20));
+			node_drain(&s->n[i]);
+			node_settled(&s->n[i]);
+		}
 		break;
 	case CHAOS_KINDS:
 		break;

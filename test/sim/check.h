@@ -84,7 +84,7 @@ void check_i7_applied(struct sim *s, const struct machine_op *op, uint64_t index
 /* I8 */ uint64_t check_i8_attempt(struct sim *s, uint32_t client, uint32_t key, uint64_t seq);
 void check_i8_committed(struct sim *s, const struct machine_op *op, uint64_t index);
 void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);
-/* I9 */ void check_i9_message(struct sim_node *n, const struct wire_msg *m);
+/* I9 */ void check_i9_message(struct sim_node *n, const struct wire_msg *m, uint64_t mark);
 /*    */ void check_i9_publish(struct sim_node *n, uint64_t index);
 /* I11 */ void check_i11_elected(struct sim_node *n);
 /*     */ void check_i11_told(struct sim_node *n, const struct wire_msg *m);

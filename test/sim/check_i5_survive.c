@@ -22,9 +22,10 @@ void check_i5_acked(struct sim *s, uint64_t index)
 void check_i5_wiped(struct sim_node *n)
 {
 	struct check *k = n->sim->check;
-	size_t bytes = (n->log_last + 1) * sizeof(*n->log);
 
 	check_refresh(n);
+	/* A restart may have found less than what it has acknowledged. */
+	size_t bytes = ((n->log_last > n->dur_index ? n->log_last : n->dur_index) + 1) * sizeof(*n->log);
 	k->lost = sim_grow(k->lost, &k->cap_lost, k->n_lost, sizeof(*k->lost));
 	struct lost_member *l = &k->lost[k->n_lost++];
 	*l = (struct lost_member){ .id = n->id, .dur_index = n->dur_index, .log = malloc(bytes) };

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PATIENCE = 6 }; /* election timeouts until a client gives up waiting */
+enum {
+	PATIENCE = 6, /* election timeouts until a client gives up waiting, at most */
+	ENTRY_MAX = 2048,
+};
 
 static void wake_client(struct sim *s, uint32_t client, uint64_t in_us)
 {
@@ -31,7 +34,7 @@ static struct sim_node *choose(struct sim *s, struct sim_client *c, bool write)
 {
 	struct sim_node *n = &s->n[c->hint];
 
-	if (!n->up || rng_chance(&s->rng, write ? 30 : 400)) {
+	if (!n->up || rng_chance(&s->rng, write ? 120 : 400)) {
 		n = &s->n[rng_below(&s->rng, SLOTS)];
 		for (uint32_t i = 0; i < SLOTS && !n->up; i++)
 			n = &s->n[(n->slot + 1) % SLOTS];
@@ -64,7 +67,7 @@ static void begin(struct sim *s, uint32_t client)
 		c->attempt = check_i8_attempt(s, client, c->key, c->seq);
 	if (!write)
 		c->attempt = 0;
-	wake_client(s, client, (uint64_t)PATIENCE * s->p.election_us);
+	wake_client(s, client, (1 + rng_below(&s->rng, PATIENCE)) * s->p.election_us);
 	node_deliver(n, (struct sim_request){ .kind = write ? REQ_WRITE : REQ_READ, .client = client, .attempt = c->attempt });
 }
 
@@ -130,32 +133,59 @@ static void done(struct sim *s, uint32_t client)
 	rest(s, client);
 }
 
+static void fill(struct sim *s, const struct machine_op *op, uint8_t data[ENTRY_MAX], struct wire_entry *ret_e)
+{
+	uint32_t size = MACHINE_OP_BYTES + rng_below32(&s->rng, 2 * (s->p.entry_bytes - MACHINE_OP_BYTES) + 1);
+
+	machine_op_put(op, data, size);
+	*ret_e = (struct wire_entry){ .kind = WIRE_ENTRY_DATA, .size = size, .sum = wire_hash(data, size, 0), .data = data };
+}
+
+static void await(struct sim_node *n, uint64_t index, uint64_t attempt, uint32_t client)
+{
+	n->pending = sim_grow(n->pending, &n->cap_pending, n->n_pending, sizeof(*n->pending));
+	n->pending[n->n_pending++] = (struct sim_pending){ .index = index, .term = n->term, .attempt = attempt, .client = client };
+}
+
+/* Without effect on the state, but in the log, and to be settled like all. */
+void client_burst(struct sim_node *n, uint32_t count)
+{
+	struct sim *s = n->sim;
+
+	for (uint32_t i = 0; i < count && n->up && !n->failing && !s->failed; i++) {
+		struct machine_op op = { .attempt = check_i8_attempt(s, 0, 0, 0) };
+		uint8_t data[ENTRY_MAX];
+		struct wire_entry e;
+		struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = 1, .entries = &e };
+		uint64_t index = 0;
+		int code = WIRE_CLOSED;
+		fill(s, &op, data, &e);
+		if (!node_ask(n, ev, &code, &index) || code != WIRE_OK)
+			return;
+		await(n, index, op.attempt, 0);
+	}
+	client_settle(n);
+}
+
 void client_write(struct sim_node *n, uint32_t client, uint64_t attempt)
 {
 	struct sim *s = n->sim;
 	const struct sim_client *c = &s->c[client];
-	uint8_t data[8192];
-	uint32_t most = s->p.entry_bytes > MACHINE_OP_BYTES ? s->p.entry_bytes : MACHINE_OP_BYTES, size;
-	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = 1 };
-	struct wire_entry e = { .kind = WIRE_ENTRY_DATA, .data = data };
+	struct machine_op op = { .attempt = attempt, .seq = c->seq, .value = attempt, .client = client, .key = c->key };
+	uint8_t data[ENTRY_MAX];
+	struct wire_entry e;
+	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = 1, .entries = &e };
 	uint64_t index = 0;
 	int code = WIRE_CLOSED;
 
 	if (!waits(n, client, attempt))
 		return; /* given up while the node slept: never proposed */
-	size = MACHINE_OP_BYTES + rng_below32(&s->rng, 2 * (most - MACHINE_OP_BYTES) + 1);
-	if (size > sizeof(data))
-		size = sizeof(data);
-	machine_op_put(&(struct machine_op){ .attempt = attempt, .seq = c->seq, .value = attempt, .client = client, .key = c->key }, data, size);
-	e.size = size;
-	e.sum = wire_hash(data, size, 0);
-	ev.entries = &e;
-	n->pending = sim_grow(n->pending, &n->cap_pending, n->n_pending, sizeof(*n->pending));
+	fill(s, &op, data, &e);
 	if (!node_ask(n, ev, &code, &index))
 		return;
 	if (code == WIRE_OK && n->up && !n->failing) {
 		/* Alone it may be published already: it was not in the list then. */
-		n->pending[n->n_pending++] = (struct sim_pending){ .index = index, .term = n->term, .attempt = attempt, .client = client };
+		await(n, index, attempt, client);
 		client_settle(n);
 	} else if (code != WIRE_OK && waits(n, client, attempt)) {
 		refused(n, client);

@@ -30,9 +30,9 @@ CORE = (
 	 "raft_send(r, WIRE_MSG_APPEND_RESP, m->from, true);\n\tif (a)\n\t\ta->index = r->matched;",
 	 "raft_send(r, WIRE_MSG_APPEND_RESP, m->from, false);\n\tif (a)\n\t\ta->index = r->matched;"),
 	("a heartbeat's answer claims what is not durable", "raft/follower.c",
-	 "raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, true);\n\tif (!a)\n\t\treturn;\n\ta->corr = m->corr;\n"
+	 "raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, true);\n\tif (!a)\n\t\treturn;\n\ta->corr = m->corr;\n\ta->log_term = m->log_term;\n"
 	 "\ta->index = r->matched < r->durable ? r->matched : r->durable;",
-	 "raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, false);\n\tif (!a)\n\t\treturn;\n\ta->corr = m->corr;\n\ta->index = r->matched;"),
+	 "raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, false);\n\tif (!a)\n\t\treturn;\n\ta->corr = m->corr;\n\ta->log_term = m->log_term;\n\ta->index = r->matched;"),
 	("publishes what is not durable here", "raft/step.c", "r->commit < r->durable ? r->commit : r->durable", "r->commit"),
 	("a late append cuts what is there already", "raft/follower.c",
 	 "while (n && first <= raft_log_last(&r->log) && raft_log_term(&r->log, first) == entries->term) {", "while (false) {"),
@@ -43,8 +43,6 @@ CORE = (
 	("what matched in the last term is taken to match in this", "raft/role.c", "r->matched = r->commit;", "r->matched = r->matched;"),
 	("a heartbeat tells of commits that the peer may lack", "raft/leader.c", "return r->commit < p->match ? r->commit : p->match;",
 	 "return r->commit;"),
-	("news of a superseded entry's sync counts", "raft/step.c", "index > r->durable && raft_log_matches(&r->log, index, term)",
-	 "index > r->durable && index <= raft_log_last(&r->log)"),
 	("superseded entries still count as durable", "raft/follower.c", "if (r->durable >= first)", "if (false)"),
 	("a change before the last one is committed", "raft/leader.c", "!raft_config_committed(r) || now->joint", "false"),
 	("a change before an entry of the term is committed", "raft/leader.c", "!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint",

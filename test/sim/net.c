@@ -93,6 +93,14 @@ void net_cut(struct sim *s, uint32_t from, uint32_t to)
 	s->link[from][to].cut = true;
 }
 
+void net_cut_off(struct sim *s, uint32_t slot)
+{
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		net_cut(s, slot, i);
+		net_cut(s, i, slot);
+	}
+}
+
 void net_heal(struct sim *s)
 {
 	for (uint32_t a = 0; a < SLOTS; a++) {

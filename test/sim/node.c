@@ -55,7 +55,9 @@ bool node_has_lease(const struct sim_node *n)
 {
 	struct raft_clock c = lease_clock(n);
 
-	if (!n->up || c.unsure)
+	if (!n->up || n->lease_until_us == UINT64_MAX)
+		return n->up; /* a lone voter needs no clock */
+	if (c.unsure)
 		return false;
 	return (n->clock_early_us ? c.latest_us : node_local_us(n)) < n->lease_until_us;
 }
@@ -105,7 +107,7 @@ static void send_now(struct sim_node *n, struct sim_msg *sm)
 		              .index = sm->index, .log_term = sm->log_term, .commit = sm->commit, .hint = sm->hint,
 		              .n_entries = sm->n_entries, .entries = sm->entries };
 
-	check_i9_message(n, &m);
+	check_i9_message(n, &m, sm->mark);
 	check_i11_told(n, &m);
 	check_i12_message(n, &m);
 	net_send(n->sim, sm);
@@ -204,6 +206,9 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	n->transfer_to = u->transfer_to;
 	n->lease_until_us = u->lease_until_us;
 	n->read_index = u->read_index;
+	if (u->lease_until_us && !node_has_lease(n))
+		sim_fail(s, "I11 leases", "%s says that it has a lease until %llu of its clock, which is over", node_name(n),
+		         (unsigned long long)u->lease_until_us);
 	if (!leads)
 		return;
 	s->counts->elections++;
@@ -269,9 +274,12 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 		*ret_index = u.proposal_index;
 	note_role(n, &u);
 	store_remember(n, &u);
+	size_t late = n->n_late;
 	dispatch(n, &u);
 	if (!n->failing)
 		store_write(n, &u);
+	for (; late < n->n_late; late++)
+		n->late[late]->mark = n->must_mark;
 	after_step(n, &u);
 }
 
@@ -365,6 +373,8 @@ void node_drain(struct sim_node *n)
 	memmove(n->inbox, n->inbox + i, (n->n_inbox - i) * sizeof(*n->inbox));
 	n->n_inbox -= i;
 	tick_if_due(n);
+	if (n->trim_to)
+		store_trim(n);
 	finish(n);
 	node_settled(n);
 }

@@ -32,6 +32,8 @@ static void on_abort(int sig)
 		snprintf(running->property, sizeof(running->property), "assertion in the code under test");
 		snprintf(running->error, sizeof(running->error), "aborted");
 		running->failed = true;
+		if (running_with->terse)
+			printf("failed %llu %.1f %s\n", (unsigned long long)running->seed, (double)running->now_us / 1e6, running->property);
 		sim_report(running, running_with->tail);
 		say_repeat(running->seed, running_with);
 		fflush(stdout);

@@ -128,6 +128,10 @@ static void handle(struct sim *s, const struct sim_event *ev)
 		if (now && n->up)
 			node_apply(n);
 		break;
+	case EV_CUTOFF:
+		if (!s->quiet)
+			net_cut_off(s, n->slot);
+		break;
 	case EV_WAKE:
 		if (now && n->up)
 			node_drain(n);
@@ -205,18 +209,18 @@ static void draw_params(struct sim *s)
 	p->stall_us = PICK(s, 0, 0, p->election_us * 4);
 	p->overlap = rng_chance(&s->rng, 500);
 	p->apply_us = PICK(s, 0, 0, 2000, 200000);
-	p->segment_bytes = PICK(s, 8192, 16384, 65536);
-	p->first_bytes = PICK(s, 2048, 4096, 8192);
+	p->segment_bytes = PICK(s, 4096, 8192, 16384, 65536);
+	p->first_bytes = PICK(s, 2048, 4096);
 	p->think_us = PICK(s, 20000, 100000, 200000, 400000);
 	p->entry_bytes = PICK(s, 40, 60, 200, 800);
 	p->trim_every = PICK(s, 10, 50, 200);
 	p->trim_past = PICK(s, 0, 20, 300);
 	p->drift_ppm = PICK(s, 0, 500, 20000, 110000);
 	p->jumps = rng_chance(&s->rng, 200);
-	p->bound_ppm = p->jumps ? RAFT_NO_LEASES : p->drift_ppm ? p->drift_ppm : 1;
+	p->bound_ppm = p->jumps || rng_chance(&s->rng, 200) ? RAFT_NO_LEASES : p->drift_ppm ? p->drift_ppm : 1;
 	p->lease_reads = rng_chance(&s->rng, 700);
 	p->interval_clocks = PICK(s, 0, 0, 500, 1000);
-	if (p->entry_bytes == 800 && p->segment_bytes == 8192)
+	if (p->entry_bytes == 800 && p->segment_bytes < 16384)
 		p->segment_bytes = 16384;
 	p->chaos_us = PICK(s, 300000, 1000000, 2000000, 4000000);
 	p->chaos_mask = (uint32_t)rng_next(&s->rng) | (uint32_t)rng_next(&s->rng) | 1u << CHAOS_HEAL;

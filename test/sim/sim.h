@@ -66,10 +66,11 @@ struct sim_msg {
 	uint8_t type, flags, from_slot, to_slot;
 	uint64_t from, to, corr, term, index, log_term, commit, hint;
 	uint32_t bytes;
+	uint64_t mark; /* what must be durable on the sender before it leaves; 0: nothing */
 	struct wire_entry entries[]; /* their data behind them */
 };
 
-enum sim_event_type { EV_MSG, EV_SYNCED, EV_START, EV_UPKEEP, EV_APPLY, EV_CLIENT, EV_ADMIN, EV_CHAOS, EV_WAKE };
+enum sim_event_type { EV_MSG, EV_SYNCED, EV_START, EV_UPKEEP, EV_APPLY, EV_CLIENT, EV_ADMIN, EV_CHAOS, EV_CUTOFF, EV_WAKE };
 struct sim_event {
 	uint64_t at_us, seq;
 	uint8_t type, slot;
@@ -133,6 +134,7 @@ struct sim_node {
 	enum raft_role role;
 	uint64_t term, leader, commit, transfer_to;
 	bool ready;
+	uint64_t trim_to;    /* asked for; 0: nothing */
 	uint64_t keep_above; /* what the leader says that members need */
 	uint64_t due_us, due_for_us; /* when the deadline due_for_us comes */
 	uint64_t lease_until_us, read_index; /* by the clock of the leases; 0: none */
@@ -155,6 +157,7 @@ struct sim_node {
 	struct written *written;
 	size_t n_written, cap_written;
 	uint64_t dur_index, dur_attested, dur_term, dur_vote;
+	uint64_t must_mark; /* of the latest write that had to be synced */
 	uint64_t voted_term, voted_for; /* what others have heard of it */
 	uint64_t commit_at_election, commit_heard;
 	struct node_config *configs; /* in its log: the one in force at the base, and all above */
@@ -217,6 +220,7 @@ void sim_until(struct sim *s, uint64_t at_us);
 void net_send(struct sim *s, struct sim_msg *m); /* takes m */
 void net_arrive(struct sim *s, struct sim_msg *m);
 void net_heal(struct sim *s);
+void net_cut_off(struct sim *s, uint32_t slot); /* from all, both ways */
 void net_cut(struct sim *s, uint32_t from, uint32_t to);
 
 /* ---- node.c ---- */
@@ -243,6 +247,7 @@ void store_write(struct sim_node *n, const struct raft_update *u);
 bool store_entry(struct sim_node *n, const struct raft_update *u, uint64_t index, uint64_t term, struct wire_entry *ret_e);
 void store_remember(struct sim_node *n, const struct raft_update *u); /* for the checks and the cache; before anything is sent */
 void store_upkeep(struct sim_node *n);
+void store_trim(struct sim_node *n);
 void store_publish(struct sim_node *n, uint64_t upto);
 void node_create(struct sim_node *n, const struct raft_config *c); /* a journal for a first member */
 void node_start(struct sim_node *n);
@@ -261,6 +266,7 @@ void client_read(struct sim_node *n, uint32_t client);
 void client_settle(struct sim_node *n);  /* proposals that were published, or lost */
 void client_granted(struct sim_node *n, const struct raft_read *r);
 void client_serve(struct sim_node *n);   /* reads whose index is published */
+void client_burst(struct sim_node *n, uint32_t count); /* proposals that nobody waits for */
 void client_gone(struct sim_node *n);    /* the node stopped */
 
 void admin_event(struct sim *s);
@@ -272,7 +278,7 @@ struct sim_node *sim_by_id(struct sim *s, uint64_t id);       /* NULL: no such n
 
 enum chaos_kind {
 	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
-	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_KINDS
+	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST, CHAOS_KINDS
 };
 void chaos_event(struct sim *s);
 void chaos_end(struct sim *s); /* faults stop: all is healed, all start */

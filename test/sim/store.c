@@ -110,8 +110,9 @@ bool store_entry(struct sim_node *n, const struct raft_update *u, uint64_t index
 static void note_written(struct sim_node *n)
 {
 	check_refresh(n);
+	n->must_mark = disk_mark(n->disk);
 	n->written = sim_grow(n->written, &n->cap_written, n->n_written, sizeof(*n->written));
-	n->written[n->n_written++] = (struct written){ .mark = disk_mark(n->disk), .index = n->log_last, .term = n->hard_term,
+	n->written[n->n_written++] = (struct written){ .mark = n->must_mark, .index = n->log_last, .term = n->hard_term,
 		                                       .vote = n->hard_vote, .attests = n->dur_index };
 }
 
@@ -175,12 +176,11 @@ void store_publish(struct sim_node *n, uint64_t upto)
 	client_serve(n);
 }
 
-/* As shell/workers.c: the state is durable first, then the mark says so, then the core forgets, then the journal. */
+/* As shell/workers.c: the state is durable first, then the mark says so, and then the node thread is asked to trim. */
 static void checkpoint(struct sim_node *n)
 {
 	struct sim *s = n->sim;
 	struct raft_journal_mark m = { .index = n->machine.index, .checksum = n->machine.hash, .db_pages = 1 };
-	struct raft_event ev = { .type = RAFT_EV_TRIMMED, .index = m.index };
 	struct wire_err err;
 
 	n->checkpoint = n->machine;
@@ -188,16 +188,26 @@ static void checkpoint(struct sim_node *n)
 		node_fail(n, "mark", &err);
 		return;
 	}
+	n->trim_to = m.index;
 	/* A journal that has grown too long is trimmed, whoever may still need it. */
 	if (!rng_chance(&s->rng, s->p.trim_past) && m.index < raft_journal_base(n->journal) + KEEP_MAX) {
 		uint64_t keep = n->role == RAFT_LEADER ? raft_min_match(n->raft) : n->keep_above;
-		ev.index = keep < ev.index ? keep : ev.index;
+		n->trim_to = keep < m.index ? keep : m.index;
 	}
-	if (ev.index <= raft_journal_base(n->journal) || !node_ask(n, ev, NULL, NULL) || n->failing)
+}
+
+/* The core forgets first: it must not ask for what the journal has forgotten. */
+void store_trim(struct sim_node *n)
+{
+	struct raft_event ev = { .type = RAFT_EV_TRIMMED, .index = n->trim_to };
+	struct wire_err err;
+
+	n->trim_to = 0;
+	if (ev.index <= raft_journal_base(n->journal) || ev.index > n->commit || !node_ask(n, ev, NULL, NULL) || n->failing)
 		return;
 	if (raft_journal_trim(n->journal, ev.index, &err))
 		node_fail(n, "trim", &err);
-	s->counts->trims++;
+	n->sim->counts->trims++;
 }
 
 void store_upkeep(struct sim_node *n)
@@ -233,7 +243,7 @@ static void reset_driver(struct sim_node *n)
 	n->n_inbox = n->n_late = n->n_pending = n->n_readings = 0;
 	n->must_sync = n->syncing = n->failing = n->apply_due = n->ready = false;
 	n->role = RAFT_FOLLOWER;
-	n->leader = n->transfer_to = n->commit = n->lease_until_us = n->commit_heard = n->keep_above = 0;
+	n->leader = n->transfer_to = n->commit = n->lease_until_us = n->commit_heard = n->keep_above = n->trim_to = 0;
 	n->deadline_local_us = UINT64_MAX;
 }
 
@@ -367,6 +377,7 @@ void node_start(struct sim_node *n)
 	n->last_index = n->log_last;
 	n->n_written = 0;
 	note_written(n);
+	n->written[0].attests = 0; /* nothing was written */
 	take_configs(n, &st);
 	n->machine = n->checkpoint;
 	n->applied_told = st.base_index;
