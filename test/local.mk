@@ -72,6 +72,31 @@ test_proc_stall_la_CFLAGS = $(test_proc_unsynced_la_CFLAGS)
 test_proc_stall_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
 test_proc_stall_la_LIBADD = -ldl
 
+# The linearizability checker: a library for tests, and a command.
+noinst_LTLIBRARIES += liblin.la
+liblin_la_SOURCES = test/lin/lin.h test/lin/value.c test/lin/history.h test/lin/history.c test/lin/json.h test/lin/json.c test/lin/read.c \
+	test/lin/search.h test/lin/check.c test/lin/right.c test/lin/explain.c test/lin/window.c test/lin/memo.c test/lin/list.c test/lin/reduce.c \
+	test/lin/register.h test/lin/register.c test/lin/register_choose.c test/lin/register_state.c test/lin/register_deep.c test/lin/register_wide.c \
+	test/lin/report.c test/lin/picture.h test/lin/picture.c test/lin/html.c
+liblin_la_LIBADD = -lm
+LIN_LIBS = liblin.la libwire.la
+check_PROGRAMS += test/lin/lin
+test_lin_lin_SOURCES = test/lin/main.c
+test_lin_lin_LDADD = $(LIN_LIBS)
+
+LIN_TESTS = test/unit/test_lin test/unit/test_lin_read test/unit/test_lin_random test/unit/test_lin_large
+check_PROGRAMS += $(LIN_TESTS)
+TESTS += $(LIN_TESTS)
+test_unit_test_lin_SOURCES = test/unit/test_lin.c
+test_unit_test_lin_LDADD = $(LIN_LIBS) $(CMOCKA_LIBS)
+test_unit_test_lin_read_SOURCES = test/unit/test_lin_read.c
+test_unit_test_lin_read_LDADD = $(LIN_LIBS) $(CMOCKA_LIBS)
+test_unit_test_lin_random_SOURCES = test/unit/test_lin_random.c test/unit/lin_brute.h test/unit/lin_brute.c
+test_unit_test_lin_random_LDADD = $(LIN_LIBS) $(CMOCKA_LIBS)
+test_unit_test_lin_large_SOURCES = test/unit/test_lin_large.c test/unit/lin_load.h test/unit/lin_load.c
+test_unit_test_lin_large_LDADD = $(LIN_LIBS) $(CMOCKA_LIBS)
+EXTRA_DIST += test/lin/README.md
+
 TESTS += test/tidy.py $(PROC_TESTS)
 EXTRA_DIST += test/tidy.py test/tsan.supp test/valgrind.supp $(PROC_TESTS) $(PROC_FILES)
 
