@@ -101,6 +101,7 @@ def waiting():
 	c[1].cont()
 	t.equal(h.run("commit-end"), {"answer": ""}, "which succeeds when its quorum is back")
 	c[1].sigstop()
+	c[0].wait_status(lambda s: s["role"] != "leader", 10, "it leads no more, and its lease is over: a read has to wait")
 	h.run("commit-go", "read")
 	got = h.run("commit-interrupt")
 	t.equal(got["interrupt returns at once"], "1", "sqlite3_interrupt beside a read that waits returns at once")
