@@ -21,6 +21,15 @@ sim: test/sim/sim
 sim-long: test/sim/sim
 	$(AM_V_at)wall=$(WALL); test/sim/sim --jobs 0 --wall $${wall:-600}
 
+# Lines of raft/ that RUNS runs reach; in a build with --enable-coverage, of which earlier results are removed first.
+.PHONY: sim-coverage
+sim-coverage: test/sim/sim
+	$(AM_V_at)find raft -name '*.gcda' -exec rm -f {} +
+	$(AM_V_at)runs=$(RUNS); test/sim/sim --runs $${runs:-300} --time 100 | head -2
+	$(AM_V_at)gcov -n -o raft/.libs raft/.libs/*.gcno | awk -F"[:% ]+" '/^File/ { ours = /raft\/[a-z_]*\.c/; name = $$2 } \
+		/^Lines executed/ && ours { n += $$5; hit += $$3 * $$5 / 100; printf "%7.2f %% of %4d  %s\n", $$3, $$5, name; ours = 0 } \
+		END { printf "%7.2f %% of %4d  together\n", 100 * hit / n, n }'
+
 # Each of the bugs in mutations.py, put into a copy of the sources, is found: make mutants SEED=number WALL=seconds for a bug
 MUTANT_FLAGS = --cc "$(CC)" --cflags "$(WALRAFT_CFLAGS) $(CFLAGS) $(LZ4_CFLAGS) $(XXHASH_CFLAGS)" --libs "$(XXHASH_LIBS) $(LZ4_LIBS)"
 .PHONY: mutants
