@@ -175,7 +175,8 @@ static void send_late(struct sim_node *n, size_t ready)
 			send_now(n, n->late[i]);
 	}
 	n->n_late -= ready;
-	memmove(n->late, n->late + ready, n->n_late * sizeof(struct sim_msg *));
+	if (ready)
+		memmove(n->late, n->late + ready, n->n_late * sizeof(struct sim_msg *));
 }
 
 /* ---- steps ---- */
@@ -370,7 +371,8 @@ void node_drain(struct sim_node *n)
 		struct sim_request r = n->inbox[i];
 		handle(n, &r);
 	}
-	memmove(n->inbox, n->inbox + i, (n->n_inbox - i) * sizeof(*n->inbox));
+	if (i)
+		memmove(n->inbox, n->inbox + i, (n->n_inbox - i) * sizeof(*n->inbox));
 	n->n_inbox -= i;
 	tick_if_due(n);
 	if (n->trim_to)
