@@ -146,8 +146,8 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 	ev.now_us = pilot_clock(p, id);
 	if (n->absolute)
 		ev.clock = (struct raft_clock){ p->now_us - n->early_us, p->now_us + n->late_us, n->unsure };
-	else
-		ev.clock.unsure = n->unsure;
+	else if (n->unsure) /* it still shows something */
+		ev.clock = (struct raft_clock){ ev.now_us, ev.now_us, true };
 	if (raft_step(n->raft, &ev, &u, &err) != WIRE_OK)
 		fail_msg("node %u: %s", (unsigned)id, err.text);
 	n->term = u.term;

@@ -116,6 +116,7 @@ static void true_time(void **state)
 		bool both = drand48() < 0.5;
 		/* With true time on both sides rates are of no interest, up to a factor of two. */
 		int32_t wrong = both ? 450000 : (int32_t)RAFT_DRIFT_PPM;
+		p->knobs.drift_ppm = both ? 1 : 0;
 		p->now_us = 1000000000;
 		for (uint64_t k = 1; k <= 2; k++) {
 			struct pilot_node *n = &p->n[k];
@@ -157,6 +158,25 @@ static void ends_of_intervals(void **state)
 	pilot_wait(p, LEASE_US + HEARTBEAT_US);
 	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
 	assert_int_equal(lease(p, 1), 0);
+	pilot_close(p);
+}
+
+/* I11: the ends that a voter compares. From the latest that it can have heard of the leader, to the earliest that now can be. */
+static void ends_of_promises(void **state)
+{
+	struct pilot *p = pilot_open(3, 0);
+
+	(void)state;
+	p->n[2].absolute = true;
+	p->n[2].early_us = 3000;
+	p->n[2].late_us = 2000;
+	pilot_elect(p, 1);
+	pilot_wait(p, 100000);
+	round_trip(p);
+	p->now_us += ELECTION_US + 2000 + 3000 - 1;
+	assert_false(votes(p));
+	p->now_us++;
+	assert_true(votes(p));
 	pilot_close(p);
 }
 
@@ -293,6 +313,7 @@ int main(void)
 		cmocka_unit_test(rates),
 		cmocka_unit_test(true_time),
 		cmocka_unit_test(ends_of_intervals),
+		cmocka_unit_test(ends_of_promises),
 		cmocka_unit_test(candidates_wait_too),
 		cmocka_unit_test(false_true_time),
 		cmocka_unit_test(goes_back),
