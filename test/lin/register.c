@@ -17,13 +17,12 @@
  * Rule C. When the state is idle, all idle candidates are taken at once. Proof: nothing needs the state, so a plain write goes
  * first; by rule B.
  *
- * Rule D. When the state is idle: let w be a required plain candidate that makes v; v not idle; nothing else that is left makes
- * v; only reads need it; and each of these was invoked before the earliest end of everything required that is neither w nor
- * one of them. Then w is taken at once. (The reads follow by rule A.) Proof: in a right order all these reads stand behind w
- * before the next write, and there is nothing else among them, for another read would need another value. Move w and the
- * reads to the front, in their order: they offend against no time, as each was invoked before all others' ends. What saw
- * the state before w sees the same as then, since what followed behind the reads was a plain write or the end (a cas would
- * need v); and the first one in the order is a plain write, since the state is idle, or the order is empty.
+ * Rule D. When the state is idle: let w be a required plain candidate that makes v, v not idle, such that only reads need v, and each
+ * of these was invoked before the earliest end of everything required that is neither w nor one of them. Then w is taken at
+ * once. (The reads follow by rule A.) Proof: put w in front of a right order, and behind it all these reads. That offends
+ * against no time, as each was invoked before all others' ends. Where the reads were, nothing changes without them. Where w was,
+ * there followed, but for reads, a plain write or the end, as nothing else needs v; so it can be left out there. What was first
+ * is a plain write, since the state is idle, and may as well follow the reads.
  * With values that are written once, and no cas, some write is always of this kind if there is an order at all: the search
  * never steps back (Gibbons & Korach 1997 have a similar argument).
  *
@@ -34,15 +33,15 @@
  * follows right behind it does not need what it made, it can be left out (reduce.c, rule 1); it follows right behind, so it is a
  * candidate already, for an optional operation does not move the bound. One that makes the state anew can be left out too.
  *
+ * Rule G. A configuration is a dead end when a value is needed by required operations, is not the state, and nothing left makes
+ * it; or when more required cas need it than it can come to be: each uses it up.
+ *
  * Rule H, where optional operations are unlimited. A value is *free* when a plain optional write of it is a candidate, and so it
  * stays. When the state is free, or idle while some value is free, each candidate is taken at once that needs nothing or what
- * is free, and makes nothing or what is free; the state stays. Proof: in front of the order put a write of what it needs, the
- * candidate, and a write of the state that was. Nothing else misses what the candidate made, for it can be had. Likewise a
- * cas from what is free can be next whatever the free state is, so that there is but one such state; and there is no reason to
- * change it by a plain optional write.
- *
- * Rule G. A configuration is a dead end when a value is needed by required operations, is not the state, and nothing left makes
- * it; or when more required cas need it than it can come to be: each uses it up. */
+ * is free, and makes nothing or what is free. Proof: in front of a right order put a write of what it needs, the candidate, and a
+ * write of the state that was, or of any free value if that was idle. Nothing else misses what the candidate made, for it can
+ * be had. Likewise a cas from what is free can be next whatever the free state is. So all free states are as one, and there is no
+ * reason to change them by a plain optional write. */
 #include "test/lin/history.h"
 #include "test/lin/register.h"
 
@@ -105,7 +104,7 @@ static bool take_idle(struct lin_register *s, uint32_t but)
 /* Rule H. */
 static bool take_free(struct lin_register *s)
 {
-	uint32_t bound = lin_window_bound(&s->window), state = s->state;
+	uint32_t bound = lin_window_bound(&s->window);
 	bool any = false;
 
 	if (!lin_is_state_free(s, bound))
@@ -117,7 +116,6 @@ static bool take_free(struct lin_register *s)
 		if ((it->need != LIN_NONE && !lin_is_free(s, it->need, bound)) || (it->make != LIN_NONE && !lin_is_free(s, it->make, bound)))
 			continue;
 		lin_register_take(s, i);
-		s->state = state;
 		any = true;
 	}
 	return any;
@@ -129,7 +127,7 @@ static bool is_ready(const struct lin_register *s, uint32_t w)
 	const struct lin_item *it = &s->items[w];
 	const struct lin_counts *c = &s->counts[it->make];
 
-	if (it->need != LIN_NONE || !c->reads || c->cas || c->optional_cas || c->makers != 1)
+	if (it->need != LIN_NONE || !c->reads || c->cas || c->optional_cas)
 		return false;
 	for (uint32_t k = s->window.first; k < s->window.required; k++) {
 		uint32_t i = s->window.by_ret[k];

@@ -11,6 +11,7 @@ struct worker {
 	uint32_t process;
 	enum lin_kind kind;
 	lin_value value, old, seen;
+	bool again; /* `value` is to be written once more */
 };
 
 /* A write whose client gave up, and that has not taken effect yet. */
@@ -82,11 +83,13 @@ static void invoke(struct run *r, struct worker *w)
 {
 	/* Spread evenly over the load. */
 	bool unknown = r->l->unknown && r->invoked % (r->l->ops / r->l->unknown) == 0;
-	bool read = !unknown && below(r, 10) < r->l->reads_of_10;
+	bool read = !unknown && !w->again && below(r, 10) < r->l->reads_of_10;
+	bool cas = (r->l->kind == LOAD_CAS || r->l->kind == LOAD_FEW) && below(r, 2);
+	lin_value again = w->again ? w->value : LIN_NULL;
 
-	*w = (struct worker){ .busy = true, .process = w->process, .seen = w->seen, .unknown = unknown };
-	w->kind = read ? LIN_READ : list(r) ? LIN_APPEND : r->l->kind != LOAD_UNIQUE && below(r, 2) ? LIN_CAS : LIN_WRITE;
-	if (!read)
+	*w = (struct worker){ .busy = true, .process = w->process, .seen = w->seen, .unknown = unknown, .value = again };
+	w->kind = read ? LIN_READ : list(r) ? LIN_APPEND : cas ? LIN_CAS : LIN_WRITE;
+	if (!read && !again)
 		w->value = lin_int(r->h, few(r) ? below(r, 5) : r->next_value++);
 	if (w->kind == LIN_CAS)
 		w->old = few(r) ? lin_int(r->h, below(r, 5)) : w->seen;
@@ -131,6 +134,7 @@ static void end(struct run *r, struct worker *w)
 		                    .value = w->kind == LIN_READ ? w->value : LIN_NULL });
 	w->busy = false;
 	w->seen = r->state;
+	w->again = type == LIN_INFO && r->l->kind == LOAD_AGAIN;
 	if (type == LIN_INFO)
 		w->process = ++r->processes;
 	if (type == LIN_OK && w->kind != LIN_READ && r->l->lie == LIE_LOST && !r->lied && r->invoked > r->l->lie_at && r->state == w->value) {

@@ -7,7 +7,8 @@
 
 enum load_kind {
 	LOAD_UNIQUE,   /* reads and writes, each value written once */
-	LOAD_CAS,      /* and cas from what the process saw last, to values that are new */
+	LOAD_AGAIN,    /* likewise, but a write of unknown outcome is repeated until it is known */
+	LOAD_CAS,      /* reads, writes, and cas from what the process saw last, all of new values */
 	LOAD_FEW,      /* reads, writes and cas of the values 0 to 4 */
 	LOAD_LIST,     /* reads and appends of values that are new */
 	LOAD_LIST_FEW  /* of the values 0 to 4 */

@@ -6,7 +6,7 @@
  *     A+r    a read
  *
  * All is about one key, or with a second letter, as in Ay+r, about that key. Values are digits, - is that of an absent key. */
-#include "test/lin/lin.h"
+#include "test/lin/search.h"
 
 #include <ctype.h>
 #include <setjmp.h>
@@ -52,6 +52,9 @@ static const struct history histories[] = {
 	GOOD("two unknown writes of one value, seen twice", "A+w1 A? B+w1 B? C+r C=1 C+w2 C. C+r C=1"),
 	GOOD("an unknown cas that somebody else's cas needs", "A+w1 A. B+c12 B? C+c23 C. D+r D=3"),
 	GOOD("an unknown cas of an unknown write", "A+w1 A? B+c12 B? C+r C=2"),
+	GOOD("an unknown cas, of two, that a write must wait for", "A+w1 B+w2 C+r D+r E+c13 E? F+c13 F? B. A. D=2 C=1 G+r G=3"),
+	GOOD("three cas, each of another write, beside an unknown one",
+	     "U+w1 U? A+w1 B+w1 C+w1 D+c12 D. E+c12 E. F+c12 F. A. B. C. X+w- X. Y+r Y=-"),
 	GOOD("a process goes on after an unknown write", "A+w1 A? A+w2 A. A+r A=1"),
 	GOOD("two keys do not know of each other", "Ax+w1 Ax. By+r By=- Ay+w2 Ay. Bx+r Bx=1"),
 	GOOD("appends one after the other", "A+a1 A. B+a2 B. C+r C=[12]"),
@@ -222,16 +225,48 @@ static void report_of_a_bad_history(void **state)
 	lin_history_free(h);
 }
 
+static void a_process_that_goes_on_is_another_one(void **state)
+{
+	struct lin_history *h = make("A+w1 A. A+w2 A? A+w3 A. B+w4 B! B+w5 B.");
+
+	(void)state;
+	assert_int_equal(lin_op_at(h, 1)->session, 0);
+	assert_int_equal(lin_op_at(h, 2)->session, 1);
+	assert_int_equal(lin_op_at(h, 2)->process, lin_op_at(h, 0)->process);
+	assert_int_equal(lin_op_at(h, 4)->session, 0);
+	lin_history_free(h);
+}
+
+/* What all orders are held against: write 1 [0, 3], read 1 [1, 2], read 1 [4, 5], and a write of 2 of unknown outcome from 6. */
+static void wrong_orders_are_found(void **state)
+{
+	struct lin_item items[] = {
+		{ .inv = 0, .ret = 3, .need = LIN_NONE, .make = 1 }, { .inv = 1, .ret = 2, .need = 1, .make = LIN_NONE },
+		{ .inv = 4, .ret = 5, .need = 1, .make = LIN_NONE }, { .inv = 6, .ret = LIN_NEVER, .need = LIN_NONE, .make = 2, .optional = true },
+	};
+	const struct lin_problem p = { .model = LIN_REGISTER, .items = items, .count = 4, .value_count = 3 };
+
+	(void)state;
+	assert_true(lin_order_is_right(&p, (uint32_t[]){ 0, 1, 2 }, 3));
+	assert_true(lin_order_is_right(&p, (uint32_t[]){ 0, 1, 2, 3 }, 4));
+	assert_false(lin_order_is_right(&p, (uint32_t[]){ 0, 2, 1 }, 3)); /* against time */
+	assert_false(lin_order_is_right(&p, (uint32_t[]){ 1, 0, 2 }, 3)); /* against the model */
+	assert_false(lin_order_is_right(&p, (uint32_t[]){ 0, 1 }, 2));    /* one is missing */
+	assert_false(lin_order_is_right(&p, (uint32_t[]){ 0, 1, 1, 2 }, 4)); /* one is there twice */
+}
+
 #define HISTORIES (sizeof histories / sizeof *histories)
 
 int main(void)
 {
-	struct CMUnitTest tests[HISTORIES + 2];
+	struct CMUnitTest tests[HISTORIES + 4];
 
 	for (size_t i = 0; i < HISTORIES; i++)
 		tests[i] = (struct CMUnitTest){ histories[i].name, check_history, NULL, NULL, (void *)(uintptr_t)&histories[i] };
 	tests[HISTORIES] = (struct CMUnitTest)cmocka_unit_test(report_of_a_good_history);
 	tests[HISTORIES + 1] = (struct CMUnitTest)cmocka_unit_test(report_of_a_bad_history);
+	tests[HISTORIES + 2] = (struct CMUnitTest)cmocka_unit_test(a_process_that_goes_on_is_another_one);
+	tests[HISTORIES + 3] = (struct CMUnitTest)cmocka_unit_test(wrong_orders_are_found);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("linearizability", tests, NULL, NULL);
 }
