@@ -3,17 +3,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 1, KNOWN_FLAGS = RAFT_VOTER | RAFT_VOTER_OLD | RAFT_LEARNER };
+enum { VERSION = 2, KNOWN_FLAGS = RAFT_VOTER | RAFT_VOTER_OLD | RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING };
 
 void raft_config_put(const struct raft_config *c, struct wire_buf *b)
 {
 	assert(c->n <= RAFT_MEMBERS_MAX);
 	wire_put_u8(b, VERSION);
 	wire_put_u8(b, c->joint);
+	wire_put_u8(b, c->level);
+	wire_put_u8(b, c->quorums.commit);
+	wire_put_u8(b, c->quorums.elect);
+	wire_put_u8(b, c->old_quorums.commit);
+	wire_put_u8(b, c->old_quorums.elect);
 	wire_put_u16(b, (uint16_t)c->n);
 	for (uint32_t i = 0; i < c->n; i++) {
 		wire_put_u64(b, c->m[i].id);
 		wire_put_u8(b, c->m[i].flags);
+		wire_put_u8(b, c->m[i].priority);
 		wire_put_text(b, c->m[i].url);
 	}
 }
@@ -23,13 +29,21 @@ int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, str
 	struct wire_in in = wire_in_make(p, n);
 	struct raft_config c = { 0 };
 	uint8_t version = wire_get_u8(&in), joint = wire_get_u8(&in);
-	uint16_t count = wire_get_u16(&in);
+	uint16_t count;
 
-	if (in.bad)
-		return wire_fail(err, WIRE_CORRUPT, "configuration of %zu bytes is too short", n);
-	if (version != VERSION)
+	if (!in.bad && version != VERSION)
 		return wire_fail(err, WIRE_VERSION, "configuration has format version %u, this program knows %d; upgrade it",
 		                 version, VERSION);
+	c.level = wire_get_u8(&in);
+	c.quorums.commit = wire_get_u8(&in);
+	c.quorums.elect = wire_get_u8(&in);
+	c.old_quorums.commit = wire_get_u8(&in);
+	c.old_quorums.elect = wire_get_u8(&in);
+	count = wire_get_u16(&in);
+	if (in.bad)
+		return wire_fail(err, WIRE_CORRUPT, "configuration of %zu bytes is too short", n);
+	if (!joint && (c.old_quorums.commit || c.old_quorums.elect))
+		return wire_fail(err, WIRE_CORRUPT, "configuration has outgoing quorums but is not joint");
 	if (joint > 1 || count > RAFT_MEMBERS_MAX)
 		return wire_fail(err, WIRE_CORRUPT, "configuration with joint=%u and %u members", joint, count);
 	c.joint = joint;
@@ -37,6 +51,7 @@ int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, str
 		struct raft_member *m = &c.m[i];
 		m->id = wire_get_u64(&in);
 		m->flags = wire_get_u8(&in);
+		m->priority = wire_get_u8(&in);
 		wire_get_text(&in, m->url, sizeof(m->url));
 		if (in.bad)
 			return wire_fail(err, WIRE_CORRUPT, "configuration ends within member %u of %u", i + 1, count);
@@ -74,7 +89,7 @@ int raft_config_check(const struct raft_config *c, struct wire_err *err)
 		if (!id || raft_config_find(c, id) != &c->m[i])
 			return wire_fail(err, WIRE_INVALID, "member %llu is there twice or is 0", (unsigned long long)id);
 		if (!flags || (flags & ~KNOWN_FLAGS) || ((flags & RAFT_VOTER_OLD) && !c->joint) ||
-		    ((flags & RAFT_VOTER) && (flags & RAFT_LEARNER)))
+		    ((flags & RAFT_VOTER) && (flags & RAFT_LEARNER)) || ((flags & RAFT_RISING) && !(flags & (RAFT_LEARNER | RAFT_WITNESS))))
 			return wire_fail(err, WIRE_INVALID, "member %llu has the flags %u", (unsigned long long)id, flags);
 		voter |= (flags & RAFT_VOTER) != 0;
 		voter_old |= (flags & RAFT_VOTER_OLD) != 0;
@@ -104,6 +119,7 @@ bool raft_config_join(const struct raft_config *old, const struct raft_config *t
 
 	assert(!old->joint && !target->joint);
 	c.joint = true;
+	c.old_quorums = old->quorums;
 	for (uint32_t i = 0; i < old->n; i++) {
 		if (!(old->m[i].flags & RAFT_VOTER))
 			continue;
@@ -114,7 +130,7 @@ bool raft_config_join(const struct raft_config *old, const struct raft_config *t
 			return false;
 		if (k == c.n) {
 			c.m[c.n] = old->m[i];
-			c.m[c.n++].flags = 0;
+			c.m[c.n++].flags = old->m[i].flags & RAFT_WITNESS;
 		}
 		c.m[k].flags |= RAFT_VOTER_OLD;
 	}
@@ -126,9 +142,11 @@ void raft_config_leave(const struct raft_config *joint, struct raft_config *ret)
 {
 	assert(joint->joint);
 	memset(ret, 0, sizeof(*ret));
+	ret->level = joint->level;
+	ret->quorums = joint->quorums;
 	for (uint32_t i = 0; i < joint->n; i++) {
-		uint8_t flags = joint->m[i].flags & (RAFT_VOTER | RAFT_LEARNER);
-		if (!flags)
+		uint8_t flags = joint->m[i].flags & (uint8_t)~RAFT_VOTER_OLD;
+		if (!(flags & (RAFT_VOTER | RAFT_LEARNER)))
 			continue;
 		ret->m[ret->n] = joint->m[i];
 		ret->m[ret->n++].flags = flags;

@@ -1,7 +1,9 @@
 /* Membership of a group. Encoded into the data of CONFIG entries; a configuration takes effect when it is appended.
  *
- *   bytes   u8 version (1), u8 joint, u16 count, then per member u64 id, u8 flags, text url
- *   valid if and only if ids are distinct and not 0, count <= RAFT_MEMBERS_MAX, flags are known, OLD occurs only when joint. */
+ *   bytes   u8 version (2), u8 joint, u8 level, u8 commit, u8 elect, u8 old commit, u8 old elect, u16 count, then per member
+ *           u64 id, u8 flags, u8 priority, text url
+ *   valid if and only if ids are distinct and not 0, count <= RAFT_MEMBERS_MAX, flags are known, OLD flags and old quorums occur only
+ *           when joint. */
 #ifndef RAFT_CONFIG_H
 #define RAFT_CONFIG_H
 
@@ -15,16 +17,32 @@ enum raft_member_flags {
 	RAFT_VOTER = 1,     /* votes in the current, or when joint the incoming, configuration */
 	RAFT_VOTER_OLD = 2, /* joint only: votes in the outgoing configuration */
 	RAFT_LEARNER = 4,   /* receives the log, does not vote */
+	RAFT_WITNESS = 8,   /* beside VOTER or LEARNER: keeps the log but no database; leads only to level a data voter and hand over */
+	RAFT_RISING = 16,   /* on its way, and asks for it once it is ready: a LEARNER to be a voter, a WITNESS to be a full replica */
 };
+
+/* Feature levels. A configuration's level is what the group may use: it is raised, never lowered, once every member has announced
+ * that it understands it. A node that finds a level above its own in its log does not go on.
+ *   1   all that is not named below
+ *   2   witnesses, quorums of other sizes than a majority */
+#define RAFT_LEVEL 2u
+#define RAFT_PRIORITY 100 /* what a member has unless somebody chose */
+
+/* How many voters a commit (and a read round, a lease, CheckQuorum) and an election take. 0: a majority. Allowed only where any two
+ * quorums that must meet do: elect + commit > voters and 2 * elect > voters. */
+struct raft_quorums { uint8_t commit, elect; };
 
 struct raft_member {
 	uint64_t id; /* random, never 0 */
 	uint8_t flags;
+	uint8_t priority; /* for leading: the highest that can leads, sooner or later. 0: only while nobody else can */
 	char url[RAFT_URL_MAX + 1];
 };
 
 struct raft_config {
 	bool joint;
+	uint8_t level;
+	struct raft_quorums quorums, old_quorums; /* old: of the outgoing half, when joint */
 	uint32_t n;
 	struct raft_member m[RAFT_MEMBERS_MAX];
 };

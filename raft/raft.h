@@ -15,6 +15,7 @@
 #include "wire/msg.h"
 
 struct raft;
+struct raft_told;
 
 enum raft_role { RAFT_FOLLOWER, RAFT_PRECANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
 const char *raft_role_name(enum raft_role r); /* "follower", ... */
@@ -42,6 +43,20 @@ struct raft_init {
 	 * RAFT_NO_LEASES: this node takes none (it keeps its promises to others all the same). All members must have the same
 	 * election_us, and bounds that hold for each of them; where clocks jump forward, no bound does. */
 	uint32_t drift_ppm;
+	/* The node has lost, or may have lost, what it had acknowledged or voted: an empty or damaged disk under an old id. It gives no
+	 * vote and does not stand until a committed configuration that was made after its return has it as no voter
+	 * (raft/README.md, forgetful nodes). */
+	bool forgetful;
+	/* Entries of the log whose data cannot be read here, ascending; their terms in `entries` are right. They are fetched from
+	 * other members; nothing at or above the first is published before. */
+	const uint64_t *holes;
+	size_t n_holes;
+	uint32_t level;            /* feature level that this program understands. 0: RAFT_LEVEL */
+	uint32_t uncommitted_bytes; /* a leader refuses proposals beyond so many bytes that are not committed. 0: 64 MiB */
+	uint32_t catch_up_bytes;   /* a member further behind is sent to another one for entries. 0: 4 MiB; UINT32_MAX: never */
+	uint32_t keep_log_bytes;   /* of a witness: the most that its log may hold. 0: 1 GiB */
+	uint32_t persist_us;       /* a leader whose disk takes longer steps down. 0: election_us */
+	bool telemetry;            /* fill update.events */
 };
 
 /* All that Linux lets anybody do to the rate of its clocks: a tenth by the tick of adjtimex (chronyd slews by it), an eighth
@@ -63,6 +78,7 @@ enum raft_event_type {
 	RAFT_EV_UNREACHABLE, /* peer: its link went down, what was in flight may be lost */
 	RAFT_EV_REACHABLE,   /* peer: its link came up */
 	RAFT_EV_TRIMMED,     /* index: the journal keeps only entries above it */
+	RAFT_EV_IMAGE,       /* index, term, config: an image up to that committed entry replaces log and state; the journal has begun anew there */
 };
 
 /* What the clock of the leases says of the present (raft/lease.c; wire/clock.h has such clocks): it is within
@@ -99,6 +115,8 @@ struct raft_update {
 	uint64_t truncate_from; /* 0: none; else entries at and above it are superseded */
 	const struct wire_entry *entries; /* to append, after the truncation */
 	uint32_t n_entries;
+	const struct wire_entry *fills; /* data of holes, to be put in place (raft_journal_fill) before the sync */
+	uint32_t n_fills;
 	struct wire_msg *msgs; /* entries in APPENDs carry metadata; the driver fills data from its cache or the journal */
 	uint32_t n_msgs;
 	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way;
@@ -122,6 +140,14 @@ struct raft_update {
 	uint64_t lease_until_us;
 	uint64_t read_index;    /* known committed; may be above `commit`, not being durable here yet */
 	uint64_t transfer_to;   /* leader: who shall lead instead; 0: no transfer is under way (any more) */
+	bool forgetful;         /* as in the init, until it is over; the journal records the end before anything else is sent */
+	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member */
+	bool needs_image;       /* the leader has trimmed what this node needs */
+	uint64_t backlog_bytes; /* leader: proposed and not committed yet */
+	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it */
+	uint32_t level;         /* feature level in force: that of the committed configuration */
+	const struct raft_told *told; /* telemetry of this step, raft/telemetry.h; NULL unless asked for */
+	uint32_t n_told;
 	bool role_changed;      /* role, leader or term differ from before this step */
 	bool config_changed;    /* raft_config_current differs from before this step */
 	uint64_t deadline_us;   /* step RAFT_EV_TICK no later than this; UINT64_MAX: never */
@@ -146,6 +172,15 @@ struct raft_progress {
 	uint64_t match, next, applied;
 	uint64_t last_contact_us; /* 0: never */
 	uint32_t inflight;
+	uint32_t rtt_us, rtt_var_us; /* of heartbeats, smoothed as in RFC 6298; 0: unknown */
+	uint64_t window_bytes;     /* what may be in flight now */
+	uint32_t level;            /* feature level that it has announced; 0: none yet */
+	bool forgot, full;         /* as its latest answer says */
+	uint64_t source;           /* member that serves its catch-up; 0: this node */
+	/* Catch-up rounds (thesis 4.2.1): each sends what was there when it began. caught_up: one took less than an election timeout, and
+	 * it has kept up since. */
+	uint32_t rounds, round_us; /* finished rounds; how long the latest one took */
+	bool caught_up;
 };
 bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress *ret_progress);
 

@@ -363,6 +363,8 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	case RAFT_EV_REACHABLE:
 		on_link(r, ev->peer, ev->type == RAFT_EV_REACHABLE);
 		break;
+	case RAFT_EV_IMAGE:
+		break;
 	case RAFT_EV_TRIMMED:
 		on_trimmed(r, ev->index);
 		break;

@@ -20,7 +20,7 @@
 #include "wire/err.h"
 
 #define WIRE_PROTOCOL 1
-#define WIRE_FEATURES 1
+#define WIRE_FEATURES 1 /* HELLO: feature level of the link itself */
 #define WIRE_TEXT_MAX 255
 #define WIRE_MSG_MAX (8u << 20)      /* whole message, bytes; larger ones are refused by both sides */
 #define WIRE_ENTRIES_MAX 1024u       /* in one message */
@@ -55,13 +55,23 @@ struct wire_entry {
 	 * hint = where to try next, log_term = term there */                                                          \
 	X(APPEND_RESP)                                                                                                 \
 	/* term, commit (never above what is known to match), corr = read round, log_term = number of the sending, for the  \
-	 * lease (0: none) */                                                                                          \
+	 * lease (0: none), index = for how long the leader may be silent, in microseconds (0: the election timeout),     \
+	 * hint = entries above it are not durable on every data voter yet */                                          \
 	X(HEARTBEAT)                                                                                                   \
-	/* term, corr and log_term echoed, index = last durable index, hint = applied index */                         \
+	/* term, corr and log_term echoed, index = last durable index, hint = applied index, commit = feature level that  \
+	 * the sender understands; flags FORGOT, FULL */                                                               \
 	X(HEARTBEAT_RESP)                                                                                              \
 	X(READ_REQ)       /* follower to leader: corr */                                                               \
 	X(READ_RESP)      /* corr, index = read index; or REJECT */                                                    \
 	X(TIMEOUT_NOW) /* leader to who shall lead instead: term, index/log_term = last log entry of both */           \
+	/* leader to a member that is far behind: term, index = committed entries up to there may be had from member hint */ \
+	X(CATCH_UP)                                                                                                    \
+	/* any member to any: committed entries wanted: corr, index/log_term = entry before the first, hint = the last */ \
+	X(FETCH_REQ)                                                                                                   \
+	/* corr, index/log_term as asked, commit, entries, all of them committed; or REJECT: not to be had there */    \
+	X(FETCH_RESP)                                                                                                  \
+	/* heartbeats and their answers of several groups between two nodes: data = them, each as varint length + bytes */ \
+	X(BUNDLE)                                                                                                      \
 	/* membership: text = URL of the node that asks, from = its id */                                              \
 	X(JOIN_REQ)                                                                                                    \
 	/* corr, term = cluster id, group, data = configuration; or REJECT with text (hint = leader's id, data = its   \
@@ -86,6 +96,9 @@ enum wire_msg_type {
 enum wire_msg_flags {
 	WIRE_MSG_REJECT = 1,   /* an answer: no */
 	WIRE_MSG_TRANSFER = 2, /* VOTE_REQ: to be considered although a leader is alive (Raft thesis 3.10) */
+	WIRE_MSG_FORGOT = 4,   /* HEARTBEAT_RESP: the sender has lost what it had promised; it must be re-admitted (raft/README.md) */
+	WIRE_MSG_FULL = 8,     /* HEARTBEAT_RESP: a witness at the limit of its journal, it takes no more entries for now */
+	WIRE_MSG_REMOVED = 16, /* REJECT: the sender's committed configuration does not have the addressee */
 };
 
 struct wire_msg {
