@@ -8,6 +8,7 @@
 #define RAFT_CORE_H
 
 #include "raft/raft.h"
+#include "raft/telemetry.h"
 #include <assert.h>
 
 /* Above this a term or index in a message is nonsense; keeps all additions from overflowing. */
@@ -148,7 +149,14 @@ struct raft {
 	size_t n_settled, cap_settled;
 	int proposal_code;
 	uint64_t proposal_index;
+	bool telemetry;
+	struct raft_told *told;
+	size_t n_told, cap_told;
 };
+
+/* ---- telemetry.c: does nothing unless asked for ---- */
+void raft_tell(struct raft *r, enum raft_told_event event, uint64_t peer, uint64_t a, uint64_t b, uint64_t c);
+void raft_tell_why(struct raft *r, enum raft_told_event event, uint64_t peer, const char *why, uint64_t a, uint64_t b, uint64_t c);
 
 /* ---- step.c ---- */
 /* Makes room for one more element; false and r->nomem when memory is short. */

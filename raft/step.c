@@ -159,6 +159,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->commit_delay_us = or(in->commit_delay_us, 500);
 	r->lease.length_us = raft_lease_length(r->election_us, or(in->drift_ppm, RAFT_DRIFT_PPM));
 	r->lease.clock.unsure = true; /* until the first step */
+	r->telemetry = in->telemetry;
 	r->term = in->term;
 	r->vote = in->vote;
 	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
@@ -199,6 +200,7 @@ void raft_free(struct raft *r)
 	free(r->msg_at);
 	free(r->pool);
 	free(r->settled);
+	free(r->told);
 	free(r);
 }
 
@@ -211,7 +213,7 @@ static void begin(struct raft *r)
 {
 	r->hard_changed = false;
 	r->truncate_from = 0;
-	r->n_new = r->n_msgs = r->n_pool = r->n_settled = 0;
+	r->n_new = r->n_msgs = r->n_pool = r->n_settled = r->n_told = 0;
 	r->proposal_code = WIRE_OK;
 	r->proposal_index = 0;
 	wire_buf_reset(&r->config_bytes);
@@ -243,6 +245,7 @@ static void on_message(struct raft *r, const struct wire_msg *m)
 {
 	if (!m->from || m->from == r->self || m->term > RAFT_NUMBER_MAX || m->index > RAFT_NUMBER_MAX)
 		return;
+	raft_tell_why(r, RAFT_TOLD_MSG_RECEIVED, m->from, wire_msg_name(m->type), m->term, m->index, m->n_entries);
 	switch (m->type) {
 	case WIRE_MSG_PREVOTE_REQ:
 	case WIRE_MSG_VOTE_REQ:
@@ -388,8 +391,11 @@ static uint64_t deadline(const struct raft *r)
 
 static void fill_update(struct raft *r, struct raft_update *u)
 {
-	for (size_t i = 0; i < r->n_msgs; i++)
-		r->msgs[i].entries = r->msgs[i].n_entries ? r->pool + r->msg_at[i] : NULL;
+	for (size_t i = 0; i < r->n_msgs; i++) {
+		struct wire_msg *m = &r->msgs[i];
+		m->entries = m->n_entries ? r->pool + r->msg_at[i] : NULL;
+		raft_tell_why(r, RAFT_TOLD_MSG_SENT, m->to, wire_msg_name(m->type), m->term, m->index, m->n_entries);
+	}
 	*u = (struct raft_update){
 		.must_sync = r->hard_changed || r->n_new || r->truncate_from,
 		.hard_state_changed = r->hard_changed,
@@ -414,6 +420,8 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
 		.deadline_us = deadline(r),
+		.told = r->n_told ? r->told : NULL,
+		.n_told = (uint32_t)r->n_told,
 	};
 }
 
