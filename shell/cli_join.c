@@ -5,10 +5,8 @@
  * and are replaced. */
 #include "raft/journal.h"
 #include "shell/cli.h"
+#include "shell/image_in.h"
 #include "shell/setup.h"
-#include "snapshot/image.h"
-#include "vfs/pages.h"
-#include "wire/link.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,15 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define ASK_MS 250       /* unanswered requests are repeated */
-#define CHUNK_WINDOW 8   /* chunks asked for and not arrived */
-#define STALL_MS 3000    /* no chunk for so long: ask again; several times: open the image again */
-#define INSTALLING "device %llu inode %llu\n" /* the marker's text: which file is being put into place */
-#define PEER_ID 1        /* what our link calls the peer before its real id is known */
+#define ASK_MS 250 /* unanswered requests are repeated */
+#define PEER_ID 1  /* what our link calls the peer before its real id is known */
 
 struct join {
 	const struct wire_env *env;
@@ -32,12 +26,10 @@ struct join {
 	struct shell_conf conf;
 	struct cli_opts o;
 	struct wire_link *link;
-	uint64_t peer, deadline_us, corr;
+	uint64_t peer, deadline_us;
 	bool again; /* an earlier join was interrupted */
 	struct raft_config config;
-	struct snap_info info;
-	struct snap_recv *recv;
-	struct vfs_pages *pages;
+	struct shell_image_in image;
 
 	pthread_mutex_t mu;
 	pthread_cond_t cond;
@@ -205,175 +197,47 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 
 /* --- the image --- */
 
-static void on_page(void *ctx, uint32_t pgno, uint64_t hash)
+static void send_for_image(void *ctx, const struct wire_msg *q)
+{
+	send(ctx, q, WIRE_LANE_CONTROL);
+}
+
+static int receive_image(void *ctx, unsigned ms, struct wire_link_msg **ret_msg, struct wire_err *err)
+{
+	struct wire_link_msg *m = receive(ctx, ms);
+	int rc = check_stop(ctx, err);
+
+	if (rc && m)
+		wire_link_msg_free(m);
+	else
+		*ret_msg = m;
+	return rc;
+}
+
+/* The configuration in force at the image's index: the journal begins with it. */
+static int image_opened(void *ctx, const struct snap_info *info, struct wire_err *err)
 {
 	struct join *j = ctx;
 
-	if (!vfs_pages_is_lock_page(j->info.page_size, pgno))
-		vfs_pages_set(j->pages, pgno, hash, j->info.index);
+	return raft_config_get(info->config, info->config_len, &j->config, err);
 }
 
-static void close_image(struct join *j)
+static void image_progress(void *ctx, uint64_t done, uint64_t total)
 {
-	if (j->recv)
-		snap_recv_abort(j->recv);
-	j->recv = NULL;
-	if (j->pages)
-		vfs_pages_free(j->pages);
-	j->pages = NULL;
-}
-
-static int open_image(struct join *j, struct wire_err *err)
-{
-	struct wire_msg q = { .type = WIRE_MSG_IMAGE_OPEN };
-	int rc = WIRE_OK;
-	bool done = false;
-
-	close_image(j);
-	q.corr = j->corr = shell_random_id(j->env);
-	while (!rc && !done) {
-		struct wire_link_msg *m;
-
-		if (now_us(j) >= j->deadline_us)
-			return wire_fail(err, WIRE_TIMEOUT, "the leader does not send an image; run walraft join again");
-		send(j, &q, WIRE_LANE_CONTROL);
-		m = receive(j, ASK_MS);
-		rc = check_stop(j, err);
-		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_INFO && m->msg.corr == j->corr) {
-			if (m->msg.flags & WIRE_MSG_REJECT)
-				rc = wire_fail(err, WIRE_IO, "the leader cannot send an image: %s", m->msg.text);
-			else
-				rc = snap_info_get(m->msg.data, m->msg.data_len, &j->info, err);
-			done = true;
-		}
-		if (m)
-			wire_link_msg_free(m);
-	}
-	if (!rc)
-		rc = raft_config_get(j->info.config, j->info.config_len, &j->config, err);
-	if (!rc && !(j->pages = vfs_pages_new(j->info.page_size, j->conf.group)))
-		rc = wire_fail(err, WIRE_NOMEM, "no memory for page hashes");
-	if (!rc)
-		rc = vfs_pages_resize(j->pages, j->info.pages, err);
-	if (!rc)
-		rc = snap_recv_open(j->env, j->paths.image, &j->info, on_page, j, &j->recv, err);
-	return rc;
-}
-
-static void ask_chunks(struct join *j, unsigned *in_flight)
-{
-	struct wire_msg q = { .type = WIRE_MSG_IMAGE_GET, .corr = j->corr };
-	uint32_t first, n;
-
-	while (*in_flight < CHUNK_WINDOW && snap_recv_next(j->recv, &first, &n)) {
-		q.index = first;
-		q.hint = n;
-		send(j, &q, WIRE_LANE_CONTROL);
-		++*in_flight;
-	}
-}
-
-/* WIRE_CLOSED: the image is gone at the sender, open another. */
-static int fetch_chunks(struct join *j, struct wire_err *err)
-{
-	uint64_t done, total;
-	unsigned in_flight = 0, stalls = 0;
-	int rc = WIRE_OK;
-
-	while (!rc && !snap_recv_complete(j->recv)) {
-		struct wire_link_msg *m;
-
-		ask_chunks(j, &in_flight);
-		m = receive(j, STALL_MS);
-		rc = check_stop(j, err);
-		if (!m && !rc) {
-			if (++stalls == 4)
-				return wire_fail(err, WIRE_CLOSED, "the sender of the image fell silent");
-			snap_recv_retry(j->recv);
-			in_flight = 0;
-			continue;
-		}
-		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == j->corr) {
-			stalls = 0;
-			j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
-			in_flight -= in_flight ? 1 : 0;
-			if (m->msg.flags & WIRE_MSG_REJECT)
-				rc = wire_fail(err, WIRE_CLOSED, "%s", m->msg.text);
-			else
-				rc = snap_recv_chunk(j->recv, m->msg.data, m->msg.data_len, err);
-			snap_recv_progress(j->recv, &done, &total);
-			cli_progress("fetching", done, total);
-		}
-		if (m)
-			wire_link_msg_free(m);
-	}
-	return rc;
-}
-
-/* Without their database they mean nothing; beside another one they would be taken for its own. */
-static void remove_orphans(struct join *j)
-{
-	static const char *const suffixes[] = { "-wal", "-shm", "-journal" };
-	char path[PATH_MAX + 16];
-
-	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
-		(void)j->env->unlink(j->env->ctx, path, NULL);
-	}
-}
-
-/* A WAL or journal without its database may hold what somebody still wants: theirs to remove. */
-static int refuse_orphans(struct join *j, struct wire_err *err)
-{
-	static const char *const suffixes[] = { "-wal", "-journal" };
-	char path[PATH_MAX + 16];
-	struct stat st;
-
-	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-		snprintf(path, sizeof path, "%s%s", j->paths.db, suffixes[i]);
-		if (!stat(path, &st) && st.st_size)
-			return wire_fail(err, WIRE_EXISTS, "%s is left from a database that is not there any more, and may hold its last transactions: move it to where that database is, or remove it, then join again", path);
-	}
-	return WIRE_OK;
-}
-
-static int appeared(const struct join *j, struct wire_err *err)
-{
-	return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away and run walraft join again", j->paths.db);
+	(void)ctx;
+	cli_progress("fetching", done, total);
 }
 
 /* A database of the same name must not be replaced, whoever made it meanwhile; one left by an interrupted join was removed at the start. */
 static int install(struct join *j, struct wire_err *err)
 {
 	struct raft_journal_opts opts = { .group = j->conf.group, .first_bytes = SHELL_JOURNAL_FIRST_BYTES };
-	struct raft_journal_mark mark = { .index = j->info.index, .checksum = j->info.checksum, .db_pages = j->info.pages };
-	struct vfs_pages_flush *flush;
-	char mark_text[64];
-	struct stat st;
-	int rc = access(j->paths.db, F_OK) ? refuse_orphans(j, err) : appeared(j, err);
+	const struct snap_info *info = &j->image.info;
+	struct raft_journal_mark mark = { .index = info->index, .checksum = info->checksum, .db_pages = info->pages };
+	int rc = shell_image_install(&j->image, err);
 
-	if (rc)
-		return rc;
-	/* From here to the end this file is ours under its final name too, and a repeated join may replace it. */
-	if (stat(j->paths.image, &st))
-		return wire_fail_errno(err, errno, "cannot look at %s", j->paths.image);
-	snprintf(mark_text, sizeof mark_text, INSTALLING, (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
-	rc = wire_env_replace(j->env, j->paths.installing, mark_text, strlen(mark_text), err);
-	if (rc)
-		return rc;
-	remove_orphans(j);
-	rc = snap_recv_finish(j->recv, j->paths.db, err);
-	j->recv = NULL;
-	if (rc == WIRE_EXISTS)
-		rc = appeared(j, err);
-	if (rc) /* the file is gone, and its inode may be another's next */
-		(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
-	else
-		rc = vfs_pages_flush_begin(j->pages, j->info.index, &flush, err);
 	if (!rc)
-		rc = vfs_pages_flush_write(flush, j->env, j->paths.pages, err);
-	if (!rc)
-		rc = raft_journal_create(j->env, j->paths.journal, &opts, j->info.term, j->info.index, j->info.term, &j->config, &mark, err);
+		rc = raft_journal_create(j->env, j->paths.journal, &opts, info->term, info->index, info->term, &j->config, &mark, err);
 	if (!rc)
 		rc = j->env->sync_dir(j->env->ctx, j->paths.dir, err);
 	if (!rc) {
@@ -381,50 +245,26 @@ static int install(struct join *j, struct wire_err *err)
 		rc = shell_conf_write(j->env, &j->paths, &j->conf, err);
 	}
 	if (!rc)
-		(void)j->env->unlink(j->env->ctx, j->paths.installing, NULL);
+		shell_image_installed(&j->image);
 	return rc;
 }
 
 static int fetch(struct join *j, struct wire_err *err)
 {
-	int rc = WIRE_CLOSED;
+	int rc;
 
-	/* The deadline moves with every chunk that arrives. */
-	j->deadline_us = now_us(j) + (uint64_t)j->o.timeout_s * 1000000;
-	while (rc == WIRE_CLOSED) {
-		rc = open_image(j, err);
-		if (!rc)
-			rc = fetch_chunks(j, err);
-		if (rc == WIRE_CLOSED && now_us(j) >= j->deadline_us)
-			break;
-	}
-	if (!rc) {
-		struct wire_msg q = { .type = WIRE_MSG_IMAGE_CLOSE, .corr = j->corr };
-
-		send(j, &q, WIRE_LANE_CONTROL);
+	j->image = (struct shell_image_in){
+		.env = j->env, .paths = &j->paths, .group = j->conf.group, .timeout_s = j->o.timeout_s, .ctx = j, .send = send_for_image,
+		.receive = receive_image, .opened = image_opened, .progress = image_progress,
+	};
+	rc = shell_image_fetch(&j->image, err);
+	if (!rc)
 		rc = install(j, err);
-	}
-	close_image(j);
+	shell_image_drop(&j->image);
 	return rc;
 }
 
 /* --- from the first step to the last --- */
-
-/* The database is the file that an interrupted join was putting into place. */
-static bool was_installing(struct join *j)
-{
-	struct stat st;
-	char *text, want[64];
-	size_t len;
-	bool same;
-
-	if (wire_env_slurp(j->env, j->paths.installing, 256, &text, &len, NULL))
-		return false;
-	snprintf(want, sizeof want, INSTALLING, stat(j->paths.db, &st) ? 0 : (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
-	same = !access(j->paths.db, F_OK) && !strcmp(text, want);
-	free(text);
-	return same;
-}
 
 /* New, or the rest of an interrupted join. */
 static int begin(struct join *j, struct wire_err *err)
@@ -437,15 +277,13 @@ static int begin(struct join *j, struct wire_err *err)
 	if (rc && rc != WIRE_NOTFOUND)
 		return rc;
 	j->again = !rc;
-	ours = j->again && was_installing(j);
+	ours = j->again && shell_image_is_ours(j->env, &j->paths);
 	if (!ours && !access(j->paths.db, F_OK))
 		return wire_fail(err, WIRE_EXISTS, "%s exists already; a replica is fetched whole: move that file away, or give another name", j->paths.db);
-	rc = ours ? WIRE_OK : refuse_orphans(j, err);
+	rc = ours ? WIRE_OK : shell_image_refuse_orphans(j->env, &j->paths, err);
 	if (rc)
 		return rc;
-	/* While the marker is there the file is known to be ours. */
-	if (ours)
-		(void)j->env->unlink(j->env->ctx, j->paths.db, NULL);
+	(void)shell_image_undo(j->env, &j->paths);
 	shell_dir_clear(j->env, &j->paths);
 	if (!j->again)
 		j->conf = (struct shell_conf){ .node = shell_random_id(j->env) };
@@ -562,7 +400,7 @@ static void report(const struct join *j)
 		printf("{\"path\":\"");
 		cli_put_json(stdout, j->paths.db);
 		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
-		       j->conf.cluster, j->conf.node, j->conf.listen, j->info.pages, j->info.page_size, j->info.index);
+		       j->conf.cluster, j->conf.node, j->conf.listen, j->image.info.pages, j->image.info.page_size, j->image.info.index);
 	} else {
 		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a voter.\nStart it now: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
 		       j->paths.db, j->conf.node, j->conf.cluster, j->o.db, j->o.db);
