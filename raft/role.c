@@ -18,6 +18,13 @@ static const bool allowed[4][4] = {
 	[RAFT_LEADER] = { true, false, false, false },
 };
 
+static void tell_role(struct raft *r)
+{
+	static const enum raft_told_event event[] = { RAFT_TOLD_ROLE_FOLLOWER, RAFT_TOLD_ROLE_PRECANDIDATE, RAFT_TOLD_ROLE_CANDIDATE, RAFT_TOLD_ROLE_LEADER };
+
+	raft_tell(r, event[r->role], 0, r->term, raft_log_last(&r->log), 0);
+}
+
 void raft_become(struct raft *r, enum raft_role role)
 {
 	assert(allowed[r->role][role]);
@@ -25,6 +32,8 @@ void raft_become(struct raft *r, enum raft_role role)
 	enum raft_role from = r->role;
 
 	r->role = role;
+	if (role != from)
+		tell_role(r);
 	if (role != RAFT_CANDIDATE)
 		r->ordered = false;
 	if (role == RAFT_LEADER) {
@@ -65,6 +74,7 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 		raft_reset_election(r);
 	if (leader && r->leader != leader) {
 		r->leader = leader;
+		raft_tell(r, RAFT_TOLD_ROLE_FOLLOWER, leader, r->term, 0, 0);
 		/* Requests to an earlier leader may never be answered. */
 		r->request_due_us = 0;
 		raft_read_forward(r);

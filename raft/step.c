@@ -72,6 +72,7 @@ void raft_commit_to(struct raft *r, uint64_t index)
 		return;
 	assert(index <= raft_log_last(&r->log));
 	r->commit = index;
+	raft_tell(r, RAFT_TOLD_LOG_COMMITTED, r->leader != r->self ? r->leader : 0, index, 0, 0);
 	if (r->matched < index)
 		r->matched = index;
 	raft_configs_prune(r);

@@ -1,9 +1,7 @@
 /* The table of events as data, and events as JSON. */
 #include "raft/telemetry.h"
 #include "raft/core.h"
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <string.h>
 
 static const struct {
 	const char *name, *field[4];
@@ -18,32 +16,43 @@ const char *raft_told_name(unsigned event)
 	return event < RAFT_TOLD_COUNT ? table[event].name : "?";
 }
 
-static void put(struct wire_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct wire_buf *b, const char *fmt, ...)
+static void put_text(struct wire_buf *b, const char *s)
 {
-	char text[160];
-	va_list ap;
-	int n;
+	wire_put_bytes(b, s, strlen(s));
+}
 
-	va_start(ap, fmt);
-	n = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= sizeof(text))
-		b->failed = true;
-	else
-		wire_put_bytes(b, text, (size_t)n);
+/* At least `width` digits. */
+static void put_number(struct wire_buf *b, uint64_t v, unsigned base, int width)
+{
+	char digits[20];
+	int at = (int)sizeof(digits);
+
+	for (; v || width > 0 || at == (int)sizeof(digits); v /= base, width--)
+		digits[--at] = "0123456789abcdef"[v % base];
+	wire_put_bytes(b, digits + at, sizeof(digits) - (size_t)at);
 }
 
 void raft_told_put_json(const struct raft_told *t, struct wire_buf *b)
 {
-	put(b, "\"event\":\"%s\"", raft_told_name(t->event));
-	if (t->peer)
-		put(b, ",\"peer\":\"%016" PRIx64 "\"", t->peer);
-	for (int i = 0; i < 4 && t->event < RAFT_TOLD_COUNT; i++)
-		if (*table[t->event].field[i])
-			put(b, ",\"%s\":%" PRIu64, table[t->event].field[i], t->v[i]);
-	if (t->why)
-		put(b, ",\"why\":\"%s\"", t->why);
+	put_text(b, "\"event\":\"");
+	put_text(b, raft_told_name(t->event));
+	put_text(b, "\"");
+	if (t->peer) {
+		put_text(b, ",\"peer\":\"");
+		put_number(b, t->peer, 16, 16);
+		put_text(b, "\"");
+	}
+	for (int i = 0; i < 4 && t->event < RAFT_TOLD_COUNT && *table[t->event].field[i]; i++) {
+		put_text(b, ",\"");
+		put_text(b, table[t->event].field[i]);
+		put_text(b, "\":");
+		put_number(b, t->v[i], 10, 1);
+	}
+	if (t->why) {
+		put_text(b, ",\"why\":\"");
+		put_text(b, t->why);
+		put_text(b, "\"");
+	}
 }
 
 void raft_tell(struct raft *r, enum raft_told_event event, uint64_t peer, uint64_t a, uint64_t b, uint64_t c)

@@ -25,7 +25,7 @@
 	X(ROLE_FOLLOWER, "role.follower", "term", "", "", "") /* of peer, 0: of nobody yet */                            \
 	X(ROLE_PRECANDIDATE, "role.precandidate", "term", "last_index", "", "")                                        \
 	X(ROLE_CANDIDATE, "role.candidate", "term", "last_index", "", "")                                              \
-	X(ROLE_LEADER, "role.leader", "term", "first_index", "", "")                                                   \
+	X(ROLE_LEADER, "role.leader", "term", "last_index", "", "")                                                    \
 	X(ROLE_LONELY, "role.lonely", "waited_us", "", "", "") /* heard from no leader, and may not stand */             \
 	X(ROLE_IMAGE, "role.receiving_snapshot", "index", "", "", "") /* what it needs is trimmed at the leader */       \
 	X(ROLE_REMOVED, "role.removed", "index", "", "", "")                                                           \
@@ -89,10 +89,10 @@
 	X(JOURNAL_TRUNCATE, "journal.truncate", "from_index", "", "", "")                                              \
 	X(JOURNAL_SYNC, "journal.sync", "took_us", "", "", "")                                                         \
 	/* the state machine (the shell tells) */                                                                      \
-	X(MACHINE_COMMAND, "machine.command", "index", "bytes", "", "") /* one entry published */                        \
+	X(MACHINE_COMMAND, "machine.command", "index", "", "", "") /* one published by the connection that committed it */ \
 	X(MACHINE_COMMANDS, "machine.commands", "first_index", "last_index", "", "") /* several at once */               \
-	X(MACHINE_QUERY, "machine.query", "reads", "index", "", "") /* linearizable reads let go */                      \
-	X(MACHINE_SNAPSHOT, "machine.snapshot", "index", "pages", "", "") /* an image opened for peer, or a checkpoint */
+	X(MACHINE_QUERY, "machine.query", "index", "", "", "") /* a linearizable read let go; not those by lease */   \
+	X(MACHINE_SNAPSHOT, "machine.snapshot", "index", "pages", "", "") /* an image opened for peer */
 
 enum raft_told_event {
 #define X(id, name, a, b, c, d) RAFT_TOLD_##id,

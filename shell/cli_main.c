@@ -50,6 +50,10 @@ static const struct command {
 	  "go on counting this one for their quorum; without a quorum it then has what is known here to be committed; and a file\n"
 	  "that its node refuses is left as it is.\n",
 	  cli_detach },
+	{ "events", "DB [--follow] [--json]", "show what the running node of a database decided lately, and why",
+	  "The latest hundred events: elections, messages, commits, writes of the journal, reads. With --follow also those that come,\n"
+	  "until SIGTERM or SIGINT. With --json one object a line. How often each came is in the status, under \"events\".\n",
+	  cli_events },
 };
 
 static const struct {
@@ -61,6 +65,7 @@ static const struct {
 	{ 'p', "--peer URL", "address of any running member" },
 	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
 	{ 'f', "--force", "do it although other members count on this one" },
+	{ 'w', "--follow", "go on with what comes" },
 	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
 	{ 'j', "--json", "results as JSON, and errors but those of usage" },
 };
@@ -144,6 +149,7 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		{ "listen", required_argument, NULL, 'l' }, { "peer", required_argument, NULL, 'p' }, { "json", no_argument, NULL, 'j' },
 		{ "insecure", no_argument, NULL, 'i' },     { "timeout", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' },
 		{ "force", no_argument, NULL, 'f' },    { "no-listen", no_argument, NULL, 'n' },
+		{ "follow", no_argument, NULL, 'w' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct cli_opts o = { .timeout_s = 30 };
@@ -180,6 +186,9 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 			break;
 		case 'f':
 			o.force = true;
+			break;
+		case 'w':
+			o.follow = true;
 			break;
 		case 't':
 			if (parse_timeout(name, optarg, &o.timeout_s))

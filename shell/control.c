@@ -1,6 +1,7 @@
 /* node.sock: one request a connection, a word and a newline; the answer ends with the connection.
  *
- *   status    the node's status as a JSON object
+ *   status          the node's status as a JSON object
+ *   events [AFTER]  events behind that number, or the latest (shell/events.h)
  *
  * The socket lies in the node directory; whoever may write there may ask. */
 #include "shell/node_impl.h"
@@ -8,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -93,6 +95,8 @@ static void serve(struct shell_node *n, int fd)
 	if (read_line(fd, line, sizeof line)) {
 		if (!strcmp(line, "status"))
 			shell_node_status_json(n, &b);
+		else if (!strncmp(line, "events", 6) && (!line[6] || line[6] == ' '))
+			node_events_json(n->events, line[6] ? strtoull(line + 7, NULL, 10) : UINT64_MAX, &b);
 		else
 			wire_put_bytes(&b, unknown, sizeof unknown - 1);
 		wire_put_u8(&b, '\n');

@@ -131,6 +131,7 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 		return err.code;
 	}
 	share_lease(n, &u);
+	node_events_put(n->events, u.told, u.n_told);
 	if (ret_code)
 		*ret_code = u.proposal_code;
 	if (ret_index)
@@ -466,6 +467,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.applied = st->base_index, /* the rest follows as an event, once the database is open */
 		.window_bytes = 4u << 20,
 		.drift_ppm = n->clock.drift_ppm,
+		.telemetry = true,
 	};
 
 	n->env->random(n->env->ctx, &init.seed, sizeof init.seed);

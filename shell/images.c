@@ -98,6 +98,8 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 	if (!rc && !s->view) {
 		*s = (struct image_session){ .from = m->from, .corr = m->corr };
 		rc = vfs_view_open(n->db, &s->view, &s->info, &err);
+		if (!rc)
+			node_tell(n->events, RAFT_TOLD_MACHINE_SNAPSHOT, m->from, s->info.index, s->info.db_pages);
 	}
 	if (!rc)
 		rc = make_info(n, &s->info, info, &err);

@@ -273,6 +273,11 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 
 	if (!n)
 		return NULL;
+	n->events = node_events_new();
+	if (!n->events) {
+		free(n);
+		return NULL;
+	}
 	n->paths = *paths;
 	n->env = wire_env_posix();
 	wire_clock_boottime(n->env, &n->clock);
@@ -366,6 +371,7 @@ static void stop_node(struct shell_node *n)
 	if (n->lock_fd >= 0)
 		shell_lock_release(n->lock_fd);
 	n->clock.close(n->clock.ctx);
+	node_events_free(n->events);
 	free(n);
 }
 

@@ -15,6 +15,7 @@
 
 #include "raft/journal.h"
 #include "raft/raft.h"
+#include "shell/events.h"
 #include "shell/node.h"
 #include "wire/clock.h"
 #include "wire/link.h"
@@ -94,6 +95,7 @@ struct shell_node {
 	struct raft_journal *journal;
 	struct wire_link *link;
 	struct vfs_db *db;
+	struct node_events *events;
 
 	pthread_mutex_t mu;
 	pthread_cond_t wake;            /* node thread */

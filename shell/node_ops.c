@@ -289,6 +289,8 @@ static void commit_end(void *ctx, uint64_t index, bool published)
 {
 	struct shell_node *n = ctx;
 
+	if (published)
+		node_tell(n->events, RAFT_TOLD_MACHINE_COMMAND, 0, index, 0);
 	pthread_mutex_lock(&n->mu);
 	node_pending_remove(n, index);
 	if (vfs_db_published(n->db) < node_publish_limit(n))

@@ -4,6 +4,7 @@
  *   published, checksum (state checksum at published, 16 hex digits), ready (a write transaction may begin here), failure (null, or why this node has ended its part),
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
+ *   events: how often each of raft/telemetry.h's events came, by name,
  *   members: [{id, url, kind: voter | learner, joint (in one half of a joint configuration), self, up, match, last_contact_ms (leader only; null: never)}] */
 #include "shell/node_impl.h"
 
@@ -127,6 +128,9 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"journal_bytes_appended\":%" PRIu64 ",\"journal_disk_bytes\":%" PRIu64 ",\"journal_syncs\":%" PRIu64
 	       ",\"journal_entries\":%" PRIu64 ",\"journal_base\":%" PRIu64 ",",
 	    j.bytes_appended, j.disk_bytes, j.syncs, j.entries, raft_journal_base(n->journal));
+	put(b, "\"events\":");
+	node_events_counts_json(n->events, b);
+	put(b, ",");
 	put_members(n, s, b);
 	free(s);
 }

@@ -12,7 +12,7 @@ void *node_publisher_main(void *node)
 {
 	struct shell_node *n = node;
 	struct wire_err err;
-	uint64_t limit;
+	uint64_t limit, before;
 	int rc;
 
 	for (;;) {
@@ -25,7 +25,9 @@ void *node_publisher_main(void *node)
 			return NULL;
 		}
 		pthread_mutex_unlock(&n->mu);
+		before = vfs_db_published(n->db);
 		rc = vfs_db_apply(n->db, limit, node_read_entry, n, &err);
+		node_tell(n->events, RAFT_TOLD_MACHINE_COMMANDS, 0, before + 1, vfs_db_published(n->db));
 		node_published(n);
 		if (rc)
 			node_fail(n, "publishing stopped after entry %llu: %s", (unsigned long long)vfs_db_published(n->db), err.text);

@@ -1,0 +1,76 @@
+#!/usr/bin/python3
+"""`walraft events`: what a node decided, as lines, as JSON, as it comes, and as counts in its status."""
+import json
+import subprocess
+
+import harness
+from harness import Test, wait_until, walraft
+
+t = Test(__file__, deadline_s=120)
+
+
+def events(node, *options):
+	r = walraft("events", node.db, *options)
+	t.need(r.returncode == 0, "events of node %d" % node.i, r.stderr)
+	return r.stdout.splitlines()
+
+
+@t.case("what was decided")
+def decided():
+	c = t.cluster(n=3, kind="worker")
+	l, f = c.leader(), c.followers()[0]
+	count = lambda node, name: node.status()["events"].get(name, 0)
+	before = count(l, "log.committed"), count(f, "log.committed")
+	l.sql("INSERT INTO kv(k) VALUES('a')")
+	c.converge()
+	t.ok(count(l, "log.committed") > before[0] and count(f, "log.committed") > before[1], "a commit counts on the leader and on a follower")
+	t.ok(count(l, "machine.command") >= 1, "the leader's connection publishes it")
+	t.ok(count(f, "machine.commands") >= 1, "the follower's publisher publishes it")
+	t.ok(count(l, "role.leader") == 1 and count(f, "role.leader") == 0, "one has become the leader")
+	l.sql("INSERT INTO kv(k) VALUES('b')")
+	kept = [json.loads(e) for e in events(l, "--json")]
+	t.ok(0 < len(kept) <= 100 and [e["seq"] for e in kept] == list(range(kept[0]["seq"], kept[0]["seq"] + len(kept))),
+	     "as JSON: numbered without a gap, a hundred at most")
+	commits = [e for e in kept if e["event"] == "log.committed"]
+	t.ok(commits and all(e["index"] > 0 for e in commits), "with their fields", kept[-3:])
+	peers = {m["id"] for m in l.status()["members"] if not m["self"]}
+	t.equal({e["peer"] for e in kept if e["event"] == "message.sent"}, peers, "messages name the members they go to")
+	t.ok(any("log.committed" in line and "index " in line for line in events(l)), "as lines for people")
+	c.destroy()
+
+
+@t.case("as they come")
+def follow():
+	c = t.cluster(n=1, kind="worker")
+	l = c.leader()
+	p = subprocess.Popen([harness.WALRAFT, "events", l.db, "--json", "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+	                     env=harness.child_env(), preexec_fn=harness.die_with_parent)
+	first = json.loads(p.stdout.readline())
+	for i in range(200):
+		l.sql("INSERT INTO kv(k) VALUES('k%d')" % i)
+	last = l.status()["commit"]
+	seq = first["seq"]
+	while True:
+		e = json.loads(p.stdout.readline())
+		if e["seq"] != seq + 1:
+			t.need(False, "no event is left out", (seq, e))
+		seq = e["seq"]
+		if e["event"] == "log.committed" and e["index"] >= last:
+			break
+	t.ok(True, "every event comes, in order, up to the last commit")
+	p.terminate()
+	t.equal((p.wait(10), p.stderr.read()), (0, ""), "SIGTERM ends it")
+	c.destroy()
+
+
+@t.case("nobody to ask")
+def nobody():
+	c = t.cluster(n=1, kind="worker")
+	l = c.leader()
+	l.term()
+	r = walraft("events", l.db)
+	t.ok(r.returncode == 1 and "is not running" in r.stderr, "a node that does not run: an error says so", r.stderr)
+	c.destroy()
+
+
+t.run()
