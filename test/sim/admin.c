@@ -66,14 +66,15 @@ bool admin_may_lose(struct sim *s, const struct sim_node *n)
 	return voters >= 3 && safe(s, c, n->id);
 }
 
-static void propose(struct sim *s, struct sim_node *l, struct raft_config *c)
+static bool propose(struct sim *s, struct sim_node *l, struct raft_config *c)
 {
 	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
 	int code = WIRE_OK;
 
 	if (!safe(s, c, 0) || !node_ask(l, ev, &code, NULL))
-		return;
+		return false;
 	sim_trace(s, "admin: node %llu is asked for a configuration of %llu members, code %llu", l->id, c->n, (uint64_t)code, 0, 0, 0);
+	return code == WIRE_OK;
 }
 
 static void drop(struct raft_config *c, uint64_t id)
@@ -194,16 +195,17 @@ void admin_event(struct sim *s)
 		carry_images(s, l);
 }
 
-void admin_change(struct sim *s)
+bool admin_change(struct sim *s)
 {
 	static struct raft_config c;
 	struct sim_node *l = sim_leader(s), *n;
+	bool done = false;
 
 	if (!l || s->lost_id)
-		return;
+		return false;
 	c = *raft_config_current(l->raft);
 	if (c.joint || !c.n)
-		return;
+		return false;
 	uint64_t some = c.m[rng_below(&s->rng, c.n)].id;
 	switch (rng_below(&s->rng, 5)) {
 	case 0:
@@ -230,19 +232,20 @@ void admin_change(struct sim *s)
 		break;
 	}
 	if (count(&c, RAFT_VOTER) >= (s->p.voters + 1) / 2)
-		propose(s, l, &c);
+		done = propose(s, l, &c);
 	node_drain(l);
 	node_settled(l);
+	return done;
 }
 
-void admin_transfer(struct sim *s)
+bool admin_transfer(struct sim *s)
 {
 	struct sim_node *l = sim_leader(s), *to = &s->n[rng_below(&s->rng, SLOTS)];
 	struct raft_event ev = { .type = RAFT_EV_TRANSFER, .peer = rng_chance(&s->rng, 500) ? 0 : to->id };
 	int code = WIRE_BUSY;
 
 	if (!l || !node_ask(l, ev, &code, NULL))
-		return;
+		return false;
 	s->counts->transfers += code == WIRE_OK;
 	/* One that does not learn that another leads. */
 	if (code == WIRE_OK && !s->quiet && (s->p.chaos_mask >> CHAOS_CUT & 1) && rng_chance(&s->rng, 300))
@@ -250,4 +253,5 @@ void admin_transfer(struct sim *s)
 			                        .type = EV_CUTOFF, .slot = (uint8_t)l->slot });
 	node_drain(l);
 	node_settled(l);
+	return code == WIRE_OK;
 }

@@ -9,33 +9,37 @@ static void restart_later(struct sim *s, struct sim_node *n)
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + us, .type = EV_START, .slot = (uint8_t)n->slot, .life = n->life });
 }
 
-static void crash(struct sim *s, struct sim_node *n, enum node_end how)
+static bool crash(struct sim *s, struct sim_node *n, enum node_end how)
 {
 	if (!n->up)
-		return;
+		return false;
 	node_stop(n, how);
 	restart_later(s, n);
+	return true;
 }
 
-static void crash_all(struct sim *s)
+static bool crash_all(struct sim *s)
 {
 	uint32_t most = rng_chance(&s->rng, 300) ? 1000 : 500;
+	bool any = false;
 
+	if (!rng_chance(&s->rng, 250))
+		return false;
 	for (uint32_t i = 0; i < SLOTS; i++)
 		if (rng_chance(&s->rng, most))
-			crash(s, &s->n[i], rng_chance(&s->rng, 700) ? END_POWER : END_KILL);
-	s->counts->crashes++;
+			any |= crash(s, &s->n[i], rng_chance(&s->rng, 700) ? END_POWER : END_KILL);
+	return any;
 }
 
 /* One node from some or all others, two halves, or one direction only. */
-static void cut(struct sim *s)
+static bool cut(struct sim *s)
 {
 	uint32_t how = rng_below32(&s->rng, 4), a = rng_below32(&s->rng, SLOTS), side = rng_below32(&s->rng, 1u << SLOTS);
 	const struct sim_node *l = sim_leader(s);
 
 	if (l && rng_chance(&s->rng, 400))
 		a = l->slot;
-	s->counts->partitions++;
+	s->counts->one_way += how == 2;
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		for (uint32_t k = 0; k < SLOTS; k++) {
 			bool of_a = i == a || k == a;
@@ -46,27 +50,41 @@ static void cut(struct sim *s)
 				net_cut(s, i, k);
 		}
 	}
+	return true;
 }
 
-static void tell_link(struct sim *s)
+static bool heal(struct sim *s)
+{
+	net_heal(s);
+	return true;
+}
+
+static bool slow(struct sim *s, const struct sim_node *n)
+{
+	s->link[n->slot][rng_below(&s->rng, SLOTS)].slow_us = 1 + rng_below32(&s->rng, s->p.election_us);
+	return true;
+}
+
+static bool tell_link(struct sim *s)
 {
 	struct sim_node *n = &s->n[rng_below(&s->rng, SLOTS)];
 	struct raft_event ev = { .type = rng_chance(&s->rng, 500) ? RAFT_EV_UNREACHABLE : RAFT_EV_REACHABLE,
 		                 .peer = s->n[rng_below(&s->rng, SLOTS)].id };
 
 	if (!node_ask(n, ev, NULL, NULL))
-		return;
+		return false;
 	node_drain(n);
 	node_settled(n);
+	return true;
 }
 
-static void sleep_for(struct sim *s, struct sim_node *n, uint64_t us)
+static bool sleep_for(struct sim *s, struct sim_node *n, uint64_t us)
 {
 	if (!n->up)
-		return;
-	s->counts->pauses++;
+		return false;
 	n->asleep_until_us = s->now_us + us;
 	sim_post(s, (struct sim_event){ .at_us = n->asleep_until_us, .type = EV_WAKE, .slot = (uint8_t)n->slot, .life = n->life });
+	return true;
 }
 
 static int64_t some_ppm(struct sim *s)
@@ -79,28 +97,45 @@ static int64_t some_ppm(struct sim *s)
 static void set_clock(struct sim *s, struct sim_node *n)
 {
 	node_set_clock(n, some_ppm(s), s->p.jumps ? (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.election_us) : 0);
+	s->counts->jumps += s->p.jumps;
 	if (n->clock_early_us)
 		node_draw_interval(n);
 }
 
-static void rot(struct sim *s, struct sim_node *n)
+static bool set_clocks(struct sim *s, const struct sim_node *n)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (&s->n[i] == n || rng_chance(&s->rng, 400))
+			set_clock(s, &s->n[i]);
+	return true;
+}
+
+static bool rot(struct sim *s, struct sim_node *n)
 {
 	if (!admin_may_lose(s, n) || !disk_rot(n->disk))
-		return;
+		return false;
 	sim_trace(s, "node %llu: a bit of its disk changes", n->id, 0, 0, 0, 0, 0);
 	n->rotted = true;
 	s->lost_id = n->id;
 	/* A damaged node may vote and acknowledge as long as it does not look; it soon will. */
 	node_stop(n, END_POWER);
 	restart_later(s, n);
+	return true;
 }
 
-static void disk_fault(struct sim *s, struct sim_node *n, enum chaos_kind kind)
+static bool lose_disk(struct sim *s, struct sim_node *n)
+{
+	if (!rng_chance(&s->rng, 300) || !admin_may_lose(s, n))
+		return false;
+	node_wipe(n);
+	return true;
+}
+
+static bool disk_fault(struct sim *s, struct sim_node *n, enum chaos_kind kind)
 {
 	if (!n->has_journal)
-		return;
+		return false;
 	if (kind == CHAOS_SYNC_ERROR) {
-		s->counts->sync_errors++;
 		disk_fail_sync(n->disk);
 	} else if (kind == CHAOS_WRITE_ERROR) {
 		disk_fail_write(n->disk);
@@ -108,12 +143,30 @@ static void disk_fault(struct sim *s, struct sim_node *n, enum chaos_kind kind)
 		disk_crash_after(n->disk, 1 + rng_below32(&s->rng, 30));
 	} else {
 		bool full = rng_chance(&s->rng, 500);
-		s->counts->fulls += full;
 		disk_set_full(n->disk, full);
+		return full;
 	}
+	return true;
 }
 
-static void strike(struct sim *s, enum chaos_kind kind)
+/* Stale leaders too: what they took in is truncated later. */
+static bool burst(struct sim *s)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		if (s->n[i].role != RAFT_LEADER || !s->n[i].up)
+			continue;
+		client_burst(&s->n[i], 1 + rng_below32(&s->rng, rng_chance(&s->rng, 200) ? 200 : 20));
+		node_drain(&s->n[i]);
+		node_settled(&s->n[i]);
+		any = true;
+	}
+	return any;
+}
+
+/* False: it had no effect. */
+static bool strike(struct sim *s, enum chaos_kind kind)
 {
 	struct sim_node *n = &s->n[rng_below(&s->rng, SLOTS)], *l = sim_leader(s);
 
@@ -123,70 +176,44 @@ static void strike(struct sim *s, enum chaos_kind kind)
 		sim_trace(s, "chaos: kind %llu, node %llu", kind, n->id, 0, 0, 0, 0);
 	switch (kind) {
 	case CHAOS_KILL:
-		crash(s, n, END_KILL);
-		break;
+		return crash(s, n, END_KILL);
 	case CHAOS_POWER:
-		crash(s, n, END_POWER);
-		break;
+		return crash(s, n, END_POWER);
 	case CHAOS_CLEAN:
-		crash(s, n, END_CLEAN);
-		break;
+		return crash(s, n, END_CLEAN);
 	case CHAOS_ALL:
-		if (rng_chance(&s->rng, 250))
-			crash_all(s);
-		break;
+		return crash_all(s);
 	case CHAOS_CUT:
-		cut(s);
-		break;
+		return cut(s);
 	case CHAOS_HEAL:
-		net_heal(s);
-		break;
+		return heal(s);
 	case CHAOS_SLOW:
-		s->link[n->slot][rng_below(&s->rng, SLOTS)].slow_us = 1 + rng_below32(&s->rng, s->p.election_us);
-		break;
+		return slow(s, n);
 	case CHAOS_PAUSE:
-		sleep_for(s, n, rng_below(&s->rng, 4 * (uint64_t)s->p.election_us));
-		break;
+		return sleep_for(s, n, rng_below(&s->rng, 4 * (uint64_t)s->p.election_us));
 	case CHAOS_CLOCK:
-		for (uint32_t i = 0; i < SLOTS; i++)
-			if (&s->n[i] == n || rng_chance(&s->rng, 400))
-				set_clock(s, &s->n[i]);
-		break;
+		return set_clocks(s, n);
 	case CHAOS_SYNC_ERROR:
 	case CHAOS_WRITE_ERROR:
 	case CHAOS_IO_CRASH:
 	case CHAOS_FULL:
-		disk_fault(s, n, kind);
-		break;
+		return disk_fault(s, n, kind);
 	case CHAOS_ROT:
-		rot(s, n);
-		break;
+		return rot(s, n);
 	case CHAOS_WIPE:
-		if (rng_chance(&s->rng, 300) && admin_may_lose(s, n))
-			node_wipe(n);
-		break;
+		return lose_disk(s, n);
 	case CHAOS_MEMBERS:
-		admin_change(s);
-		break;
+		return admin_change(s);
 	case CHAOS_TRANSFER:
-		admin_transfer(s);
-		break;
+		return admin_transfer(s);
 	case CHAOS_LINK:
-		tell_link(s);
-		break;
+		return tell_link(s);
 	case CHAOS_BURST:
-		/* Stale leaders too: what they took in is truncated later. */
-		for (uint32_t i = 0; i < SLOTS; i++) {
-			if (s->n[i].role != RAFT_LEADER || !s->n[i].up)
-				continue;
-			client_burst(&s->n[i], 1 + rng_below32(&s->rng, rng_chance(&s->rng, 200) ? 200 : 20));
-			node_drain(&s->n[i]);
-			node_settled(&s->n[i]);
-		}
-		break;
+		return burst(s);
 	case CHAOS_KINDS:
 		break;
 	}
+	return false;
 }
 
 void chaos_event(struct sim *s)
@@ -196,7 +223,7 @@ void chaos_event(struct sim *s)
 		return;
 	enum chaos_kind kind = (enum chaos_kind)rng_below(&s->rng, CHAOS_KINDS);
 	if (s->p.chaos_mask >> kind & 1)
-		strike(s, kind);
+		s->counts->faults[kind] += strike(s, kind);
 }
 
 void chaos_end(struct sim *s)

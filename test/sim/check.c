@@ -46,6 +46,7 @@ void check_free(struct sim *s)
 	for (size_t i = 0; i < k->n_lost; i++)
 		free(k->lost[i].log);
 	free(k->lost);
+	free(k->history);
 	free(k->committed);
 	free(k->configs);
 	free(k->leaders);

@@ -4,6 +4,7 @@
 #define TEST_SIM_CHECK_H
 
 #include "test/sim/sim.h"
+#include <stdio.h>
 
 struct committed { /* by index */
 	uint64_t term, chain, hash; /* hash: of the state machine after it */
@@ -33,6 +34,12 @@ struct key_history { /* of one key: each write that took effect */
 	uint64_t seen;     /* the latest version that a completed operation has seen or made */
 };
 
+struct happened { /* of a client's operation: its invocation or its end (enum lin_type) */
+	uint64_t at_us, value;
+	uint8_t client, type, key;
+	bool write;
+};
+
 struct known { uint64_t index, term, chain, owner; }; /* owner: who may write another one yet, see check_i2 */
 struct lost_member { uint64_t id, dur_index; struct log_link *log; };
 
@@ -52,6 +59,8 @@ struct check {
 	size_t n_attempts, cap_attempts;
 	struct key_history keys[MACHINE_KEYS];
 	uint64_t made[MACHINE_CLIENTS]; /* version that the client's latest write made */
+	struct happened *history;
+	size_t n_history, cap_history;
 	struct lost_member *lost;
 	size_t n_lost, cap_lost;
 };
@@ -81,6 +90,12 @@ uint64_t check_i7_invoked(struct sim *s, uint32_t key);
 void check_i7_wrote(struct sim *s, uint32_t client, uint32_t key, uint64_t floor);
 void check_i7_read(struct sim_node *n, uint32_t key, uint64_t floor);
 void check_i7_applied(struct sim *s, const struct machine_op *op, uint64_t index);
+/* I7, by the clients' history alone. value: what is written, or was read; code: WIRE_OK, or else nobody knows (of a write). */
+#define CHECK_LINEAR "I7 linearizable history of the clients"
+void check_linear_invoked(struct sim *s, uint32_t client, bool write, uint32_t key, uint64_t value);
+void check_linear_ended(struct sim *s, uint32_t client, int code, uint64_t value);
+void check_linear(struct sim *s);                          /* at the end of a run */
+void check_linear_write(const struct sim *s, FILE *f);     /* as JSON lines for test/lin */
 /* I8 */ uint64_t check_i8_attempt(struct sim *s, uint32_t client, uint32_t key, uint64_t seq);
 void check_i8_committed(struct sim *s, const struct machine_op *op, uint64_t index);
 void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);

@@ -30,6 +30,12 @@ void client_begin(struct sim *s)
 		rest(s, i);
 }
 
+/* No two writes of a run have the same. */
+static uint64_t value_of(uint32_t client, uint64_t seq)
+{
+	return (uint64_t)(client + 1) << 40 | seq;
+}
+
 static struct sim_node *choose(struct sim *s, struct sim_client *c, bool write)
 {
 	struct sim_node *n = &s->n[c->hint];
@@ -53,11 +59,13 @@ static void begin(struct sim *s, uint32_t client)
 		c->floor = check_i7_invoked(s, c->key);
 		if (write)
 			c->seq++;
+		check_linear_invoked(s, client, write, c->key, write ? value_of(client, c->seq) : 0);
 	}
 	if (!n) {
+		if (!write)
+			check_linear_ended(s, client, WIRE_UNKNOWN, 0);
 		rest(s, client);
-		if (write)
-			c->again = true;
+		c->again = write;
 		return;
 	}
 	c->state = write ? CLIENT_WRITING : CLIENT_READING;
@@ -80,7 +88,10 @@ static void unknown(struct sim *s, uint32_t client)
 		s->counts->writes_unknown++;
 		c->again = rng_chance(&s->rng, 700);
 		s->counts->writes_again += c->again;
+		if (!c->again)
+			check_linear_ended(s, client, WIRE_UNKNOWN, 0);
 	} else {
+		check_linear_ended(s, client, WIRE_UNKNOWN, 0);
 		s->counts->reads_failed++;
 	}
 	c->hint = rng_below32(&s->rng, SLOTS);
@@ -171,7 +182,7 @@ void client_write(struct sim_node *n, uint32_t client, uint64_t attempt)
 {
 	struct sim *s = n->sim;
 	const struct sim_client *c = &s->c[client];
-	struct machine_op op = { .attempt = attempt, .seq = c->seq, .value = attempt, .client = client, .key = c->key };
+	struct machine_op op = { .attempt = attempt, .seq = c->seq, .value = value_of(client, c->seq), .client = client, .key = c->key };
 	uint8_t data[ENTRY_MAX];
 	struct wire_entry e;
 	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = 1, .entries = &e };
@@ -217,6 +228,7 @@ void client_settle(struct sim_node *n)
 			continue;
 		if (ok) {
 			check_i7_wrote(s, p.client, s->c[p.client].key, s->c[p.client].floor);
+			check_linear_ended(s, p.client, WIRE_OK, 0);
 			done(s, p.client);
 		} else {
 			refused(n, p.client);
@@ -230,6 +242,7 @@ static void read_failed(struct sim_node *n, uint32_t client)
 	struct sim *s = n->sim;
 
 	s->counts->reads_failed++;
+	check_linear_ended(s, client, WIRE_UNKNOWN, 0);
 	follow_hint(n, client);
 	rest(s, client);
 }
@@ -294,6 +307,7 @@ void client_serve(struct sim_node *n)
 		if (!reads(n, &q))
 			continue;
 		check_i7_read(n, s->c[q.client].key, s->c[q.client].floor);
+		check_linear_ended(s, q.client, WIRE_OK, n->machine.key[s->c[q.client].key].value);
 		s->counts->reads_ok++;
 		rest(s, q.client);
 	}

@@ -1,54 +1,7 @@
-#include "test/sim/disk.h"
+#include "test/sim/disk_impl.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { PAST_MAX = 16 };
-
-struct op { /* one write; its bytes lie in the file's `bytes` */
-	uint64_t seq;
-	size_t at, n, from;
-	bool cut; /* only a part of what was to be written */
-};
-struct inode {
-	bool used;
-	uint32_t links, opens;
-	uint8_t *now, *durable;
-	size_t size, durable_size, cap;
-	struct op *ops;
-	size_t n_ops, cap_ops;
-	uint8_t *bytes;
-	size_t n_bytes, cap_bytes;
-};
-struct name {
-	char text[DISK_NAME];
-	uint8_t inode;
-};
-struct dir {
-	struct name names[DISK_FILES];
-	uint32_t n;
-};
-struct past { /* the directory before a change that is not durable */
-	struct dir dir;
-	uint64_t seq;
-	bool matters; /* a segment would be missing without it */
-};
-struct wire_file {
-	struct sim_disk *d;
-	uint8_t inode;
-	bool writable;
-};
-struct sim_disk {
-	struct wire_env env;
-	struct rng *rng;
-	struct inode inodes[DISK_FILES];
-	struct dir dir;
-	struct past *past;
-	size_t n_past, cap_past;
-	uint64_t seq;
-	uint32_t crash_in; /* 0: no crash is planned */
-	bool dead, full, fail_sync, fail_write;
-};
 
 static void *need(void *p)
 {
@@ -89,7 +42,7 @@ static struct name *find(struct dir *dir, const char *path)
 }
 
 /* A file without names and handles, not even in a directory that may come back, is gone. */
-static void collect(struct sim_disk *d)
+void disk_collect(struct sim_disk *d)
 {
 	for (uint32_t i = 0; i < DISK_FILES; i++)
 		d->inodes[i].links = 0;
@@ -133,7 +86,7 @@ static uint8_t new_inode(struct sim_disk *d)
 			f->size = f->durable_size = f->n_ops = f->n_bytes = 0;
 			return (uint8_t)i;
 		}
-		collect(d);
+		disk_collect(d);
 	}
 	abort();
 }
@@ -241,15 +194,18 @@ static int d_write(void *ctx, struct wire_file *f, const void *src, size_t n, ui
 	if (d->dead)
 		return fail_dead(err);
 	if (dies(d)) {
+		d->counts->cut_writes++;
 		put(d, i, src, rng_below(d->rng, n), (size_t)at, true);
 		return fail_dead(err);
 	}
 	if (d->full && at + n > i->size) {
+		d->counts->full++;
 		put(d, i, src, at < i->size ? i->size - (size_t)at : 0, (size_t)at, true);
 		return wire_fail(err, WIRE_FULL, "no space left");
 	}
 	if (d->fail_write) {
 		d->fail_write = false;
+		d->counts->write_errors++;
 		put(d, i, src, rng_below(d->rng, n), (size_t)at, true);
 		return wire_fail(err, WIRE_IO, "the write failed");
 	}
@@ -266,6 +222,7 @@ static int d_sync(void *ctx, struct wire_file *f, struct wire_err *err)
 		return fail_dead(err);
 	if (d->fail_sync) {
 		d->fail_sync = false;
+		d->counts->sync_errors++;
 		return wire_fail(err, WIRE_IO, "the sync failed");
 	}
 	for (size_t k = 0; k < i->n_ops; k++)
@@ -378,11 +335,12 @@ static int d_list(void *ctx, const char *path, int (*each)(void *arg, const char
 	return WIRE_OK;
 }
 
-struct sim_disk *disk_new(struct rng *rng)
+struct sim_disk *disk_new(struct rng *rng, struct disk_counts *counts)
 {
 	struct sim_disk *d = need(calloc(1, sizeof(*d)));
 
 	d->rng = rng;
+	d->counts = counts;
 	d->env = (struct wire_env){ .ctx = d, .now_ns = d_now, .wall_us = d_now, .random = d_random, .open = d_open,
 		                    .close = d_close, .read = d_read, .write = d_write, .sync = d_sync,
 		                    .truncate = d_truncate, .size = d_size, .rename = d_rename, .rename_new = d_rename_new,
@@ -421,111 +379,6 @@ bool disk_crashed(const struct sim_disk *d)
 	return d->dead;
 }
 
-static void copy_part(struct inode *i, const struct op *o, size_t from, size_t to)
-{
-	if (from >= to)
-		return;
-	memcpy(i->durable + from, i->bytes + o->from + (from - o->at), to - from);
-}
-
-/* A sector ends in the state after any number of the writes that touched it, the last of them perhaps to a part. */
-static void lose_sector(struct sim_disk *d, struct inode *i, size_t at)
-{
-	size_t touching = 0;
-
-	for (size_t k = 0; k < i->n_ops; k++)
-		touching += i->ops[k].at < at + DISK_SECTOR && i->ops[k].at + i->ops[k].n > at;
-	if (!touching)
-		return;
-	size_t keep = rng_chance(d->rng, 500) ? rng_below(d->rng, 2) * touching : rng_below(d->rng, touching + 1);
-	bool torn = rng_chance(d->rng, 200);
-	for (size_t k = 0; k < i->n_ops && (keep || torn); k++) {
-		const struct op *o = &i->ops[k];
-		size_t from = o->at > at ? o->at : at, to = o->at + o->n < at + DISK_SECTOR ? o->at + o->n : at + DISK_SECTOR;
-		if (from >= to)
-			continue;
-		if (!keep) {
-			torn = false;
-			to = from + rng_below(d->rng, to - from + 1);
-		} else {
-			keep--;
-		}
-		copy_part(i, o, from, to);
-	}
-}
-
-static void lose_sectors(struct sim_disk *d, struct inode *i)
-{
-	size_t low = SIZE_MAX, high = 0;
-
-	for (size_t k = 0; k < i->n_ops; k++) {
-		low = i->ops[k].at < low ? i->ops[k].at : low;
-		high = i->ops[k].at + i->ops[k].n > high ? i->ops[k].at + i->ops[k].n : high;
-	}
-	for (size_t at = low / DISK_SECTOR * DISK_SECTOR; at < high; at += DISK_SECTOR)
-		lose_sector(d, i, at);
-}
-
-static void keep_prefix(struct sim_disk *d, struct inode *i, uint64_t last_seq)
-{
-	for (size_t k = 0; k < i->n_ops && i->ops[k].seq <= last_seq; k++) {
-		const struct op *o = &i->ops[k];
-		size_t n = o->seq == last_seq ? rng_below(d->rng, o->n + 1) : o->n;
-		copy_part(i, o, o->at, o->at + n);
-	}
-}
-
-static uint64_t first_pending(const struct sim_disk *d)
-{
-	uint64_t first = UINT64_MAX;
-
-	for (uint32_t i = 0; i < DISK_FILES; i++)
-		if (d->inodes[i].used && d->inodes[i].n_ops && d->inodes[i].ops[0].seq < first)
-			first = d->inodes[i].ops[0].seq;
-	return first;
-}
-
-static void lose_power(struct sim_disk *d)
-{
-	uint64_t how = rng_below(d->rng, 4), first = first_pending(d);
-	uint64_t last = first > d->seq ? 0 : first + rng_below(d->rng, d->seq - first + 1);
-
-	if (d->n_past) {
-		size_t keep = rng_below(d->rng, d->n_past + 1);
-		if (keep < d->n_past)
-			d->dir = d->past[keep].dir;
-		d->n_past = 0;
-	}
-	for (uint32_t k = 0; k < DISK_FILES; k++) {
-		struct inode *i = &d->inodes[k];
-		if (!i->used)
-			continue;
-		if (how == 1)
-			keep_prefix(d, i, UINT64_MAX);
-		else if (how == 2)
-			keep_prefix(d, i, last);
-		else if (how == 3 && i->n_ops)
-			lose_sectors(d, i);
-		if (i->size != i->durable_size && (how == 1 || rng_chance(d->rng, 500)))
-			i->durable_size = i->size;
-		if (i->cap) {
-			memset(i->durable + i->durable_size, 0, i->cap - i->durable_size);
-			memcpy(i->now, i->durable, i->cap);
-		}
-		i->size = i->durable_size;
-		i->n_ops = i->n_bytes = 0;
-	}
-}
-
-void disk_revive(struct sim_disk *d, bool power_loss)
-{
-	if (power_loss)
-		lose_power(d);
-	d->dead = false;
-	d->crash_in = 0;
-	collect(d);
-}
-
 void disk_set_full(struct sim_disk *d, bool full)
 {
 	d->full = full;
@@ -551,23 +404,6 @@ void disk_clear_faults(struct sim_disk *d)
 	d->full = d->fail_sync = d->fail_write = false;
 	if (!d->dead)
 		d->crash_in = 0;
-}
-
-bool disk_rot(struct sim_disk *d)
-{
-	if (!d->dir.n)
-		return false;
-	struct inode *i = &d->inodes[d->dir.names[rng_below(d->rng, d->dir.n)].inode];
-	if (!i->durable_size || i->n_ops)
-		return false;
-	/* Mostly where something is. */
-	size_t at = rng_below(d->rng, i->durable_size);
-	for (int turn = 0; turn < 8 && !i->durable[at]; turn++)
-		at = rng_below(d->rng, i->durable_size);
-	uint8_t bit = (uint8_t)(1u << rng_below(d->rng, 8));
-	i->durable[at] ^= bit;
-	i->now[at] ^= bit;
-	return true;
 }
 
 uint64_t disk_mark(const struct sim_disk *d)

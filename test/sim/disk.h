@@ -18,7 +18,13 @@ enum { DISK_FILES = 250, DISK_NAME = 32, DISK_SECTOR = 512 };
 
 struct sim_disk;
 
-struct sim_disk *disk_new(struct rng *rng); /* aborts without memory */
+/* What happened to disks. Numbers only, all uint64_t: they are added up. */
+struct disk_counts {
+	uint64_t lost_writes, torn_writes, lost_names; /* by power losses: writes (or sectors of them) without or with a part left; changes of names */
+	uint64_t cut_writes, write_errors, sync_errors, full, rots; /* cut: the crash came in the middle of one */
+};
+
+struct sim_disk *disk_new(struct rng *rng, struct disk_counts *counts); /* counts are added to. Aborts without memory */
 void disk_free(struct sim_disk *d);
 const struct wire_env *disk_env(struct sim_disk *d);
 

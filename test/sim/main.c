@@ -1,8 +1,9 @@
 /* The simulator's command line; see README.md.
  *
- *   sim [--seed N] [--runs N] [--time S] [--wall S] [--jobs N] [--tail N] [--verbose] [--terse]
+ *   sim [--seed N] [--runs N] [--time S] [--wall S] [--jobs N] [--tail N] [--verbose] [--terse] [--history FILE] [--without NAME]
  *
- * Without --seed a random one; --jobs 0: as many as there are cores. */
+ * Without --seed a random one; --jobs 0: as many as there are cores. --history: of one run, the clients' operations for test/lin.
+ * --without: properties whose name begins so are not looked at; to see which other one finds a bug. */
 #include "test/sim/run.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: sim [--seed N] [--runs N] [--time S] [--wall S] [--jobs N] [--tail N] [--verbose] [--terse]\n");
+	fprintf(stderr, "usage: sim [--seed N] [--runs N] [--time S] [--wall S] [--jobs N] [--tail N] [--verbose] [--terse] "
+	                "[--history FILE] [--without NAME]\n");
 	return 2;
 }
 
@@ -26,7 +28,11 @@ static bool parse(int argc, char **argv, struct run_options *o)
 		char *end;
 		while (k < 6 && strcmp(argv[i], names[k]))
 			k++;
-		if (!strcmp(argv[i], "--verbose")) {
+		if (!strcmp(argv[i], "--history") && i + 1 < argc) {
+			o->history = argv[++i];
+		} else if (!strcmp(argv[i], "--without") && i + 1 < argc) {
+			o->without = argv[++i];
+		} else if (!strcmp(argv[i], "--verbose")) {
 			o->verbose = true;
 		} else if (!strcmp(argv[i], "--terse")) {
 			o->terse = true;
@@ -38,7 +44,7 @@ static bool parse(int argc, char **argv, struct run_options *o)
 			return false;
 		}
 	}
-	return true;
+	return !o->history || (o->runs == 1 && o->jobs == 1 && !o->wall_s);
 }
 
 int main(int argc, char **argv)

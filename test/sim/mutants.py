@@ -4,7 +4,8 @@ random seeds until a property fails. Assertions and raft_invariants are compiled
 
     mutants.py SRCDIR [--cc CC] [--cflags FLAGS] [--libs LIBS] [--wall S] [--seed N] [--jobs N] [part of a bug's name ...]
 
-Builds below ./mutants. Prints TAP: the bug, the property that failed, the simulated seconds that it took, the seed."""
+Builds below ./mutants. Prints TAP: the bug, the property that failed, the simulated seconds that it took, the seed; at the end the same as
+a table."""
 import argparse
 import concurrent.futures
 import glob
@@ -22,7 +23,7 @@ def arguments():
 	p.add_argument("src")
 	p.add_argument("--cc", default="cc")
 	p.add_argument("--cflags", default="-O2 -std=c17 -pthread")
-	p.add_argument("--libs", default="-lxxhash -llz4")
+	p.add_argument("--libs", default="-lxxhash -llz4 -lm")
 	p.add_argument("--wall", type=int, default=300, help="seconds for a bug until it counts as not found")
 	p.add_argument("--time", type=int, default=100, help="simulated seconds of a run")
 	p.add_argument("--seed", type=int, default=int(time.time()) * 1000)
@@ -39,7 +40,8 @@ class Builder:
 		raft = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "raft/*.c")))]
 		sim = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "test/sim/*.c")))
 		       if not f.endswith("test_sim.c")]
-		self.raft, self.rest = raft, sim + ["wire/buf.c", "wire/err.c", "wire/hash.c", "wire/msg.c"]
+		lin = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "test/lin/*.c"))) if not f.endswith("main.c")]
+		self.raft, self.rest = raft, sim + lin + ["wire/buf.c", "wire/err.c", "wire/hash.c", "wire/msg.c"]
 		os.makedirs(self.top, exist_ok=True)
 
 	def compile(self, path, out, include):
@@ -80,29 +82,29 @@ def run(command):
 		sys.exit("%s\n%s" % (" ".join(command), done.stderr))
 
 
-def hunt(args, program, seed):
-	"""(found, what is to be said)"""
-	command = [program, "--terse", "--jobs", "1", "--wall", str(args.wall), "--time", str(args.time), "--seed", str(seed), "--tail", "0"]
+def hunt(args, program, seed, flags):
+	"""(found, property, simulated seconds and the seed)"""
+	command = [program, "--terse", "--jobs", "1", "--wall", str(args.wall), "--time", str(args.time), "--seed", str(seed), "--tail", "0"] + flags
 	try:
 		done = subprocess.run(command, capture_output=True, text=True, timeout=args.wall + 60)
 	except subprocess.TimeoutExpired:
-		return True, "hangs"
+		return True, "hangs", ""
 	for line in done.stdout.splitlines():
 		words = line.split(" ", 3)
 		if words[0] == "failed":
-			return True, "%s, after %s simulated seconds, seed %s" % (words[3], words[2], words[1])
+			return True, words[3], "%s s, seed %s" % (words[2], words[1])
 	if done.returncode < 0:
-		return True, "killed by signal %d" % -done.returncode
-	return False, "not found: %s" % done.stdout.strip()
+		return True, "killed by signal %d" % -done.returncode, ""
+	return False, "not found", "in %d s of wall time %s" % (args.wall, done.stdout.strip())
 
 
 def one(args, builder, number, bug):
-	name, file, old, new = bug
+	name, file, old, new = bug[:4]
 	program = builder.mutant(number, file, old, new)
 	if not program:
-		return False, name, "%s no longer has the text that it changes: bring mutations.py up to date" % file
-	found, what = hunt(args, program, args.seed + number * 100000)
-	return found, name, what
+		return False, name, "%s no longer has the text that it changes: bring mutations.py up to date" % file, ""
+	found, what, when = hunt(args, program, args.seed + number * 100000, list(bug[4:]))
+	return found, name, what, when
 
 
 def main():
@@ -112,14 +114,23 @@ def main():
 	builder.base()
 	print("1..%d" % len(bugs))
 	print("# repeat: make mutants SEED=%d" % args.seed)
-	good = True
+	good, rows = True, []
 	with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
 		jobs = [pool.submit(one, args, builder, i, b) for i, b in enumerate(bugs)]
 		for number, job in enumerate(jobs, 1):
-			found, name, what = job.result()
+			found, name, what, when = job.result()
 			good &= found
-			print("%sok %d - %s: %s" % ("" if found else "not ", number, name, what), flush=True)
+			rows.append((name, what, when))
+			print("%sok %d - %s: %s, %s" % ("" if found else "not ", number, name, what, when), flush=True)
+	print_table(rows)
 	return 0 if good else 1
+
+
+def print_table(rows):
+	head = ("mutation", "property that failed", "simulated time")
+	width = [max(len(r[i]) for r in [head] + rows) for i in range(2)]
+	for row in [head] + rows:
+		print("# %-*s  %-*s  %s" % (width[0], row[0], width[1], row[1], row[2]))
 
 
 if __name__ == "__main__":

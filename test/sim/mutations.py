@@ -1,5 +1,5 @@
-"""Bugs, as they could be made: (what is wrong, file, text that is there once, text in its place). Put one at a time into a copy
-of the sources by mutants.py; no file of the project has any of them."""
+"""Bugs, as they could be made: (what is wrong, file, text that is there once, text in its place), and, if needed, an option of the
+simulator and its value. Put one at a time into a copy of the sources by mutants.py; no file of the project has any of them."""
 
 CORE = (
 	("a vote in the current term is not persisted", "raft/election.c",
@@ -55,6 +55,8 @@ CORE = (
 	 "while (false)"),
 	("reads before an entry of the term is committed", "raft/readindex.c", "if (!raft_leader_is_ready(r))\n\t\treturn;", ""),
 	("reads without asking a quorum", "raft/readindex.c", "raft_quorum(r, round_of, r->round) < r->round", "false"),
+	("reads without asking a quorum, judged by the clients' history alone", "raft/readindex.c", "raft_quorum(r, round_of, r->round) < r->round", "false",
+	 "--without", "I7 linearizable reads"),
 	("any answer satisfies a read round", "raft/leader.c", "if (m->corr > p->round_ack && m->corr <= r->round)\n\t\tp->round_ack = m->corr;",
 	 "p->round_ack = r->round;"),
 	("a read joins a round that runs already", "raft/readindex.c", ".id = ++r->read_id,", ".id = ++r->read_id,\n\t\t.round = from ? r->round : 0,"),

@@ -56,11 +56,12 @@ static struct sim_msg *copy(const struct sim_msg *m)
 
 void net_send(struct sim *s, struct sim_msg *m)
 {
-	const struct sim_link *l = &s->link[m->from_slot][m->to_slot];
+	struct sim_link *l = &s->link[m->from_slot][m->to_slot];
 	/* A link that has queued for a second drops what comes on top. */
 	bool jammed = s->p.bytes_per_ms && l->busy_us[lane_of(m)] > s->now_us + 1000000;
 
 	s->counts->sent[m->type]++;
+	m->number = ++l->sent;
 	if (l->cut || jammed || (s->p.loss && rng_chance(&s->rng, s->p.loss))) {
 		s->counts->lost[m->type]++;
 		free(m);
@@ -75,13 +76,17 @@ void net_send(struct sim *s, struct sim_msg *m)
 
 void net_arrive(struct sim *s, struct sim_msg *m)
 {
+	struct sim_link *l = &s->link[m->from_slot][m->to_slot];
 	struct sim_node *to = &s->n[m->to_slot];
 
-	if (s->link[m->from_slot][m->to_slot].cut || !to->up || to->id != m->to) {
+	if (l->cut || !to->up || to->id != m->to) {
 		s->counts->lost[m->type]++;
 		free(m);
 		return;
 	}
+	s->counts->overtaken[m->type] += m->number < l->arrived;
+	if (m->number > l->arrived)
+		l->arrived = m->number;
 	if (s->verbose)
 		sim_trace(s, "message %llu of node %llu to node %llu: term %llu, index %llu, entries %llu", m->type, m->from, m->to, m->term,
 		          m->index, m->n_entries);

@@ -292,7 +292,7 @@ static void begin_sync(struct sim_node *n)
 	uint64_t us = s->p.sync_us / 2 + rng_below(&s->rng, s->p.sync_us);
 
 	if (!s->quiet && s->p.stall_us && rng_chance(&s->rng, 1))
-		us += rng_below(&s->rng, s->p.stall_us);
+		us += rng_below(&s->rng, s->p.stall_us), s->counts->stalls++;
 	n->must_sync = false;
 	n->syncing = true;
 	n->sync_index = n->last_index;

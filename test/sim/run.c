@@ -1,5 +1,6 @@
 #include "test/sim/run.h"
 #include "test/sim/check.h"
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,10 @@ static void say_repeat(uint64_t seed, const struct run_options *o)
 {
 	printf("# repeat: make sim SEED=%llu TIME=%llu    (test/sim/sim --seed %llu --time %llu --verbose tells all)\n",
 	       (unsigned long long)seed, (unsigned long long)o->time_s, (unsigned long long)seed, (unsigned long long)o->time_s);
+	if (o->without)
+		printf("# with the option --without '%s'\n", o->without);
+	if (running && !strcmp(running->property, CHECK_LINEAR))
+		printf("# a picture: the same with --history FILE, then test/lin/lin --lines --html PAGE FILE\n");
 }
 
 static void on_abort(int sig)
@@ -41,10 +46,22 @@ static void on_abort(int sig)
 	raise(sig);
 }
 
+static void write_history(const struct sim *s, const char *path)
+{
+	FILE *f = fopen(path, "w");
+
+	if (f)
+		check_linear_write(s, f);
+	if (!f || ferror(f) | fclose(f)) {
+		fprintf(stderr, "sim: cannot write %s: %s\n", path, strerror(errno));
+		exit(2);
+	}
+}
+
 bool run_one(uint64_t seed, const struct run_options *o, struct sim_counts *counts, uint64_t *ret_digest)
 {
 	struct sim *s;
-	bool ok = sim_run(seed, o->time_s * 1000000, o->verbose, counts, &s);
+	bool ok = sim_run(seed, o->time_s * 1000000, o->verbose, o->without, counts, &s);
 
 	if (ret_digest)
 		*ret_digest = rng_mix(s->digest, rng_mix(s->seq, s->check->last));
@@ -57,6 +74,8 @@ bool run_one(uint64_t seed, const struct run_options *o, struct sim_counts *coun
 		sim_report(s, o->tail);
 	}
 	fflush(stdout);
+	if (o->history)
+		write_history(s, o->history);
 	running = NULL;
 	sim_free(s);
 	return ok;
@@ -65,41 +84,6 @@ bool run_one(uint64_t seed, const struct run_options *o, struct sim_counts *coun
 void sim_running(struct sim *s)
 {
 	running = s;
-}
-
-static void print_messages(const struct sim_counts *c)
-{
-	uint64_t sent = 0, lost = 0, repeated = 0;
-
-	for (int i = 0; i < MSG_KINDS; i++) {
-		if (!c->sent[i])
-			continue;
-		printf("#   %-15s %12llu sent %10llu lost %10llu repeated\n", wire_msg_name(i), (unsigned long long)c->sent[i],
-		       (unsigned long long)c->lost[i], (unsigned long long)c->repeated[i]);
-		sent += c->sent[i];
-		lost += c->lost[i];
-		repeated += c->repeated[i];
-	}
-	printf("#   all messages    %12llu sent %10llu lost %10llu repeated\n", (unsigned long long)sent, (unsigned long long)lost,
-	       (unsigned long long)repeated);
-}
-
-static void print_counts(const struct sim_counts *c, double wall)
-{
-	typedef unsigned long long ull;
-
-	printf("# %llu runs, %.0f simulated seconds in %.1f s of wall time (%.0f a second), %llu steps, %llu healings\n", (ull)c->runs,
-	       (double)c->sim_us / 1e6, wall, wall > 0 ? (double)c->sim_us / 1e6 / wall : 0.0, (ull)c->steps, (ull)c->episodes);
-	printf("# %llu committed entries; writes: %llu acknowledged, %llu lost, %llu of unknown outcome, %llu of them tried again\n",
-	       (ull)c->commits, (ull)c->writes_ok, (ull)c->writes_lost, (ull)c->writes_unknown, (ull)c->writes_again);
-	printf("# reads: %llu served, %llu of them by lease, %llu failed\n", (ull)c->reads_ok, (ull)c->lease_reads, (ull)c->reads_failed);
-	printf("# %llu elections, %llu transfers asked for, %llu membership changes, %llu images, %llu new nodes joined, %llu trims\n",
-	       (ull)c->elections, (ull)c->transfers, (ull)c->configs, (ull)c->images, (ull)c->joins, (ull)c->trims);
-	printf("# %llu crashes (%llu power losses, %llu within a call of the disk), %llu starts, %llu pauses, %llu partitions\n",
-	       (ull)c->crashes, (ull)c->power_losses, (ull)c->io_crashes, (ull)c->starts, (ull)c->pauses, (ull)c->partitions);
-	printf("# disks: %llu lost, %llu sync errors, %llu times full, bit rot found %llu times, in an unattested tail %llu times\n",
-	       (ull)c->wipes, (ull)c->sync_errors, (ull)c->fulls, (ull)c->rots_found, (ull)c->rots_cut);
-	print_messages(c);
 }
 
 /* One process of several: every jobs-th seed until one fails, or there are no more, or time is up. */
@@ -159,7 +143,7 @@ bool run_all(const struct run_options *o)
 		}
 	}
 	if (!o->terse)
-		print_counts(&all, wall_s() - from);
+		run_print(&all, wall_s() - from);
 	return ok;
 }
 

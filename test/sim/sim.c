@@ -50,7 +50,7 @@ void sim_fail(struct sim *s, const char *property, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (s->failed)
+	if (s->failed || (s->without && !strncmp(property, s->without, strlen(s->without))))
 		return;
 	s->failed = true;
 	snprintf(s->property, sizeof(s->property), "%s", property);
@@ -244,7 +244,7 @@ static void set_up(struct sim *s)
 		if (rng_chance(&s->rng, s->p.interval_clocks))
 			node_draw_interval(n);
 		n->deadline_local_us = UINT64_MAX;
-		n->disk = disk_new(&s->rng);
+		n->disk = disk_new(&s->rng, &s->counts->disk);
 		if (s->p.cache_slots && !(n->cache = calloc(s->p.cache_slots, sizeof(*n->cache))))
 			abort();
 		n->log = sim_grow(NULL, &n->cap_log, 0, sizeof(*n->log));
@@ -296,7 +296,7 @@ void sim_free(struct sim *s)
 }
 
 /* Faults for a while, then none until all is well again, and so on. */
-bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, struct sim_counts *counts, struct sim **ret_sim)
+bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, const char *without, struct sim_counts *counts, struct sim **ret_sim)
 {
 	struct sim *s = calloc(1, sizeof(*s));
 
@@ -306,6 +306,7 @@ bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, struct sim_counts *c
 	s->seed = seed;
 	sim_running(s);
 	s->verbose = verbose;
+	s->without = without;
 	s->counts = counts;
 	s->rng.state = seed * 0x9e3779b97f4a7c15u + 1;
 	set_up(s);
@@ -322,6 +323,7 @@ bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, struct sim_counts *c
 		s->p = p;
 		counts->episodes++;
 	}
+	check_linear(s);
 	counts->runs++;
 	counts->sim_us += s->now_us;
 	return !s->failed;

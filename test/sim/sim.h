@@ -31,11 +31,18 @@ enum {
 	GROUP = 77,
 };
 
-struct sim_counts {
+enum chaos_kind {
+	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
+	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST, CHAOS_KINDS
+};
+
+struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
 	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes;
-	uint64_t rots_found, rots_cut, sync_errors, fulls, pauses, partitions, episodes;
-	uint64_t sent[MSG_KINDS], lost[MSG_KINDS], repeated[MSG_KINDS];
+	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
+	uint64_t faults[CHAOS_KINDS], jumps, stalls, one_way;
+	struct disk_counts disk;
+	uint64_t sent[MSG_KINDS], lost[MSG_KINDS], repeated[MSG_KINDS], overtaken[MSG_KINDS];
 };
 /* Adds b's numbers to a's. */
 void sim_counts_add(struct sim_counts *a, const struct sim_counts *b);
@@ -66,6 +73,7 @@ struct sim_msg {
 	uint8_t type, flags, from_slot, to_slot;
 	uint64_t from, to, corr, term, index, log_term, commit, hint;
 	uint32_t bytes;
+	uint64_t number; /* of its link */
 	uint64_t mark; /* what must be durable on the sender before it leaves; 0: nothing */
 	struct wire_entry entries[]; /* their data behind them */
 };
@@ -175,6 +183,7 @@ struct sim_client {
 struct sim_link {
 	bool cut;
 	uint32_t slow_us;
+	uint64_t sent, arrived; /* numbers of messages */
 	uint64_t last_us[2], busy_us[2]; /* by lane, control and log: latest arrival; when the wire is free */
 };
 
@@ -186,6 +195,7 @@ struct sim {
 	uint64_t seed, now_us, seq, end_us, digest;
 	struct rng rng;
 	bool verbose, failed, quiet, resting; /* quiet: no more faults; resting: clients begin nothing */
+	const char *without; /* properties whose name begins so are not looked at; NULL: all are */
 	struct sim_params p;
 	struct sim_event *heap;
 	size_t n_heap, cap_heap;
@@ -202,8 +212,8 @@ struct sim {
 
 /* ---- sim.c ---- */
 /* Runs one seed for about time_us. False when a property failed; *ret_sim is then what is left for a report, and true or
- * false it is freed by sim_free. */
-bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, struct sim_counts *counts, struct sim **ret_sim);
+ * false it is freed by sim_free. without: as in struct sim. */
+bool sim_run(uint64_t seed, uint64_t time_us, bool verbose, const char *without, struct sim_counts *counts, struct sim **ret_sim);
 void sim_free(struct sim *s);
 void sim_running(struct sim *s); /* main.c: told of the run that begins, for the case of an abort */
 void sim_report(const struct sim *s, size_t tail); /* the property and the end of the trace, to stdout */
@@ -270,16 +280,12 @@ void client_burst(struct sim_node *n, uint32_t count); /* proposals that nobody 
 void client_gone(struct sim_node *n);    /* the node stopped */
 
 void admin_event(struct sim *s);
-void admin_transfer(struct sim *s);
-void admin_change(struct sim *s);
+bool admin_transfer(struct sim *s); /* true: it is under way */
+bool admin_change(struct sim *s);
 bool admin_may_lose(struct sim *s, const struct sim_node *n); /* its disk may be lost without the group's being so */
 struct sim_node *sim_leader(struct sim *s);                   /* the one with the latest term; NULL: none */
 struct sim_node *sim_by_id(struct sim *s, uint64_t id);       /* NULL: no such node any more */
 
-enum chaos_kind {
-	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
-	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST, CHAOS_KINDS
-};
 void chaos_event(struct sim *s);
 void chaos_end(struct sim *s); /* faults stop: all is healed, all start */
 

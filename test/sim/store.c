@@ -397,7 +397,7 @@ void node_start(struct sim_node *n)
 static void fresh_disk(struct sim_node *n)
 {
 	disk_free(n->disk);
-	n->disk = disk_new(&n->sim->rng);
+	n->disk = disk_new(&n->sim->rng, &n->sim->counts->disk);
 	n->has_journal = n->broken = n->rotted = false;
 }
 

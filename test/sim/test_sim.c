@@ -1,10 +1,12 @@
 /* The simulator as a test: fixed seeds, those that failed once (seeds.txt), and a repetition. WALRAFT_SEED runs one of the
  * fixed ones, telling all. */
+#include "test/lin/lin.h"
 #include "test/sim/run.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { RUNS = 600, TIME_S = 100, FIRST = 1000 };
 
@@ -27,6 +29,30 @@ static bool same_twice(struct run_options o)
 		printf("# seed %llu ran otherwise the second time\n", (unsigned long long)o.seed);
 		ok = false;
 	}
+	return ok;
+}
+
+/* What --history writes is read again, and is linearizable for test/lin too. */
+static bool history(struct run_options o)
+{
+	struct sim_counts c = { 0 };
+	struct lin_history *h = NULL;
+	struct lin_report *r = NULL;
+	struct wire_err err = { 0 };
+	char path[64];
+	FILE *f = NULL;
+
+	snprintf(path, sizeof(path), "test_sim_history.%ld", (long)getpid());
+	o.history = path;
+	bool ok = run_one(FIRST, &o, &c, NULL) && (f = fopen(path, "r")) && !lin_history_read(&h, f, path, true, &err) &&
+	          !lin_check(h, NULL, &r, &err) && r->verdict == LIN_LINEARIZABLE && lin_op_count(h) == c.judged && c.judged > 0;
+	if (!ok)
+		printf("# %s\n", err.text[0] ? err.text : "the history is not what the simulator has judged");
+	if (f)
+		fclose(f);
+	lin_report_free(r);
+	lin_history_free(h);
+	remove(path);
 	return ok;
 }
 
@@ -70,8 +96,9 @@ int main(void)
 		return point(&number, run_all(&o), "one seed") ? 0 : 1;
 	}
 	snprintf(path, sizeof(path), "%s/test/sim/seeds.txt", src ? src : ".");
-	printf("1..3\n");
+	printf("1..4\n");
 	ok = point(&number, same_twice(o), "a seed gives the same run each time");
+	ok &= point(&number, history(o), "the clients' history as a file for test/lin");
 	ok &= point(&number, regressions(o, path), "seeds that failed once");
 	ok &= point(&number, run_all(&o), "fixed seeds");
 	return ok ? 0 : 1;

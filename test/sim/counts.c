@@ -1,0 +1,59 @@
+/* What a number of runs did, and what went wrong in them, for people. */
+#include "test/sim/run.h"
+#include <stdio.h>
+
+typedef unsigned long long ull;
+
+static const char *const fault_names[CHAOS_KINDS] = {
+	[CHAOS_KILL] = "killed", [CHAOS_POWER] = "power lost", [CHAOS_ALL] = "many at once", [CHAOS_IO_CRASH] = "crash in a call of the disk due",
+	[CHAOS_CUT] = "partitions", [CHAOS_HEAL] = "network healed", [CHAOS_SLOW] = "slow links", [CHAOS_PAUSE] = "pauses",
+	[CHAOS_CLOCK] = "clocks changed", [CHAOS_SYNC_ERROR] = "sync error due", [CHAOS_WRITE_ERROR] = "write error due", [CHAOS_FULL] = "disk full",
+	[CHAOS_ROT] = "bit rot", [CHAOS_WIPE] = "disk lost", [CHAOS_MEMBERS] = "members changed at random", [CHAOS_TRANSFER] = "transfers",
+	[CHAOS_CLEAN] = "ended cleanly", [CHAOS_LINK] = "false news of links", [CHAOS_BURST] = "bursts of writes",
+};
+
+static void print_faults(const struct sim_counts *c)
+{
+	printf("# faults:");
+	for (int i = 0; i < CHAOS_KINDS; i++)
+		printf("%s %llu %s", i % 6 ? "," : i ? "\n#  " : "", (ull)c->faults[i], fault_names[i]);
+	printf("\n#   %llu of the partitions one way; clocks jumped %llu times; %llu syncs hung\n", (ull)c->one_way, (ull)c->jumps, (ull)c->stalls);
+	printf("# disks: %llu writes lost by power losses, %llu torn, %llu names lost; %llu crashes in the middle of a write\n",
+	       (ull)c->disk.lost_writes, (ull)c->disk.torn_writes, (ull)c->disk.lost_names, (ull)c->disk.cut_writes);
+	printf("#   %llu sync errors, %llu write errors, %llu writes found no room, %llu bits rotted: found %llu times, in an unattested tail %llu "
+	       "times; %llu disks lost\n", (ull)c->disk.sync_errors, (ull)c->disk.write_errors, (ull)c->disk.full, (ull)c->disk.rots,
+	       (ull)c->rots_found, (ull)c->rots_cut, (ull)c->wipes);
+}
+
+static void print_messages(const struct sim_counts *c)
+{
+	uint64_t sent = 0, lost = 0, repeated = 0, overtaken = 0;
+
+	for (int i = 0; i < MSG_KINDS; i++) {
+		if (!c->sent[i])
+			continue;
+		printf("#   %-15s %12llu sent %10llu lost %10llu repeated %10llu overtaken\n", wire_msg_name(i), (ull)c->sent[i], (ull)c->lost[i],
+		       (ull)c->repeated[i], (ull)c->overtaken[i]);
+		sent += c->sent[i];
+		lost += c->lost[i];
+		repeated += c->repeated[i];
+		overtaken += c->overtaken[i];
+	}
+	printf("#   all messages    %12llu sent %10llu lost %10llu repeated %10llu overtaken\n", (ull)sent, (ull)lost, (ull)repeated, (ull)overtaken);
+}
+
+void run_print(const struct sim_counts *c, double wall_s)
+{
+	printf("# %llu runs, %.0f simulated seconds in %.1f s of wall time (%.0f a second), %llu steps, %llu healings\n", (ull)c->runs,
+	       (double)c->sim_us / 1e6, wall_s, wall_s > 0 ? (double)c->sim_us / 1e6 / wall_s : 0.0, (ull)c->steps, (ull)c->episodes);
+	printf("# %llu committed entries; writes: %llu acknowledged, %llu lost, %llu of unknown outcome, %llu of them tried again\n",
+	       (ull)c->commits, (ull)c->writes_ok, (ull)c->writes_lost, (ull)c->writes_unknown, (ull)c->writes_again);
+	printf("# reads: %llu served, %llu of them by lease, %llu failed; %llu operations of clients judged by test/lin\n", (ull)c->reads_ok,
+	       (ull)c->lease_reads, (ull)c->reads_failed, (ull)c->judged);
+	printf("# %llu elections, %llu transfers asked for, %llu membership changes, %llu images, %llu new nodes joined, %llu trims\n",
+	       (ull)c->elections, (ull)c->transfers, (ull)c->configs, (ull)c->images, (ull)c->joins, (ull)c->trims);
+	printf("# %llu crashes (%llu power losses, %llu within a call of the disk), %llu starts\n", (ull)c->crashes, (ull)c->power_losses,
+	       (ull)c->io_crashes, (ull)c->starts);
+	print_faults(c);
+	print_messages(c);
+}
