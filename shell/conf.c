@@ -86,6 +86,17 @@ static int parse_hex(const char *v, uint64_t *ret)
 	return *end || !*ret ? -1 : 0;
 }
 
+static int parse_number(const char *v, unsigned long min, unsigned long max, uint32_t *ret)
+{
+	char *end;
+	unsigned long n = strtoul(v, &end, 10);
+
+	if (*v < '0' || *v > '9' || *end || n < min || n > max)
+		return -1;
+	*ret = (uint32_t)n;
+	return 0;
+}
+
 enum { HAVE_VERSION = 1, HAVE_STATE = 2, HAVE_CLUSTER = 4, HAVE_GROUP = 8, HAVE_NODE = 16 };
 
 /* One "key value" line; returns 0 or -1 for a bad one. */
@@ -116,6 +127,12 @@ static int parse_line(char *line, struct shell_conf *c, unsigned *have)
 		return *have |= HAVE_NODE, parse_hex(v, &c->node);
 	if (!strcmp(key, "insecure"))
 		return c->insecure = !strcmp(v, "yes"), c->insecure ? 0 : -1;
+	if (!strcmp(key, "kind"))
+		return c->witness = !strcmp(v, "witness"), c->witness || !strcmp(v, "replica") ? 0 : -1;
+	if (!strcmp(key, "keep-log"))
+		return parse_number(v, SHELL_KEEP_LOG_MIN, UINT32_MAX - 1, &c->keep_log_bytes);
+	if (!strcmp(key, "promote-after"))
+		return parse_number(v, 1, SHELL_PROMOTE_AFTER_MAX, &c->promote_after_s);
 	if (!strcmp(key, "auto"))
 		return c->auto_made = !strcmp(v, "yes"), c->auto_made ? 0 : -1;
 	if (strcmp(key, "listen") || strlen(v) > RAFT_URL_MAX)
@@ -181,6 +198,12 @@ int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths
 		n += snprintf(text + n, sizeof text - (size_t)n, "listen %s\n", c->listen);
 	if (c->insecure)
 		n += snprintf(text + n, sizeof text - (size_t)n, "insecure yes\n");
+	if (c->witness)
+		n += snprintf(text + n, sizeof text - (size_t)n, "kind witness\n");
+	if (c->keep_log_bytes)
+		n += snprintf(text + n, sizeof text - (size_t)n, "keep-log %" PRIu32 "\n", c->keep_log_bytes);
+	if (c->promote_after_s)
+		n += snprintf(text + n, sizeof text - (size_t)n, "promote-after %" PRIu32 "\n", c->promote_after_s);
 	if (c->auto_made)
 		n += snprintf(text + n, sizeof text - (size_t)n, "auto yes\n");
 	return wire_env_replace(env, paths->conf, text, (size_t)n, err);

@@ -5,6 +5,9 @@
  *   cluster, group, node   16 hex digits each
  *   listen URL             absent: no listener
  *   insecure yes           a listener beyond loopback without TLS was asked for
+ *   kind witness           votes and keeps the log, has no database; absent: a full replica
+ *   keep-log BYTES         of a witness: the most that its log may hold; at the limit it takes no more, and does not count. Absent: 1 GiB
+ *   promote-after SECONDS  of a witness: it shall become a full replica when a data voter is silent for so long. Absent: never by itself
  *   auto yes               nobody asked for this cluster: the database was set up when it was opened, and has no listener yet
  * Unknown keys, missing ones and bad values are errors that name the line. '#' starts a comment. */
 #ifndef SHELL_CONF_H
@@ -14,8 +17,12 @@
 #include "wire/env.h"
 #include <limits.h>
 
+#define SHELL_KEEP_LOG_MIN (256u << 10)     /* bytes; less than a few segments cannot be kept to */
+#define SHELL_PROMOTE_AFTER_MAX 31536000u    /* a year */
+
 struct shell_conf {
-	bool joining, insecure, auto_made;
+	bool joining, insecure, auto_made, witness;
+	uint32_t keep_log_bytes, promote_after_s; /* 0: absent */
 	uint64_t cluster, group, node;
 	char listen[RAFT_URL_MAX + 1]; /* "" none */
 };

@@ -36,11 +36,12 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
+	if (n->store->witness)
+		s->keep_above = u->keep_above;
 	s->config_committed = raft_config_committed(n->raft);
 	node_settle_pending(n);
 	node_settle_reads(n, u);
-	if (vfs_db_published(n->db) < node_publish_limit(n))
-		pthread_cond_signal(&n->publish_wake);
+	n->store->moved(n);
 	if (news)
 		pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
@@ -278,7 +279,7 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 	}
 	if (m->guest || m->msg.group != n->conf.group || m->msg.to != n->conf.node)
 		return WIRE_OK;
-	if (m->msg.type == WIRE_MSG_HEARTBEAT && m->msg.term >= n->shared.term) {
+	if (m->msg.type == WIRE_MSG_HEARTBEAT && !n->store->witness && m->msg.term >= n->shared.term) {
 		pthread_mutex_lock(&n->mu);
 		n->shared.keep_above = m->msg.hint;
 		pthread_mutex_unlock(&n->mu);
@@ -296,7 +297,7 @@ static void share_progress(struct shell_node *n, uint64_t now)
 	n->progress_at_us = now + 100000;
 	pthread_mutex_lock(&n->mu);
 	s->now_us = now;
-	if (s->role == RAFT_LEADER)
+	if (s->role == RAFT_LEADER && !n->store->witness)
 		s->keep_above = raft_min_match(n->raft);
 	for (uint32_t i = 0; i < s->config.n; i++) {
 		struct raft_progress p = { 0 };
@@ -348,7 +349,7 @@ static void take_batch(struct shell_node *n, struct batch *b)
 static int run_batch(struct shell_node *n, struct batch *b)
 {
 	int rc = b->stop ? WIRE_CLOSED : WIRE_OK;
-	uint64_t published = vfs_db_published(n->db), now;
+	uint64_t published = n->store->applied(n), now;
 
 	while (b->peers) {
 		struct peer_event *p = b->peers;
@@ -468,6 +469,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.window_bytes = 4u << 20,
 		.drift_ppm = n->clock.drift_ppm,
 		.telemetry = true,
+		.keep_log_bytes = n->store->witness ? n->conf.keep_log_bytes : UINT32_MAX,
 	};
 
 	n->env->random(n->env->ctx, &init.seed, sizeof init.seed);
@@ -516,6 +518,10 @@ void node_on_msg(void *node, struct wire_link_msg *m)
 	m->next = NULL;
 	if (m->msg.type == WIRE_MSG_IMAGE_OPEN || m->msg.type == WIRE_MSG_IMAGE_GET || m->msg.type == WIRE_MSG_IMAGE_CLOSE) {
 		node_images_queue(n, m);
+		return;
+	}
+	if (m->msg.type == WIRE_MSG_IMAGE_INFO || m->msg.type == WIRE_MSG_IMAGE_CHUNK) {
+		node_witness_queue(n, m);
 		return;
 	}
 	pthread_mutex_lock(&n->mu);

@@ -97,7 +97,7 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 		rc = wire_fail(&err, WIRE_BUSY, "this node is already serving %d images; try again later", IMAGE_SESSIONS);
 	if (!rc && !s->view) {
 		*s = (struct image_session){ .from = m->from, .corr = m->corr };
-		rc = vfs_view_open(n->db, &s->view, &s->info, &err);
+		rc = n->store->view_open(n, &s->view, &s->info, &err);
 		if (!rc)
 			node_tell(n->events, RAFT_TOLD_MACHINE_SNAPSHOT, m->from, s->info.index, s->info.db_pages);
 	}

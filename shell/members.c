@@ -179,7 +179,7 @@ void node_membership_msg(struct shell_node *n, const struct wire_link_msg *lm)
 
 void node_membership_tick(struct shell_node *n, uint64_t now_us)
 {
-	struct wire_msg m = { .type = WIRE_MSG_PROMOTE_REQ, .index = vfs_db_published(n->db) };
+	struct wire_msg m = { .type = WIRE_MSG_PROMOTE_REQ, .index = n->store->applied(n) };
 	const struct raft_config *now = raft_config_current(n->raft);
 	const struct raft_member *self = raft_config_find(now, n->conf.node);
 
@@ -212,7 +212,7 @@ void shell_node_self(struct shell_node *n, struct shell_self *ret_self)
 		.learner = m && (m->flags & RAFT_LEARNER),
 		.stable = !n->shared.config.joint && n->shared.config_committed,
 		.members = n->shared.config.n,
-		.published = vfs_db_published(n->db),
+		.published = n->store->applied(n),
 		.leader_commit = n->shared.commit,
 		.last_index = n->shared.last_index,
 	};

@@ -118,59 +118,7 @@ void node_published(struct shell_node *n)
 	pthread_mutex_unlock(&n->mu);
 }
 
-int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data,
-                    struct wire_err *err)
-{
-	struct shell_node *n = node;
-	struct wire_entry e;
-	int rc = raft_journal_read(n->journal, index, ret_data, &e, err);
-
-	if (rc)
-		return rc;
-	*ret_kind = e.kind;
-	*ret_term = e.term;
-	return WIRE_OK;
-}
-
 /* --- start --- */
-
-/* st's entries and configurations are gone by now, its publications are copied before anything is appended. */
-static int open_database(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err)
-{
-	struct vfs_known_pos *known = calloc(st->n_publications + 1, sizeof *known);
-	struct vfs_node_ops ops;
-	struct vfs_db_start start = {
-		.path = n->paths.db,
-		.pages_path = n->paths.pages,
-		.group = n->conf.group,
-		.mark_index = st->mark.index,
-		.mark_checksum = st->mark.checksum,
-		.mark_db_pages = st->mark.db_pages,
-		.last_index = st->base_index + st->n_entries,
-		.known = known,
-		.n_known = st->n_publications,
-		.read_ctx = n,
-		.read_entry = node_read_entry,
-		.env = n->env,
-		.ops = &ops,
-	};
-	int rc;
-
-	if (!known)
-		return wire_fail(err, WIRE_NOMEM, "no memory for starting %s", n->paths.db);
-	for (size_t i = 0; i < st->n_publications; i++) {
-		const struct raft_journal_publication *p = &st->publications[i];
-
-		known[i].index = p->index;
-		known[i].pos.mx_frame = p->mx_frame;
-		memcpy(known[i].pos.salt, p->salt, sizeof p->salt);
-		memcpy(known[i].pos.cksum, p->cksum, sizeof p->cksum);
-	}
-	node_ops_make(n, &ops);
-	rc = vfs_db_open(&start, &n->db, err);
-	free(known);
-	return rc;
-}
 
 static int open_link(struct shell_node *n, struct wire_err *err)
 {
@@ -210,9 +158,11 @@ static int start_thread(struct shell_node *n, pthread_t *t, void *(*run)(void *)
 
 static int start_threads(struct shell_node *n, struct wire_err *err)
 {
-	int rc = start_thread(n, &n->thread_publisher, node_publisher_main, THREAD_PUBLISHER, err);
+	int rc = WIRE_OK;
 
-	if (!rc)
+	if (n->store->threads & THREAD_PUBLISHER)
+		rc = start_thread(n, &n->thread_publisher, node_publisher_main, THREAD_PUBLISHER, err);
+	if (!rc && n->store->threads & THREAD_CHECKPOINT)
 		rc = start_thread(n, &n->thread_checkpoint, node_checkpoint_main, THREAD_CHECKPOINT, err);
 	if (!rc)
 		rc = start_thread(n, &n->thread_upkeep, node_upkeep_main, THREAD_UPKEEP, err);
@@ -244,6 +194,7 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	/* Another process may have changed it before it gave up the lock: given the node an address, or detached the database. */
 	if (!rc)
 		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
+	n->store = n->conf.witness ? &node_store_witness : &node_store_database;
 	jopts.group = n->conf.group;
 	if (!rc)
 		rc = raft_journal_open(n->env, n->paths.journal, &jopts, &n->journal, &st, err);
@@ -257,7 +208,7 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	if (!rc)
 		rc = node_driver_start(n, &st, err);
 	if (!rc)
-		rc = open_database(n, &st, err);
+		rc = n->store->open(n, &st, err);
 	if (rc == WIRE_CHANGED && !whole) /* to be decided by a person */
 		rc = WIRE_CORRUPT;
 	if (!rc)
@@ -292,6 +243,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	n->requests_tail = &n->requests;
 	n->peer_events_tail = &n->peer_events;
 	n->image_tail = &n->image_inbox;
+	node_witness_init(n);
 	return n;
 }
 
@@ -313,20 +265,6 @@ void node_hand_over(struct shell_node *n)
 			;
 	}
 	pthread_mutex_unlock(&n->mu);
-}
-
-/* What is published goes into the database file: it is whole without its WAL then, as after any last close, and the next start finds its position at once. */
-static void checkpoint_at_end(struct shell_node *n)
-{
-	struct wire_err err;
-	bool restarted;
-	int rc;
-
-	if (n->failed || !(n->started & THREAD_NODE))
-		return;
-	rc = vfs_db_checkpoint(n->db, UINT32_MAX, &restarted, &err);
-	if (rc && rc != WIRE_BUSY) /* nothing is lost: the next start does it */
-		shell_log(n, "the last checkpoint failed: %s", err.text);
 }
 
 static void stop_node(struct shell_node *n)
@@ -356,10 +294,10 @@ static void stop_node(struct shell_node *n)
 		pthread_join(n->thread_checkpoint, NULL);
 	if (n->started & THREAD_UPKEEP)
 		pthread_join(n->thread_upkeep, NULL);
-	checkpoint_at_end(n);
+	node_witness_drop(n);
+	if (n->store)
+		n->store->close(n);
 	node_driver_free(n);
-	if (n->db)
-		vfs_db_close(n->db);
 	if (n->journal)
 		raft_journal_close(n->journal);
 	while (n->pending) {
@@ -415,7 +353,7 @@ static int start_registered(const struct shell_paths *paths, struct shell_node *
 	if (!n)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
 	rc = shell_conf_read(n->env, paths, &n->conf, err);
-	if (!rc && !n->conf.joining && access(paths->db, F_OK) && errno == ENOENT)
+	if (!rc && !n->conf.joining && !n->conf.witness && access(paths->db, F_OK) && errno == ENOENT)
 		rc = wire_fail(err, WIRE_NOTFOUND, "%s is not there, but its node directory %s is: put the file back from a copy and run walraft adopt %s, or remove the directory too to begin anew", paths->db, paths->dir, paths->db);
 	if (!rc && n->conf.joining)
 		rc = wire_fail(err, WIRE_INVALID, "%s has not finished joining its cluster; run walraft join again", paths->db);

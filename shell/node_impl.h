@@ -22,6 +22,22 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* What a node does with what is committed: a full replica keeps its database (store_db.c), a witness only the log (witness.c). Called with no lock held, on
+ * the node's threads, unless said otherwise. */
+struct node_store {
+	bool witness;
+	unsigned threads; /* of enum node_thread, those that it needs */
+	/* Before any thread runs. st: what the journal recovered; its publications are copied before anything is appended. Errors as of shell_node_acquire. */
+	int (*open)(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err);
+	void (*close)(struct shell_node *n); /* after the last thread has ended; also when open failed */
+	uint64_t (*applied)(struct shell_node *n); /* index that its state is at; an atomic load */
+	void (*moved)(struct shell_node *n);       /* what may be applied may have moved; mu held */
+	void (*upkeep)(struct shell_node *n);      /* every UPKEEP_POLL_US, on a thread that nobody waits for */
+	void (*status)(struct shell_node *n, struct vfs_db_status *ret_status);
+	int (*view_open)(struct shell_node *n, struct vfs_view **ret_view, struct vfs_view_info *ret_info, struct wire_err *err); /* for images */
+};
+extern const struct node_store node_store_database, node_store_witness;
+
 enum request_kind { REQUEST_PROPOSE, REQUEST_READ };
 
 /* A question of an application thread to the node thread; one reference each. done, abandoned, code, index are under `mu`. */
@@ -84,6 +100,20 @@ struct node_lease {
 	atomic_bool ended;
 };
 
+/* witness.c. */
+struct node_witness {
+	_Atomic uint64_t durable; /* committed and durable here */
+	uint64_t trimmed_at_us;   /* upkeep's */
+	/* It becomes a full replica: its journal must hold all above the image's index, whose mark has to be the last one. */
+	pthread_mutex_t mark_mu; /* over appending a mark; outside of all other locks */
+	bool hold; /* no mark is made; mark_mu */
+	/* Answers to the requests for an image; image_mu. */
+	bool fetching;
+	struct wire_link_msg *inbox, **inbox_tail;
+	pthread_cond_t inbox_cond;
+	unsigned queued;
+};
+
 struct shell_node {
 	struct shell_node *next; /* registry */
 	unsigned refs;
@@ -94,7 +124,9 @@ struct shell_node {
 	struct raft *raft;
 	struct raft_journal *journal;
 	struct wire_link *link;
-	struct vfs_db *db;
+	const struct node_store *store;
+	struct vfs_db *db; /* NULL: a witness */
+	struct node_witness witness;
 	struct node_events *events;
 
 	pthread_mutex_t mu;
@@ -167,6 +199,10 @@ void node_on_refused(void *node, uint64_t peer, const char *why);
 void *node_publisher_main(void *node);    /* workers.c */
 void *node_checkpoint_main(void *node);
 void *node_upkeep_main(void *node);
+void node_ask_trim(struct shell_node *n, uint64_t to); /* has the journal forget up to there, or to what a member needs; workers.c */
+void node_witness_init(struct shell_node *n); /* witness.c */
+void node_witness_queue(struct shell_node *n, struct wire_link_msg *m);
+void node_witness_drop(struct shell_node *n);
 void *node_images_main(void *node);       /* images.c */
 void node_images_queue(struct shell_node *n, struct wire_link_msg *m);
 void node_images_close(struct shell_node *n);

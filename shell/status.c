@@ -104,7 +104,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	pthread_mutex_lock(&n->mu);
 	*s = n->shared;
 	pthread_mutex_unlock(&n->mu);
-	vfs_db_status(n->db, &v);
+	n->store->status(n, &v);
 	raft_journal_stats(n->journal, &j);
 	wire_put_u8(b, '{');
 	put_text(b, "path", n->paths.db);

@@ -48,11 +48,9 @@ static bool pause_us(struct shell_node *n, uint64_t us)
 	return go;
 }
 
-/* Asks the node thread to let go of what neither a start of this node nor a member needs. */
-static void ask_trim(struct shell_node *n)
+/* The node thread lets go of what neither a start of this node nor a member needs. */
+void node_ask_trim(struct shell_node *n, uint64_t to)
 {
-	uint64_t to = vfs_db_trim_limit(n->db);
-
 	pthread_mutex_lock(&n->mu);
 	if (n->mark_index < to)
 		to = n->mark_index;
@@ -81,7 +79,7 @@ void *node_checkpoint_main(void *node)
 		if (rc == WIRE_BUSY)
 			rc = WIRE_OK; /* readers: next time */
 		if (!rc)
-			ask_trim(n);
+			node_ask_trim(n, vfs_db_trim_limit(n->db));
 	}
 	if (rc)
 		node_fail(n, "checkpoint: %s", err.text);
@@ -94,7 +92,7 @@ void *node_upkeep_main(void *node)
 	struct wire_err err;
 
 	while (pause_us(n, UPKEEP_POLL_US)) {
-		vfs_db_watchdog(n->db);
+		n->store->upkeep(n);
 		if (raft_journal_upkeep(n->journal, &err)) {
 			node_fail(n, "journal: %s", err.text);
 			break;
