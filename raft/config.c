@@ -77,29 +77,100 @@ const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t
 	return NULL;
 }
 
+uint32_t raft_config_voters(const struct raft_config *c, bool old_half)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		n += (c->m[i].flags & (old_half ? RAFT_VOTER_OLD : RAFT_VOTER)) != 0;
+	return n;
+}
+
+uint32_t raft_config_quorum(const struct raft_config *c, bool old_half, enum raft_quorum_kind kind)
+{
+	struct raft_quorums q = old_half ? c->old_quorums : c->quorums;
+	uint8_t size = kind == RAFT_TO_ELECT ? q.elect : q.commit;
+
+	return size ? size : raft_config_voters(c, old_half) / 2 + 1;
+}
+
+uint8_t raft_config_needs(const struct raft_config *c)
+{
+	bool two = c->quorums.commit || c->quorums.elect || c->old_quorums.commit || c->old_quorums.elect;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		two |= (c->m[i].flags & RAFT_WITNESS) != 0;
+	return two ? 2 : 1;
+}
+
+/* The proof is in quorum.c. */
+static int check_quorums(const struct raft_config *c, bool old_half, struct wire_err *err)
+{
+	uint32_t n = raft_config_voters(c, old_half), commit = raft_config_quorum(c, old_half, RAFT_TO_COMMIT),
+	         elect = raft_config_quorum(c, old_half, RAFT_TO_ELECT);
+	const char *half = old_half ? "outgoing " : "";
+
+	if (commit > n || elect > n)
+		return wire_fail(err, WIRE_INVALID, "%s by %u %svoters, but there %s only %u; choose at most %u, or 0 for a majority",
+		                 commit > n ? "commits" : "elections", commit > n ? commit : elect, half, n == 1 ? "is" : "are", n, n);
+	if (2 * elect <= n)
+		return wire_fail(err, WIRE_INVALID, "elections by %u of %u %svoters could make two leaders at once; choose at least %u, "
+		                 "or 0 for a majority", elect, n, half, n / 2 + 1);
+	if (commit + elect <= n)
+		return wire_fail(err, WIRE_INVALID, "elections by %u of %u %svoters could miss what %u of them have committed: the two "
+		                 "must add up to more than %u; choose %u for elections, or %u for commits", elect, n, half, commit, n,
+		                 n + 1 - commit, n + 1 - elect);
+	return WIRE_OK;
+}
+
+static int check_half(const struct raft_config *c, bool old_half, struct wire_err *err)
+{
+	uint8_t flag = old_half ? RAFT_VOTER_OLD : RAFT_VOTER;
+	bool data = false;
+
+	if (!raft_config_voters(c, old_half))
+		return wire_fail(err, WIRE_INVALID, "no voter would be left; name at least one");
+	for (uint32_t i = 0; i < c->n; i++)
+		data |= (c->m[i].flags & flag) && !(c->m[i].flags & RAFT_WITNESS);
+	if (!data)
+		return wire_fail(err, WIRE_INVALID, "all voters would be witnesses, which keep no database; at least one voter must have it");
+	return check_quorums(c, old_half, err);
+}
+
+static bool flags_fit(const struct raft_config *c, uint8_t flags)
+{
+	if (!(flags & (RAFT_VOTER | RAFT_VOTER_OLD | RAFT_LEARNER)) || (flags & ~KNOWN_FLAGS))
+		return false;
+	if ((flags & RAFT_VOTER_OLD) && !c->joint)
+		return false;
+	if ((flags & RAFT_VOTER) && (flags & RAFT_LEARNER))
+		return false;
+	return !(flags & RAFT_RISING) || (flags & (RAFT_LEARNER | RAFT_WITNESS));
+}
+
 int raft_config_check(const struct raft_config *c, struct wire_err *err)
 {
-	bool voter = false, voter_old = false;
-
 	if (c->n > RAFT_MEMBERS_MAX)
 		return wire_fail(err, WIRE_INVALID, "%u members; %d are possible", c->n, RAFT_MEMBERS_MAX);
 	for (uint32_t i = 0; i < c->n; i++) {
 		uint64_t id = c->m[i].id;
-		uint8_t flags = c->m[i].flags;
 		if (!id || raft_config_find(c, id) != &c->m[i])
 			return wire_fail(err, WIRE_INVALID, "member %llu is there twice or is 0", (unsigned long long)id);
-		if (!flags || (flags & ~KNOWN_FLAGS) || ((flags & RAFT_VOTER_OLD) && !c->joint) ||
-		    ((flags & RAFT_VOTER) && (flags & RAFT_LEARNER)) || ((flags & RAFT_RISING) && !(flags & (RAFT_LEARNER | RAFT_WITNESS))))
-			return wire_fail(err, WIRE_INVALID, "member %llu has the flags %u", (unsigned long long)id, flags);
-		voter |= (flags & RAFT_VOTER) != 0;
-		voter_old |= (flags & RAFT_VOTER_OLD) != 0;
+		if (!flags_fit(c, c->m[i].flags))
+			return wire_fail(err, WIRE_INVALID, "member %llu has the flags %u", (unsigned long long)id, c->m[i].flags);
 	}
-	if (c->n && (!voter || (c->joint && !voter_old)))
-		return wire_fail(err, WIRE_INVALID, "no voter would be left; name at least one");
-	return WIRE_OK;
+	if (!c->joint && (c->old_quorums.commit || c->old_quorums.elect))
+		return wire_fail(err, WIRE_INVALID, "outgoing quorums without an outgoing half");
+	if (raft_config_needs(c) > (c->level ? c->level : 1))
+		return wire_fail(err, WIRE_INVALID, "witnesses and quorums other than majorities need feature level %u, but the group has %u",
+		                 raft_config_needs(c), c->level ? c->level : 1);
+	if (!c->n)
+		return WIRE_OK;
+	int rc = check_half(c, false, err);
+	return rc || !c->joint ? rc : check_half(c, true, err);
 }
 
-bool raft_config_same_voters(const struct raft_config *a, const struct raft_config *b)
+bool raft_config_same_quorums(const struct raft_config *a, const struct raft_config *b)
 {
 	const struct raft_config *c[2] = { a, b };
 
@@ -110,7 +181,8 @@ bool raft_config_same_voters(const struct raft_config *a, const struct raft_conf
 				return false;
 		}
 	}
-	return true;
+	return raft_config_quorum(a, false, RAFT_TO_COMMIT) == raft_config_quorum(b, false, RAFT_TO_COMMIT) &&
+	       raft_config_quorum(a, false, RAFT_TO_ELECT) == raft_config_quorum(b, false, RAFT_TO_ELECT);
 }
 
 bool raft_config_join(const struct raft_config *old, const struct raft_config *target, struct raft_config *ret)

@@ -29,8 +29,9 @@ enum raft_member_flags {
 #define RAFT_PRIORITY 100 /* what a member has unless somebody chose */
 
 /* How many voters a commit (and a read round, a lease, CheckQuorum) and an election take. 0: a majority. Allowed only where any two
- * quorums that must meet do: elect + commit > voters and 2 * elect > voters. */
+ * quorums that must meet do: elect + commit > voters and 2 * elect > voters. Why that is enough: raft/quorum.c. */
 struct raft_quorums { uint8_t commit, elect; };
+enum raft_quorum_kind { RAFT_TO_COMMIT, RAFT_TO_ELECT };
 
 struct raft_member {
 	uint64_t id; /* random, never 0 */
@@ -50,5 +51,14 @@ struct raft_config {
 void raft_config_put(const struct raft_config *c, struct wire_buf *b);
 int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, struct wire_err *err);
 const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t id); /* NULL when not a member */
+
+/* Whether it may be a target or be in force. WIRE_INVALID with the reason: flags that contradict each other, no voter or none but
+ * witnesses in one half, quorums that need not meet, features of a higher level than its own. One without members is right. */
+int raft_config_check(const struct raft_config *c, struct wire_err *err);
+
+uint32_t raft_config_voters(const struct raft_config *c, bool old_half);
+/* How many voters of that half make a quorum of that kind. */
+uint32_t raft_config_quorum(const struct raft_config *c, bool old_half, enum raft_quorum_kind kind);
+uint8_t raft_config_needs(const struct raft_config *c); /* the lowest level that has all that it uses */
 
 #endif

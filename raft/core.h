@@ -149,6 +149,7 @@ struct raft {
 	size_t n_settled, cap_settled;
 	int proposal_code;
 	uint64_t proposal_index;
+	struct wire_err refusal; /* of a CONFIG; code 0: none */
 	bool telemetry;
 	struct raft_told *told;
 	size_t n_told, cap_told;
@@ -180,11 +181,11 @@ uint8_t raft_self_flags(const struct raft *r);
 bool raft_self_votes(const struct raft *r);   /* a voter in either half of the current configuration */
 bool raft_may_campaign(const struct raft *r);
 bool raft_alone(const struct raft *r);        /* and the only one */
-int raft_config_check(const struct raft_config *c, struct wire_err *err); /* usable as a target or as a base */
 bool raft_configs_push(struct raft *r, uint64_t index, const struct raft_config *c);
 void raft_configs_truncate(struct raft *r, uint64_t from);
 void raft_configs_prune(struct raft *r);
-bool raft_config_same_voters(const struct raft_config *a, const struct raft_config *b);
+/* The same voters (as such, whatever else they are), and as many for each kind of quorum. Neither is joint. */
+bool raft_config_same_quorums(const struct raft_config *a, const struct raft_config *b);
 /* Way into and out of a joint configuration (thesis 4.3). false: the union has too many members. */
 bool raft_config_join(const struct raft_config *old, const struct raft_config *target, struct raft_config *ret);
 void raft_config_leave(const struct raft_config *joint, struct raft_config *ret);
@@ -200,9 +201,11 @@ void raft_peer_reject(struct raft *r, struct raft_peer *p, const struct wire_msg
 void raft_peer_check_stall(struct raft *r, struct raft_peer *p);
 void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t bytes);
 bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p);
-/* The largest value that a quorum has reached: the quorum-th largest over the voters, the smaller of both halves when
- * joint. */
-uint64_t raft_quorum(const struct raft *r, uint64_t (*get)(const struct raft_peer *), uint64_t self_value);
+
+/* ---- quorum.c ---- */
+/* The largest value that a quorum of that kind has reached: the quorum-th largest over the voters, the smaller of both halves
+ * when joint. */
+uint64_t raft_quorum(const struct raft *r, enum raft_quorum_kind kind, uint64_t (*get)(const struct raft_peer *), uint64_t self_value);
 
 /* ---- election.c ---- */
 void raft_campaign(struct raft *r);
@@ -221,10 +224,16 @@ uint64_t raft_leader_deadline(const struct raft *r);
 struct wire_msg *raft_leader_send(struct raft *r, enum wire_msg_type type, uint64_t to);
 void raft_heartbeat(struct raft *r, struct raft_peer *p);
 void raft_propose(struct raft *r, const struct raft_event *ev);
-void raft_propose_config(struct raft *r, const struct raft_config *target);
+/* An entry of our own, made here. */
+void raft_append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size);
+void raft_tell_commit(struct raft *r); /* now, those that do not know of it */
 void raft_on_append_resp(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m);
 bool raft_leader_is_ready(const struct raft *r);
+
+/* ---- change.c ---- */
+void raft_propose_config(struct raft *r, const struct raft_config *target);
+void raft_change_go_on(struct raft *r); /* leader: the next configuration, when the latest one is committed */
 
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);

@@ -147,12 +147,12 @@ void raft_on_vote_resp(struct raft *r, const struct wire_msg *m)
 		return;
 	p->voted = true;
 	p->granted = !(m->flags & WIRE_MSG_REJECT);
-	if (raft_quorum(r, granted, 1)) {
+	if (raft_quorum(r, RAFT_TO_ELECT, granted, 1)) {
 		if (pre)
 			stand_for_vote(r);
 		else
 			raft_become(r, RAFT_LEADER);
-	} else if (!raft_quorum(r, not_refused, 1)) {
+	} else if (!raft_quorum(r, RAFT_TO_ELECT, not_refused, 1)) {
 		raft_become_follower(r, r->term, 0);
 	}
 }

@@ -1,4 +1,4 @@
-/* Leading: entries in, appends and heartbeats out, commit, and the way through a configuration change. */
+/* Leading: entries in, appends and heartbeats out, commit. */
 #include "raft/core.h"
 #include "wire/hash.h"
 
@@ -30,7 +30,7 @@ struct wire_msg *raft_leader_send(struct raft *r, enum wire_msg_type type, uint6
 	return raft_send(r, type, to, term_may_be_lost(r));
 }
 
-static void append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size)
+void raft_append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size)
 {
 	raft_append(r, &(struct wire_entry){
 		.index = raft_log_last(&r->log) + 1,
@@ -50,7 +50,7 @@ void raft_leader_begin(struct raft *r)
 	r->round = r->round_done = 0;
 	r->commit_due_us = UINT64_MAX;
 	r->term_start = raft_log_last(&r->log) + 1;
-	append_local(r, WIRE_ENTRY_NOOP, NULL, 0);
+	raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0);
 	raft_read_adopt(r);
 	r->heartbeat_due_us = r->now_us;
 }
@@ -77,45 +77,6 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 		e.term = r->term;
 		raft_append(r, &e);
 	}
-}
-
-/* Takes effect at once (thesis 4.1). */
-static void append_config(struct raft *r, const struct raft_config *c)
-{
-	assert(!r->config_bytes.len);
-	raft_config_put(c, &r->config_bytes);
-	if (r->config_bytes.failed) {
-		r->nomem = true;
-		return;
-	}
-	append_local(r, WIRE_ENTRY_CONFIG, r->config_bytes.data, (uint32_t)r->config_bytes.len);
-	raft_configs_push(r, raft_log_last(&r->log), c);
-	/* Without peers nobody kept it. */
-	if (r->heartbeat_due_us <= r->now_us)
-		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
-}
-
-void raft_propose_config(struct raft *r, const struct raft_config *target)
-{
-	const struct raft_config *now = raft_config_current(r);
-
-	r->proposal_code = WIRE_OK;
-	if (r->role != RAFT_LEADER)
-		r->proposal_code = WIRE_NOTLEADER;
-	else if (!target || target->joint || !target->n || raft_config_check(target, NULL) != WIRE_OK)
-		r->proposal_code = WIRE_INVALID;
-	else if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint || r->transfer_to)
-		r->proposal_code = WIRE_BUSY; /* I13; thesis 3.10 */
-	if (r->proposal_code != WIRE_OK)
-		return;
-	struct raft_config c = *target;
-	/* Thesis 4.3. When the voters stay the same, so do all quorums, and there is nothing to join. */
-	if (!raft_config_same_voters(now, target) && !raft_config_join(now, target, &c)) {
-		r->proposal_code = WIRE_INVALID;
-		return;
-	}
-	r->proposal_index = raft_log_last(&r->log) + 1;
-	append_config(r, &c);
 }
 
 /* The most that one append may hold from p->next on. */
@@ -187,7 +148,7 @@ static bool owes_commit(const struct raft *r, const struct raft_peer *p)
 	return commit_for(r, p) > p->commit_sent;
 }
 
-static void tell_commit(struct raft *r)
+void raft_tell_commit(struct raft *r)
 {
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		if (owes_commit(r, &r->peers[i]))
@@ -198,7 +159,7 @@ static void tell_commit(struct raft *r)
 void raft_leader_timers(struct raft *r)
 {
 	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
-	if (raft_quorum(r, contact_of, r->now_us) + r->election_us <= r->now_us) {
+	if (raft_quorum(r, RAFT_TO_COMMIT, contact_of, r->now_us) + r->election_us <= r->now_us) {
 		raft_become_follower(r, r->term, 0);
 		return;
 	}
@@ -208,7 +169,7 @@ void raft_leader_timers(struct raft *r)
 		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
 	}
 	if (r->now_us >= r->commit_due_us)
-		tell_commit(r);
+		raft_tell_commit(r);
 	raft_transfer_timers(r);
 }
 
@@ -216,37 +177,21 @@ void raft_leader_timers(struct raft *r)
  * what is durable counts, on this node too (thesis 10.2.1: its own disk may be the slowest). */
 static void advance_commit(struct raft *r)
 {
-	uint64_t index = raft_quorum(r, match_of, r->durable);
+	uint64_t index = raft_quorum(r, RAFT_TO_COMMIT, match_of, r->durable);
 
 	if (index > r->commit && raft_log_term(&r->log, index) == r->term)
 		raft_commit_to(r, index);
-}
-
-/* Thesis 4.3: once the joint configuration is committed, the new one alone takes its place; once that is, a leader that
- * it leaves out steps down, having told the others that far. */
-static void follow_up_config(struct raft *r)
-{
-	if (!raft_leader_is_ready(r) || !raft_config_committed(r))
-		return;
-	if (raft_config_current(r)->joint) {
-		struct raft_config final;
-		raft_config_leave(raft_config_current(r), &final);
-		append_config(r, &final);
-	} else if (!raft_self_votes(r)) {
-		tell_commit(r);
-		raft_become_follower(r, r->term, 0);
-	}
 }
 
 /* At the end of each step: whatever it made possible. */
 void raft_leader_flush(struct raft *r)
 {
 	advance_commit(r);
-	follow_up_config(r);
+	raft_change_go_on(r);
 	if (r->role != RAFT_LEADER)
 		return;
 	if (raft_lease_wants_entry(r))
-		append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
+		raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
 		replicate(r, &r->peers[i]);
 	raft_transfer_pump(r);
@@ -262,7 +207,7 @@ void raft_leader_flush(struct raft *r)
 
 uint64_t raft_leader_deadline(const struct raft *r)
 {
-	uint64_t d = raft_quorum(r, contact_of, UINT64_MAX - r->election_us) + r->election_us;
+	uint64_t d = raft_quorum(r, RAFT_TO_COMMIT, contact_of, UINT64_MAX - r->election_us) + r->election_us;
 	uint64_t transfer = raft_transfer_deadline(r);
 
 	if (r->n_peers && r->heartbeat_due_us < d)

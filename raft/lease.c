@@ -125,7 +125,7 @@ uint64_t raft_lease_until(const struct raft *r)
 	if (!r->lease.length_us || !raft_leader_is_ready(r) || !raft_config_committed(r) || raft_config_current(r)->joint ||
 	    target_may_win(r))
 		return 0;
-	uint64_t sent = raft_quorum(r, leased_of, UINT64_MAX);
+	uint64_t sent = raft_quorum(r, RAFT_TO_COMMIT, leased_of, UINT64_MAX);
 
 	if (sent == UINT64_MAX) /* the only voter */
 		return UINT64_MAX;

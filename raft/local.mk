@@ -1,6 +1,6 @@
 # The core: consensus as a pure function.
-RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c \
-	raft/follower.c raft/progress.c raft/readindex.c raft/lease.c raft/transfer.c raft/log.c raft/config.c raft/invariant.c \
+RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c raft/change.c \
+	raft/follower.c raft/progress.c raft/quorum.c raft/readindex.c raft/lease.c raft/transfer.c raft/log.c raft/config.c raft/invariant.c \
 	raft/telemetry.h raft/telemetry.c
 # The journal.
 RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_open.c raft/journal_recover.c \

@@ -191,41 +191,6 @@ bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 	return p->state == RAFT_REPLICATE && p->fl_n < r->window_msgs && p->fl_bytes < r->window_bytes;
 }
 
-static uint64_t half_quorum(const struct raft *r, uint8_t flag, uint64_t (*get)(const struct raft_peer *),
-                            uint64_t self_value)
-{
-	uint64_t v[RAFT_MEMBERS_MAX];
-	uint32_t n = 0;
-
-	if (raft_self_flags(r) & flag)
-		v[n++] = self_value;
-	for (uint32_t i = 0; i < r->n_peers; i++)
-		if (r->peers[i].flags & flag)
-			v[n++] = get(&r->peers[i]);
-	if (!n)
-		return 0;
-	for (uint32_t i = 1; i < n; i++) {
-		uint64_t x = v[i];
-		uint32_t k = i;
-		for (; k > 0 && v[k - 1] < x; k--)
-			v[k] = v[k - 1];
-		v[k] = x;
-	}
-	return v[n / 2];
-}
-
-uint64_t raft_quorum(const struct raft *r, uint64_t (*get)(const struct raft_peer *), uint64_t self_value)
-{
-	uint64_t v = half_quorum(r, RAFT_VOTER, get, self_value);
-
-	if (raft_config_current(r)->joint) {
-		uint64_t old = half_quorum(r, RAFT_VOTER_OLD, get, self_value);
-		if (old < v)
-			v = old;
-	}
-	return v;
-}
-
 bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress *ret_progress)
 {
 	if (r->role != RAFT_LEADER)

@@ -70,7 +70,8 @@ enum raft_event_type {
 	RAFT_EV_TICK,        /* only time passed */
 	RAFT_EV_MESSAGE,     /* msg arrived */
 	RAFT_EV_PROPOSE,     /* entries: kind DATA with size, sum and data set; index and term are given by the core */
-	RAFT_EV_CONFIG,      /* config: the target configuration, not joint; the core goes through the joint one and leaves it by itself */
+	RAFT_EV_CONFIG,      /* config: the target configuration, not joint; the core goes through the joint one and leaves it by itself.
+	                      * Its level is ignored: the core sees to that */
 	RAFT_EV_TRANSFER,    /* peer: the voter that shall lead instead of this node; 0: whichever suits best */
 	RAFT_EV_READ,        /* a linearizable read wants an index; corr names it */
 	RAFT_EV_PERSISTED,   /* the log up to the entry at index is durable here; term: that entry's term */
@@ -127,6 +128,7 @@ struct raft_update {
 	 * wait for an image); WIRE_BUSY (one to another peer is under way, or a configuration is not committed or is joint). */
 	int proposal_code;
 	uint64_t proposal_index;
+	const char *refusal; /* why a CONFIG was refused, for a person; NULL: it was not */
 	const struct raft_read *reads;
 	uint32_t n_reads;
 	/* current values, always set. commit: known committed and durable here (I9), so it may be published at once */

@@ -153,7 +153,7 @@ void raft_read_pump(struct raft *r)
 	}
 	while (r->n_reads) {
 		if (r->round_done < r->round) {
-			if (raft_quorum(r, round_of, r->round) < r->round)
+			if (raft_quorum(r, RAFT_TO_COMMIT, round_of, r->round) < r->round)
 				return;
 			r->round_done = r->round;
 			settle_if(r, in_round, r->round, WIRE_OK, r->round_index);

@@ -217,6 +217,7 @@ static void begin(struct raft *r)
 	r->n_new = r->n_msgs = r->n_pool = r->n_settled = r->n_told = 0;
 	r->proposal_code = WIRE_OK;
 	r->proposal_index = 0;
+	r->refusal.code = WIRE_OK;
 	wire_buf_reset(&r->config_bytes);
 }
 
@@ -409,6 +410,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.n_msgs = (uint32_t)r->n_msgs,
 		.proposal_code = r->proposal_code,
 		.proposal_index = r->proposal_index,
+		.refusal = r->refusal.code ? r->refusal.text : NULL,
 		.reads = r->n_settled ? r->settled : NULL,
 		.n_reads = (uint32_t)r->n_settled,
 		/* I9: what is not durable here is not published here. */

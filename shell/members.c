@@ -114,7 +114,7 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 	if (now->joint || !raft_config_committed(n->raft) || !(c = malloc(sizeof *c)))
 		return;
 	*c = *now;
-	c->m[c->n] = (struct raft_member){ .id = m->from, .flags = RAFT_LEARNER };
+	c->m[c->n] = (struct raft_member){ .id = m->from, .flags = RAFT_LEARNER, .priority = RAFT_PRIORITY };
 	snprintf(c->m[c->n].url, sizeof c->m[c->n].url, "%s", m->text);
 	c->n++;
 	shell_log(n, "adding learner %016llx at %s", (unsigned long long)m->from, m->text);

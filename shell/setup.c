@@ -79,7 +79,8 @@ static int write_node(const struct wire_env *env, const struct shell_paths *path
 	setup_later_begin(&later, env, paths->conf);
 	if (!rc) {
 		c->n = 1;
-		c->m[0] = (struct raft_member){ .id = r->conf.node, .flags = RAFT_VOTER };
+		c->level = RAFT_LEVEL;
+		c->m[0] = (struct raft_member){ .id = r->conf.node, .flags = RAFT_VOTER, .priority = RAFT_PRIORITY };
 		snprintf(c->m[0].url, sizeof c->m[0].url, "%s", r->conf.listen);
 		shell_dir_clear(env, paths);
 		rc = setup_write_pages(&later.env, paths, pages, r->index, err);

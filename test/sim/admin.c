@@ -90,7 +90,7 @@ static void drop(struct raft_config *c, uint64_t id)
 
 static void add(struct raft_config *c, uint64_t id, uint8_t flags)
 {
-	c->m[c->n] = (struct raft_member){ .id = id, .flags = flags };
+	c->m[c->n] = (struct raft_member){ .id = id, .flags = flags, .priority = RAFT_PRIORITY };
 	c->n++;
 }
 

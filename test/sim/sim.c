@@ -228,11 +228,11 @@ static void draw_params(struct sim *s)
 
 static void set_up(struct sim *s)
 {
-	struct raft_config first = { 0 };
+	struct raft_config first = { .level = RAFT_LEVEL };
 
 	draw_params(s);
 	for (uint32_t i = 0; i < s->p.voters; i++)
-		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
+		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER, .priority = RAFT_PRIORITY };
 	check_new(s, &first);
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct sim_node *n = &s->n[i];

@@ -1,7 +1,37 @@
 #include "test/unit/raft_pilot.h"
 #include "wire/hash.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+void pilot_members(struct raft_config *c, const char *flags)
+{
+	static const struct { char name; uint8_t flags; } kinds[] = {
+		{ 'v', RAFT_VOTER }, { 'l', RAFT_LEARNER }, { 'w', RAFT_VOTER | RAFT_WITNESS }, { 'x', RAFT_LEARNER | RAFT_WITNESS },
+	};
+
+	c->level = RAFT_LEVEL;
+	c->n = 0;
+	for (uint32_t k = 0; flags[k]; k++)
+		for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+			if (flags[k] == kinds[i].name)
+				c->m[c->n++] = (struct raft_member){ .id = k + 1, .flags = kinds[i].flags, .priority = RAFT_PRIORITY };
+}
+
+struct pilot *pilot_open_as(const struct raft_config *c, uint32_t count)
+{
+	struct pilot *p = calloc(1, sizeof(*p));
+
+	assert_non_null(p);
+	p->now_us = 1000000;
+	p->count = count;
+	for (uint32_t id = 1; id <= count; id++) {
+		if (raft_config_find(c, id))
+			p->n[id].base_config = *c;
+		pilot_start(p, id);
+	}
+	return p;
+}
 
 static struct pilot *open_with(uint32_t voters, uint32_t others, uint32_t drift_ppm)
 {
@@ -13,8 +43,9 @@ static struct pilot *open_with(uint32_t voters, uint32_t others, uint32_t drift_
 	p->count = voters + others;
 	for (uint32_t id = 1; id <= voters; id++) {
 		struct raft_config *c = &p->n[id].base_config;
+		c->level = RAFT_LEVEL;
 		for (uint32_t k = 1; k <= voters; k++)
-			c->m[c->n++] = (struct raft_member){ .id = k, .flags = RAFT_VOTER };
+			c->m[c->n++] = (struct raft_member){ .id = k, .flags = RAFT_VOTER, .priority = RAFT_PRIORITY };
 	}
 	for (uint32_t id = 1; id <= p->count; id++)
 		pilot_start(p, id);
@@ -171,6 +202,8 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 	u.msgs = NULL;
 	u.entries = NULL;
 	u.reads = NULL;
+	snprintf(n->refusal, sizeof(n->refusal), "%s", u.refusal ? u.refusal : "");
+	u.refusal = NULL;
 	n->u = u;
 	if (appended && !n->hold) {
 		pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_PERSISTED, .index = n->last, .term = n->log[n->last].term });
@@ -241,15 +274,18 @@ int pilot_propose(struct pilot *p, uint64_t id, uint32_t n)
 	return p->n[id].u.proposal_code;
 }
 
+int pilot_change(struct pilot *p, uint64_t id, const struct raft_config *c)
+{
+	pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = c });
+	return p->n[id].u.proposal_code;
+}
+
 int pilot_config(struct pilot *p, uint64_t id, const char *flags)
 {
 	struct raft_config c = { 0 };
 
-	for (uint32_t k = 0; flags[k]; k++)
-		if (flags[k] != '-')
-			c.m[c.n++] = (struct raft_member){ .id = k + 1, .flags = flags[k] == 'v' ? RAFT_VOTER : RAFT_LEARNER };
-	pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
-	return p->n[id].u.proposal_code;
+	pilot_members(&c, flags);
+	return pilot_change(p, id, &c);
 }
 
 int pilot_transfer(struct pilot *p, uint64_t id, uint64_t peer)

@@ -25,6 +25,7 @@ struct pilot_node {
 	uint64_t early_us, late_us;
 	struct raft_read reads[PILOT_READS];
 	uint32_t n_reads;
+	char refusal[512]; /* of the latest step; "" when there is none */
 };
 struct pilot_msg { struct wire_msg m; struct wire_entry *entries; };
 struct pilot {
@@ -39,6 +40,7 @@ struct pilot {
 };
 
 struct pilot *pilot_open(uint32_t voters, uint32_t others); /* others: with an empty configuration */
+struct pilot *pilot_open_as(const struct raft_config *c, uint32_t count); /* its members know it, nodes besides have none */
 struct pilot *pilot_open_no_leases(uint32_t voters, uint32_t others); /* so that reads need rounds */
 struct pilot *pilot_open_led(uint32_t voters, uint32_t others); /* node 1 leads term 1, and all know what is committed */
 void pilot_close(struct pilot *p);
@@ -57,7 +59,10 @@ void pilot_run(struct pilot *p);                            /* delivers until th
 void pilot_wait(struct pilot *p, uint64_t us);              /* time passes: ticks when due, messages arrive */
 void pilot_elect(struct pilot *p, uint64_t id);             /* long silence, then this node's timer is first */
 int pilot_propose(struct pilot *p, uint64_t id, uint32_t n); /* n entries of 100 bytes; the answer's code */
-int pilot_config(struct pilot *p, uint64_t id, const char *flags); /* "vvl-": members 1, 2 voters, 3 learner, 4 none */
+int pilot_change(struct pilot *p, uint64_t id, const struct raft_config *c); /* the answer's code */
+/* "vvl-": members 1, 2 voters, 3 learner, 4 none; w: a witness that votes, x: one that learns; the answer's code */
+int pilot_config(struct pilot *p, uint64_t id, const char *flags);
+void pilot_members(struct raft_config *c, const char *flags); /* such members, the level; the rest is left alone */
 int pilot_transfer(struct pilot *p, uint64_t id, uint64_t peer); /* the answer's code */
 void pilot_read(struct pilot *p, uint64_t id, uint64_t corr);
 const struct raft_read *pilot_settled(struct pilot *p, uint64_t id, uint64_t corr); /* NULL: not yet */

@@ -477,7 +477,7 @@ static void set_up_clocks(struct sim *s, uint32_t bad_clocks)
 static void set_up(struct sim *s, uint32_t bad_clocks)
 {
 	uint32_t voters = 1 + (uint32_t)sim_random(s, 5);
-	struct raft_config first = { 0 };
+	struct raft_config first = { .level = RAFT_LEVEL };
 
 	s->loss = sim_chance(s, 400) ? 0 : (uint32_t)sim_random(s, 300);
 	s->repeat = sim_chance(s, 500) ? 0 : (uint32_t)sim_random(s, 200);

@@ -176,6 +176,163 @@ static void refused_changes(void **state)
 	pilot_close(p);
 }
 
+/* Sizes of quorums that need not meet are refused, with numbers that help. */
+static void sizes_that_need_not_meet(void **state)
+{
+	static const struct { const char *members; struct raft_quorums q; const char *why; } cases[] = {
+		{ "vvvvv", { 0, 0 }, NULL }, { "vvvvv", { 2, 4 }, NULL }, { "vvvvv", { 4, 3 }, NULL }, { "vvvvv", { 1, 5 }, NULL },
+		{ "vvvvv", { 5, 3 }, NULL }, { "vvvv", { 2, 3 }, NULL }, { "v", { 1, 1 }, NULL }, { "vvvl", { 1, 3 }, NULL },
+		{ "vvvvv", { 2, 3 }, "choose 4 for elections, or 3 for commits" },
+		{ "vvvvv", { 1, 0 }, "choose 5 for elections, or 3 for commits" },
+		{ "vvvvv", { 4, 2 }, "two leaders at once; choose at least 3" },
+		{ "vvvv", { 3, 2 }, "two leaders at once; choose at least 3" },
+		{ "vvvl", { 4, 0 }, "commits by 4 voters, but there are only 3" },
+		{ "vvv", { 0, 4 }, "elections by 4 voters, but there are only 3" },
+		{ "vll", { 2, 0 }, "there is only 1" },
+	};
+	struct wire_err err;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct raft_config c = { .quorums = cases[i].q };
+		pilot_members(&c, cases[i].members);
+		int rc = raft_config_check(&c, &err);
+		if (rc != (cases[i].why ? WIRE_INVALID : WIRE_OK) || (rc && !strstr(err.text, cases[i].why)))
+			fail_msg("case %zu: %d, %s", i, rc, rc ? err.text : "");
+		/* Every pair of sizes: allowed if and only if the quorums meet. */
+		uint32_t n = raft_config_voters(&c, false);
+		for (uint8_t commit = 1; commit <= n; commit++) {
+			for (uint8_t elect = 1; elect <= n; elect++) {
+				c.quorums = (struct raft_quorums){ commit, elect };
+				assert_int_equal(raft_config_check(&c, NULL) == WIRE_OK, commit + elect > n && 2 * elect > n);
+			}
+		}
+		c.joint = true; /* the outgoing half is asked too */
+		c.quorums = (struct raft_quorums){ 0 };
+		c.old_quorums = cases[i].q;
+		for (uint32_t k = 0; k < c.n; k++)
+			c.m[k].flags |= c.m[k].flags & RAFT_VOTER ? RAFT_VOTER_OLD : 0;
+		assert_int_equal(raft_config_check(&c, NULL), cases[i].why ? WIRE_INVALID : WIRE_OK);
+	}
+}
+
+/* Commits by two of five, elections by four: each takes its own number, leases and CheckQuorum those of commits. */
+static void commits_by_few(void **state)
+{
+	struct raft_config c = { .quorums = { 2, 4 } };
+	struct pilot *p;
+
+	(void)state;
+	pilot_members(&c, "vvvvv");
+	p = pilot_open_as(&c, 5);
+	pilot_isolate(p, 4, true);
+	pilot_isolate(p, 5, true);
+	pilot_elect(p, 1);
+	pilot_wait(p, 2000000);
+	for (uint64_t k = 1; k <= 5; k++)
+		assert_int_not_equal(p->n[k].u.role, RAFT_LEADER); /* three votes are not enough */
+	pilot_close(p);
+	p = pilot_open_as(&c, 5);
+	pilot_isolate(p, 5, true);
+	pilot_elect(p, 1);
+	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
+	pilot_wait(p, 100000);
+	for (uint64_t k = 3; k <= 5; k++)
+		pilot_isolate(p, k, true);
+	pilot_wait(p, 2000000);
+	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
+	assert_true(p->n[1].u.lease_until_us > p->now_us);
+	assert_int_equal(pilot_propose(p, 1, 1), WIRE_OK);
+	pilot_read(p, 1, 7);
+	pilot_run(p);
+	assert_int_equal(p->n[1].commit, p->n[1].last);
+	assert_int_equal(pilot_settled(p, 1, 7)->code, WIRE_OK);
+	pilot_isolate(p, 2, true);
+	assert_int_equal(pilot_propose(p, 1, 1), WIRE_OK);
+	pilot_wait(p, 700000);
+	assert_true(p->n[1].commit < p->n[1].last);
+	assert_int_equal(p->n[1].u.role, RAFT_FOLLOWER);
+	pilot_close(p);
+}
+
+/* The other way round: commits by four need four, elections three; whoever is elected by three has it all. */
+static void commits_by_many(void **state)
+{
+	struct raft_config c = { .quorums = { 4, 3 } };
+	struct pilot *p;
+
+	(void)state;
+	pilot_members(&c, "vvvvv");
+	p = pilot_open_as(&c, 5);
+	pilot_elect(p, 1);
+	pilot_wait(p, 100000);
+	pilot_isolate(p, 4, true);
+	pilot_isolate(p, 5, true);
+	uint64_t before = p->n[1].commit;
+	pilot_propose(p, 1, 1);
+	pilot_wait(p, 100000);
+	assert_int_equal(p->n[1].commit, before);
+	pilot_wait(p, 600000); /* CheckQuorum: it could commit nothing */
+	assert_int_not_equal(p->n[1].u.lease_until_us > p->now_us, true);
+	pilot_isolate(p, 4, false);
+	pilot_wait(p, 3000000);
+	for (uint64_t k = 1; k <= 4; k++)
+		assert_true(p->n[k].commit > before + 1);
+	pilot_close(p);
+}
+
+/* A change of sizes is a change of quorums: through a joint configuration, by the sizes of either half. */
+static void sizes_change_jointly(void **state)
+{
+	struct raft_config c = { 0 };
+	struct pilot *p = pilot_open_led(5, 0);
+
+	(void)state;
+	pilot_members(&c, "vvvvv");
+	c.quorums = (struct raft_quorums){ 3, 3 }; /* the same as majorities */
+	assert_int_equal(pilot_change(p, 1, &c), WIRE_OK);
+	assert_false(raft_config_current(p->n[1].raft)->joint);
+	pilot_wait(p, 100000);
+	for (uint64_t k = 4; k <= 5; k++)
+		pilot_isolate(p, k, true);
+	c.quorums = (struct raft_quorums){ 4, 3 };
+	assert_int_equal(pilot_change(p, 1, &c), WIRE_OK);
+	assert_true(raft_config_current(p->n[1].raft)->joint);
+	pilot_wait(p, 100000);
+	assert_true(raft_config_current(p->n[1].raft)->joint); /* the new half wants four */
+	pilot_isolate(p, 4, false);
+	pilot_wait(p, 2000000);
+	for (uint64_t k = 1; k <= 4; k++) {
+		assert_false(raft_config_current(p->n[k].raft)->joint);
+		assert_int_equal(raft_config_current(p->n[k].raft)->quorums.commit, 4);
+		assert_int_equal(raft_config_current(p->n[k].raft)->old_quorums.commit, 0);
+		assert_true(raft_config_committed(p->n[k].raft));
+	}
+	pilot_close(p);
+}
+
+/* Sizes that fitted five voters do not fit six, nor three. */
+static void voters_that_do_not_fit_the_sizes(void **state)
+{
+	struct raft_config c = { .quorums = { 2, 4 } };
+	struct pilot *p;
+
+	(void)state;
+	pilot_members(&c, "vvvvv");
+	p = pilot_open_as(&c, 6);
+	pilot_elect(p, 1);
+	pilot_wait(p, 100000);
+	pilot_members(&c, "vvvvvv");
+	assert_int_equal(pilot_change(p, 1, &c), WIRE_INVALID);
+	assert_non_null(strstr(p->n[1].refusal, "choose 5 for elections, or 3 for commits"));
+	pilot_members(&c, "vvv");
+	assert_int_equal(pilot_change(p, 1, &c), WIRE_INVALID);
+	assert_non_null(strstr(p->n[1].refusal, "elections by 4 voters"));
+	pilot_members(&c, "vvvvvl");
+	assert_int_equal(pilot_change(p, 1, &c), WIRE_OK);
+	pilot_close(p);
+}
+
 /* 6.4: a read costs one round; reads that come while one runs share the next. */
 static void reads_share_rounds(void **state)
 {
@@ -335,6 +492,11 @@ int main(void)
 		cmocka_unit_test(rolled_back_with_its_entry),
 		cmocka_unit_test(left_out_but_needed),
 		cmocka_unit_test(refused_changes),
+		cmocka_unit_test(sizes_that_need_not_meet),
+		cmocka_unit_test(commits_by_few),
+		cmocka_unit_test(commits_by_many),
+		cmocka_unit_test(sizes_change_jointly),
+		cmocka_unit_test(voters_that_do_not_fit_the_sizes),
 		cmocka_unit_test(reads_share_rounds),
 		cmocka_unit_test(late_answers_satisfy_nobody),
 		cmocka_unit_test(new_leader_waits_with_reads),

@@ -1,0 +1,71 @@
+/* The way through a configuration change (thesis 4.3; I13). */
+#include "raft/core.h"
+
+/* Takes effect at once (thesis 4.1). */
+static void append_config(struct raft *r, const struct raft_config *c)
+{
+	assert(!r->config_bytes.len);
+	raft_config_put(c, &r->config_bytes);
+	if (r->config_bytes.failed) {
+		r->nomem = true;
+		return;
+	}
+	raft_append_local(r, WIRE_ENTRY_CONFIG, r->config_bytes.data, (uint32_t)r->config_bytes.len);
+	raft_configs_push(r, raft_log_last(&r->log), c);
+	/* Without peers nobody kept it. */
+	if (r->heartbeat_due_us <= r->now_us)
+		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
+}
+
+/* WIRE_OK: *ret is what is to be appended. */
+static int judge(const struct raft *r, const struct raft_config *target, struct raft_config *ret, struct wire_err *err)
+{
+	const struct raft_config *now = raft_config_current(r);
+
+	if (r->role != RAFT_LEADER)
+		return wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
+	if (!target || target->joint || !target->n)
+		return wire_fail(err, WIRE_INVALID, "this is no configuration to go to");
+	struct raft_config c = *target;
+	c.level = now->level;
+	if (raft_config_check(&c, err) != WIRE_OK)
+		return WIRE_INVALID;
+	/* I13; thesis 3.10 */
+	if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint)
+		return wire_fail(err, WIRE_BUSY, "an earlier change, or the first entry of this leader, is not committed yet; try again");
+	if (r->transfer_to)
+		return wire_fail(err, WIRE_BUSY, "leadership is being handed over; try again");
+	struct raft_config plain = c;
+	/* Thesis 4.3. When voters and sizes stay the same, so do all quorums, and there is nothing to join. */
+	if (!raft_config_same_quorums(now, &plain) && !raft_config_join(now, &plain, &c))
+		return wire_fail(err, WIRE_INVALID, "old and new members together are more than %d; change fewer at once", RAFT_MEMBERS_MAX);
+	*ret = c;
+	return WIRE_OK;
+}
+
+void raft_propose_config(struct raft *r, const struct raft_config *target)
+{
+	struct raft_config c;
+
+	r->proposal_code = judge(r, target, &c, &r->refusal);
+	if (r->proposal_code != WIRE_OK)
+		return;
+	r->proposal_index = raft_log_last(&r->log) + 1;
+	append_config(r, &c);
+}
+
+/* Thesis 4.3: once the joint configuration is committed, the new one alone takes its place; once that is, a leader that
+ * it leaves out steps down, having told the others that far. */
+void raft_change_go_on(struct raft *r)
+{
+	if (!raft_leader_is_ready(r) || !raft_config_committed(r))
+		return;
+	if (raft_config_current(r)->joint) {
+		struct raft_config final;
+		raft_config_leave(raft_config_current(r), &final);
+		append_config(r, &final);
+	} else if (!raft_self_votes(r)) {
+		raft_tell_commit(r);
+		raft_become_follower(r, r->term, 0);
+	}
+}
