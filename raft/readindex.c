@@ -34,6 +34,16 @@ static void settle(struct raft *r, const struct raft_pending_read *q, int code, 
 	r->settled[r->n_settled++] = (struct raft_read){ .corr = q->corr, .index = index, .code = code };
 }
 
+static void tell(struct raft *r, size_t reads, int code, uint64_t index)
+{
+	if (code == WIRE_OK)
+		raft_tell(r, RAFT_TOLD_READ_SERVED, 0, reads, index, raft_lease_until(r) != 0);
+	else
+		raft_tell_why(r, RAFT_TOLD_READ_FAILED, 0, code == WIRE_TIMEOUT ? "unanswered for an election timeout" : "no leader, or another one", reads, 0, 0);
+	if (code == WIRE_TIMEOUT && r->role == RAFT_LEADER)
+		raft_tell(r, RAFT_TOLD_ROUND_EXPIRED, 0, r->round, reads, 0);
+}
+
 /* Settles those for which done() holds, keeps the order of the others. */
 static void settle_if(struct raft *r, bool (*done)(const struct raft *, const struct raft_pending_read *, uint64_t),
                       uint64_t arg, int code, uint64_t index)
@@ -47,6 +57,8 @@ static void settle_if(struct raft *r, bool (*done)(const struct raft *, const st
 		else
 			r->reads[kept++] = q;
 	}
+	if (kept < r->n_reads)
+		tell(r, r->n_reads - kept, code, index);
 	r->n_reads = kept;
 }
 
@@ -156,11 +168,13 @@ void raft_read_pump(struct raft *r)
 			if (raft_quorum(r, RAFT_TO_COMMIT, round_of, r->round) < r->round)
 				return;
 			r->round_done = r->round;
+			raft_tell(r, RAFT_TOLD_QUORUM_SUCCEEDED, 0, r->round, r->commit, 0);
 			settle_if(r, in_round, r->round, WIRE_OK, r->round_index);
 			continue;
 		}
 		r->round++;
 		r->round_index = r->commit;
+		raft_tell(r, RAFT_TOLD_READ_ROUND, 0, r->round, r->n_reads, r->round_index);
 		for (size_t i = 0; i < r->n_reads; i++)
 			r->reads[i].round = r->round;
 		for (uint32_t i = 0; i < r->n_peers; i++)
