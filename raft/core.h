@@ -52,6 +52,7 @@ struct raft_peer {
 	uint8_t state; /* enum raft_progress_state */
 	bool paused;   /* PROBE: one is out, wait */
 	bool voted, granted; /* in the campaign that runs */
+	bool forgot; /* leader: as its latest answer says; it counts nowhere (forgetful.c) */
 	uint64_t epoch; /* counts returns to PROBE; refusals of what was sent before the latest one are late */
 	uint64_t match, next, applied;
 	uint64_t heard_us;        /* latest answer to this leader; 0: none */
@@ -132,6 +133,12 @@ struct raft {
 	uint64_t round_index;       /* commit index when the latest began */
 	uint64_t read_id;        /* follower: latest id given */
 	uint64_t request_due_us; /* follower: when a request for those waiting is due */
+
+	/* forgetful.c */
+	bool forgetful;
+	uint64_t forgetful_corr;   /* of the question */
+	uint64_t forgetful_floor;  /* the answer: the log's end of a leader that was confirmed since; 0: none yet */
+	uint64_t forgetful_due_us; /* when the question is asked again */
 
 	/* scratch of one step */
 	bool nomem;
@@ -269,6 +276,15 @@ bool raft_lease_wants_entry(const struct raft *r);                /* only a furt
 uint64_t raft_lease_until(const struct raft *r);                  /* 0: none now */
 void raft_lease_contact(struct raft *r);                          /* follower: a sign of the leader */
 bool raft_lease_promised(const struct raft *r);                   /* follower: it may still count on us */
+
+/* ---- forgetful.c ---- */
+void raft_forgetful_begin(struct raft *r);
+bool raft_forgetful_told(struct raft *r, const struct wire_msg *m); /* READ_RESP: it answers our question */
+void raft_forgetful_step(struct raft *r);                           /* at the end of each step */
+uint64_t raft_forgetful_deadline(const struct raft *r);
+/* Leader, first of all with each answer to an append or heartbeat: takes note of who has forgotten. false: nothing more is to be
+ * done with this answer. */
+bool raft_peer_remembers(struct raft *r, struct raft_peer *p, const struct wire_msg *m);
 
 /* ---- invariant.c ---- */
 /* WIRE_OK, or WIRE_INTERNAL with what contradicts itself. */

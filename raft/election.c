@@ -107,7 +107,7 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	/* Thesis 3.10: it is the leader's own wish. Otherwise the same rules hold. */
 	bool ordered = !pre && (m->flags & WIRE_MSG_TRANSFER);
 
-	if (raft_leader_alive(r) && !ordered) {
+	if (r->forgetful || (raft_leader_alive(r) && !ordered)) {
 		if (pre)
 			answer(r, m, false);
 		return;

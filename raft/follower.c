@@ -2,13 +2,23 @@
 #include "raft/core.h"
 #include <stdlib.h>
 
+/* I9: answers wait for the disk. */
+static struct wire_msg *reply(struct raft *r, enum wire_msg_type type, uint64_t to)
+{
+	struct wire_msg *a = raft_send(r, type, to, true);
+
+	if (a && r->forgetful)
+		a->flags = WIRE_MSG_FORGOT;
+	return a;
+}
+
 /* Is this the leader of the current term? Answers one of an earlier term, so that it steps down; takes up a new one. */
 static bool accept_leader(struct raft *r, const struct wire_msg *m, enum wire_msg_type answer)
 {
 	if (m->term < r->term) {
-		struct wire_msg *a = raft_send(r, answer, m->from, true);
+		struct wire_msg *a = reply(r, answer, m->from);
 		if (a)
-			a->flags = WIRE_MSG_REJECT;
+			a->flags |= WIRE_MSG_REJECT;
 		return false;
 	}
 	/* I1: two leaders in one term do not exist; whoever says so is ignored. */
@@ -37,11 +47,11 @@ static bool plausible(const struct wire_msg *m)
 
 static void refuse(struct raft *r, const struct wire_msg *m)
 {
-	struct wire_msg *a = raft_send(r, WIRE_MSG_APPEND_RESP, m->from, true);
+	struct wire_msg *a = reply(r, WIRE_MSG_APPEND_RESP, m->from);
 
 	if (!a)
 		return;
-	a->flags = WIRE_MSG_REJECT;
+	a->flags |= WIRE_MSG_REJECT;
 	a->corr = m->corr;
 	a->index = m->index;
 	a->hint = raft_log_back_up(&r->log, m->index, m->log_term);
@@ -108,7 +118,7 @@ void raft_on_append(struct raft *r, const struct wire_msg *m)
 		r->matched = last;
 	raft_commit_to(r, m->commit < r->matched ? m->commit : r->matched);
 	/* I9: it waits for the disk. `matched` covers what was acknowledged before and may have been lost on the way. */
-	struct wire_msg *a = raft_send(r, WIRE_MSG_APPEND_RESP, m->from, true);
+	struct wire_msg *a = reply(r, WIRE_MSG_APPEND_RESP, m->from);
 	if (a)
 		a->index = r->matched;
 }
@@ -117,12 +127,12 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 {
 	if (!accept_leader(r, m, WIRE_MSG_HEARTBEAT_RESP))
 		return;
-	/* The leader tells no more than what we have acknowledged to it, perhaps before a restart. */
-	uint64_t last = raft_log_last(&r->log), commit = m->commit < last ? m->commit : last;
+	/* The leader tells no more than what we have acknowledged to it, perhaps before a restart; unless that was forgotten. */
+	uint64_t last = r->forgetful ? r->matched : raft_log_last(&r->log), commit = m->commit < last ? m->commit : last;
 	if (commit > r->matched)
 		r->matched = commit;
 	raft_commit_to(r, commit);
-	struct wire_msg *a = raft_send(r, WIRE_MSG_HEARTBEAT_RESP, m->from, true);
+	struct wire_msg *a = reply(r, WIRE_MSG_HEARTBEAT_RESP, m->from);
 	if (!a)
 		return;
 	a->corr = m->corr;

@@ -83,6 +83,7 @@ static int check_lease(const struct raft *r, struct wire_err *err)
 static int check_role(const struct raft *r, struct wire_err *err)
 {
 	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
+	CHECK(!r->forgetful || r->role == RAFT_FOLLOWER);
 	CHECK(r->role == RAFT_FOLLOWER || r->role == RAFT_LEADER || r->leader == 0);
 	CHECK(r->role != RAFT_CANDIDATE || r->vote == r->self);
 	CHECK((r->role == RAFT_LEADER) == (r->election_deadline_us == UINT64_MAX));
@@ -106,6 +107,7 @@ static int check_peers(const struct raft *r, struct wire_err *err)
 {
 	for (uint32_t i = 0; i < r->n_peers; i++) {
 		const struct raft_peer *p = &r->peers[i];
+		CHECK(!p->forgot || (!p->round_ack && !p->leased_us));
 		CHECK(p->match < p->next && p->next <= raft_log_last(&r->log) + 1);
 		CHECK(p->match <= raft_log_last(&r->log) && p->round_ack <= r->round);
 		CHECK(p->fl_n <= r->window_msgs && (p->fl_n || !p->fl_bytes));

@@ -233,7 +233,7 @@ void raft_on_append_resp(struct raft *r, const struct wire_msg *m)
 {
 	struct raft_peer *p = hear(r, m);
 
-	if (!p || m->index > raft_log_last(&r->log))
+	if (!p || !raft_peer_remembers(r, p, m) || m->index > raft_log_last(&r->log))
 		return;
 	if (m->flags & WIRE_MSG_REJECT)
 		raft_peer_reject(r, p, m);
@@ -245,13 +245,15 @@ void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
 {
 	struct raft_peer *p = hear(r, m);
 
-	if (!p)
+	if (!p || !raft_peer_remembers(r, p, m))
 		return;
 	if (m->hint > p->applied)
 		p->applied = m->hint;
-	if (m->corr > p->round_ack && m->corr <= r->round)
-		p->round_ack = m->corr;
-	raft_lease_ack(r, p, m->log_term);
+	if (!p->forgot) {
+		if (m->corr > p->round_ack && m->corr <= r->round)
+			p->round_ack = m->corr;
+		raft_lease_ack(r, p, m->log_term);
+	}
 	if (m->index <= raft_log_last(&r->log))
 		raft_peer_ack(r, p, m->index);
 	raft_peer_check_stall(r, p);

@@ -24,6 +24,7 @@ static void begin(struct raft *r, struct raft_peer *p)
 	p->match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
 	p->last_contact_us = r->now_us;
 	p->heard_us = 0;
+	p->forgot = false;
 	p->state = RAFT_PROBE;
 	p->paused = false;
 	p->next = raft_log_last(&r->log) + 1;
@@ -206,6 +207,7 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.applied = p->applied,
 			.last_contact_us = p->heard_us,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,
+			.forgot = p->forgot,
 		};
 		return true;
 	}

@@ -26,6 +26,7 @@ static void settle(struct raft *r, const struct raft_pending_read *q, int code, 
 		m->term = 0;
 		m->corr = q->corr;
 		m->index = index;
+		m->hint = raft_log_last(&r->log);
 		m->flags = code == WIRE_OK ? 0 : WIRE_MSG_REJECT;
 		return;
 	}
@@ -129,7 +130,7 @@ void raft_on_read_req(struct raft *r, const struct wire_msg *m)
 
 void raft_on_read_resp(struct raft *r, const struct wire_msg *m)
 {
-	if (r->role == RAFT_LEADER || m->corr > r->read_id)
+	if (r->role == RAFT_LEADER || m->corr > r->read_id || raft_forgetful_told(r, m))
 		return;
 	if (m->flags & WIRE_MSG_REJECT) {
 		if (m->from == r->leader)

@@ -180,6 +180,14 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	raft_configs_prune(r);
 	/* I11: before the restart we may have heard from a leader that counts on us; alone there is none to count on us. */
 	raft_contact(r);
+	if (in->forgetful && raft_alone(r)) {
+		raft_free(r);
+		wire_fail(err, WIRE_INVALID, "this node is the only voter of its group, and its disk was lost or damaged: nobody can tell "
+		          "what it had committed, or re-admit it; restore it from a backup");
+		return NULL;
+	}
+	if (in->forgetful)
+		raft_forgetful_begin(r);
 	if (raft_alone(r)) {
 		r->ever_contact = false;
 		r->election_deadline_us = r->now_us;
@@ -376,12 +384,15 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	}
 	if (r->role == RAFT_LEADER)
 		raft_leader_flush(r);
+	raft_forgetful_step(r);
 }
 
 static uint64_t deadline(const struct raft *r)
 {
-	uint64_t d = raft_read_deadline(r), other;
+	uint64_t d = raft_read_deadline(r), other = raft_forgetful_deadline(r);
 
+	if (other < d)
+		d = other;
 	if (r->role == RAFT_LEADER)
 		other = raft_leader_deadline(r);
 	else
@@ -422,6 +433,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.lease_until_us = raft_lease_until(r),
 		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
+		.forgetful = r->forgetful,
 		.deadline_us = deadline(r),
 		.told = r->n_told ? r->told : NULL,
 		.n_told = (uint32_t)r->n_told,

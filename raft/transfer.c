@@ -7,7 +7,7 @@
 /* It must be able to win within an election timeout: what waits for an image is not. */
 static bool suits(const struct raft *r, const struct raft_peer *p)
 {
-	return (p->flags & RAFT_VOTER) && p->state != RAFT_SNAPSHOT && p->heard_us && r->now_us < p->heard_us + r->election_us;
+	return (p->flags & RAFT_VOTER) && !p->forgot && p->state != RAFT_SNAPSHOT && p->heard_us && r->now_us < p->heard_us + r->election_us;
 }
 
 /* The one that lacks least; among equals the one that has published most, since it will serve first. */
@@ -29,7 +29,7 @@ static int begin(struct raft *r, uint64_t peer)
 
 	if (r->role != RAFT_LEADER)
 		return WIRE_NOTLEADER;
-	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD))))
+	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !p->forgot))
 		return WIRE_INVALID;
 	if (r->transfer_to)
 		return !peer || peer == r->transfer_to ? WIRE_OK : WIRE_BUSY;

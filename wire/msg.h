@@ -62,7 +62,7 @@ struct wire_entry {
 	 * the sender understands; flags FORGOT, FULL */                                                               \
 	X(HEARTBEAT_RESP)                                                                                              \
 	X(READ_REQ)       /* follower to leader: corr */                                                               \
-	X(READ_RESP)      /* corr, index = read index; or REJECT */                                                    \
+	X(READ_RESP)      /* corr, index = read index, hint = end of the leader's log; or REJECT */                                                    \
 	X(TIMEOUT_NOW) /* leader to who shall lead instead: term, index/log_term = last log entry of both */           \
 	/* leader to a member that is far behind: term, index = committed entries up to there may be had from member hint */ \
 	X(CATCH_UP)                                                                                                    \
@@ -96,7 +96,7 @@ enum wire_msg_type {
 enum wire_msg_flags {
 	WIRE_MSG_REJECT = 1,   /* an answer: no */
 	WIRE_MSG_TRANSFER = 2, /* VOTE_REQ: to be considered although a leader is alive (Raft thesis 3.10) */
-	WIRE_MSG_FORGOT = 4,   /* HEARTBEAT_RESP: the sender has lost what it had promised; it must be re-admitted (raft/README.md) */
+	WIRE_MSG_FORGOT = 4,   /* HEARTBEAT_RESP, APPEND_RESP: the sender has lost what it had promised; it must be re-admitted (raft/README.md) */
 	WIRE_MSG_FULL = 8,     /* HEARTBEAT_RESP: a witness at the limit of its journal, it takes no more entries for now */
 	WIRE_MSG_REMOVED = 16, /* REJECT: the sender's committed configuration does not have the addressee */
 };

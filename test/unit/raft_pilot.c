@@ -127,9 +127,20 @@ void pilot_start(struct pilot *p, uint64_t id)
 	in.n_entries = (size_t)n->last;
 	in.configs = configs;
 	in.commit = in.applied = n->commit;
+	in.forgetful = n->forgetful;
 	n->raft = raft_new(&in, &err);
 	if (!n->raft)
 		fail_msg("%s", err.text);
+}
+
+void pilot_wipe(struct pilot *p, uint64_t id)
+{
+	struct pilot_node *n = &p->n[id];
+
+	pilot_stop(p, id);
+	n->term = n->vote = n->last = n->commit = 0;
+	n->base_config.n = 0;
+	n->forgetful = true;
 }
 
 void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n)
@@ -183,6 +194,7 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 		fail_msg("node %u: %s", (unsigned)id, err.text);
 	n->term = u.term;
 	n->vote = u.vote;
+	n->forgetful = u.forgetful;
 	if (u.truncate_from)
 		n->last = u.truncate_from - 1;
 	for (uint32_t i = 0; i < u.n_entries; i++) {

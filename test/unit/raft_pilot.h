@@ -16,6 +16,7 @@ struct pilot_entry { uint64_t term, sum; uint32_t size; uint8_t kind; uint8_t da
 struct pilot_node {
 	struct raft *raft;
 	uint64_t term, vote, last, commit; /* as on disk */
+	bool forgetful;                    /* the same: its disk was lost */
 	struct pilot_entry log[PILOT_LOG]; /* by index */
 	struct raft_config base_config;
 	struct raft_update u; /* of its last step; pointers are cleared */
@@ -47,6 +48,8 @@ void pilot_close(struct pilot *p);
 /* Starts (again) what is on the node's disk. */
 void pilot_start(struct pilot *p, uint64_t id);
 void pilot_stop(struct pilot *p, uint64_t id);
+/* Stops it, and takes all from its disk but its id; when it starts again it is forgetful. */
+void pilot_wipe(struct pilot *p, uint64_t id);
 /* Writes a log of data entries with these terms onto the disk of a stopped node; the current term is `term`. */
 void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n);
 
