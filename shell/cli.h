@@ -11,9 +11,11 @@ struct cli_opts {
 	const char *db, *listen, *peer;
 	bool json, insecure, no_listen, force, follow, help;
 	unsigned timeout_s;
+	bool witness;
+	unsigned long keep_log_bytes, promote_after_s; /* 0: not given */
 };
 
-/* allowed: letters of the options a command takes: l listen, n no-listen, p peer, j json, i insecure, t timeout, f force, w follow; l (or n, where that is allowed) and p are
+/* allowed: letters of the options a command takes: l listen, n no-listen, p peer, j json, i insecure, t timeout, f force, w follow, W witness, k keep-log, a promote-after; l (or n, where that is allowed) and p are
  * needed then, and checked. Prints the help of the command when asked for it. -1: wrong, told on stderr. */
 int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts);
 /* text as the inside of a JSON string. */

@@ -30,6 +30,7 @@ struct join {
 	bool again; /* an earlier join was interrupted */
 	struct raft_config config;
 	struct shell_image_in image;
+	struct base { uint64_t index, term; } base; /* of a witness's log */
 
 	pthread_mutex_t mu;
 	pthread_cond_t cond;
@@ -146,6 +147,7 @@ static int added(struct join *j, const struct wire_msg *m, struct wire_err *err)
 
 	if (rc)
 		return rc;
+	j->base = (struct base){ .index = m->index, .term = m->log_term };
 	j->conf.cluster = m->term;
 	j->conf.group = m->group;
 	leader = raft_config_find(&j->config, m->from);
@@ -158,7 +160,7 @@ static int added(struct join *j, const struct wire_msg *m, struct wire_err *err)
 
 static int ask_to_join(struct join *j, struct wire_err *err)
 {
-	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ };
+	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ, .hint = j->o.witness ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : 0 };
 	char last[WIRE_TEXT_MAX + 1] = "no answer";
 	int rc = WIRE_OK;
 	bool done = false;
@@ -249,6 +251,22 @@ static int install(struct join *j, struct wire_err *err)
 	return rc;
 }
 
+/* Its log begins at a committed entry of the leader's; what comes behind that arrives as it does at any member. */
+static int begin_log(struct join *j, struct wire_err *err)
+{
+	struct raft_journal_opts opts = { .group = j->conf.group, .first_bytes = SHELL_JOURNAL_FIRST_BYTES };
+	struct raft_journal_mark mark = { .index = j->base.index };
+	int rc = raft_journal_create(j->env, j->paths.journal, &opts, j->base.term, j->base.index, j->base.term, &j->config, &mark, err);
+
+	if (!rc)
+		rc = j->env->sync_dir(j->env->ctx, j->paths.dir, err);
+	if (!rc) {
+		j->conf.joining = false;
+		rc = shell_conf_write(j->env, &j->paths, &j->conf, err);
+	}
+	return rc;
+}
+
 static int fetch(struct join *j, struct wire_err *err)
 {
 	int rc;
@@ -289,6 +307,9 @@ static int begin(struct join *j, struct wire_err *err)
 		j->conf = (struct shell_conf){ .node = shell_random_id(j->env) };
 	j->conf.joining = true;
 	j->conf.insecure = j->o.insecure;
+	j->conf.witness = j->o.witness;
+	j->conf.keep_log_bytes = (uint32_t)j->o.keep_log_bytes;
+	j->conf.promote_after_s = (uint32_t)j->o.promote_after_s;
 	snprintf(j->conf.listen, sizeof j->conf.listen, "%s", j->o.listen);
 	rc = shell_dir_sync_parent(j->env, &j->paths, err);
 	return rc ? rc : shell_conf_write(j->env, &j->paths, &j->conf, err);
@@ -331,7 +352,7 @@ static int transfer(struct join *j, struct wire_err *err)
 		if (!rc)
 			rc = ask_to_join(j, err);
 		if (!rc)
-			rc = fetch(j, err);
+			rc = j->o.witness ? begin_log(j, err) : fetch(j, err);
 		wire_link_close(j->link);
 	}
 	while (j->inbox) {
@@ -352,7 +373,7 @@ static int become_voter(struct join *j, struct wire_err *err)
 	int rc = cli_sqlite_init(err);
 
 	if (!rc)
-		rc = shell_node_acquire(j->o.db, &n, err);
+		rc = shell_node_run(j->o.db, &n, err);
 	if (rc)
 		return rc;
 	for (;;) {
@@ -396,14 +417,20 @@ static int join(struct join *j, struct wire_err *err)
 
 static void report(const struct join *j)
 {
+	const struct snap_info *i = &j->image.info;
+
 	if (j->o.json) {
 		printf("{\"path\":\"");
 		cli_put_json(stdout, j->paths.db);
-		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
-		       j->conf.cluster, j->conf.node, j->conf.listen, j->image.info.pages, j->image.info.page_size, j->image.info.index);
+		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"kind\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
+		       j->conf.cluster, j->conf.node, j->conf.listen, j->o.witness ? "witness" : "replica", i->pages, i->page_size, j->o.witness ? j->base.index : i->index);
 	} else {
-		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a voter.\nStart it now: walraft serve %s, or open file:%s?vfs=walraft in a program.\n",
-		       j->paths.db, j->conf.node, j->conf.cluster, j->o.db, j->o.db);
+		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a %s.\nStart it now: walraft serve %s", j->paths.db, j->conf.node, j->conf.cluster,
+		       j->o.witness ? "witness: it votes, and has no database" : "voter", j->o.db);
+		if (j->o.witness)
+			printf("\n");
+		else
+			printf(", or open file:%s?vfs=walraft in a program.\n", j->o.db);
 	}
 }
 
@@ -417,7 +444,7 @@ int cli_join(int argc, char **argv)
 		fprintf(stderr, "walraft: out of memory\n");
 		return 1;
 	}
-	if (cli_parse(argc, argv, "lpijt", &j->o)) {
+	if (cli_parse(argc, argv, "lpijtWka", &j->o)) {
 		free(j);
 		return 2;
 	}

@@ -27,10 +27,15 @@ static const struct command {
 	  "address, and its cluster stays one of one node. A node without an address, also one that a program made by\n"
 	  "walraft_auto, gets it by init with --listen; then others can join it.\n",
 	  cli_init },
-	{ "join", "DB --listen URL --peer URL [--insecure] [--timeout S] [--json]",
+	{ "join", "DB --listen URL --peer URL [--witness [--keep-log SIZE] [--promote-after S]] [--insecure] [--timeout S] [--json]",
 	  "make a replica of a running cluster's database, and a voter of it",
 	  "DB is the new file: it must not exist, its directory must. A join that was interrupted is finished by the same\n"
-	  "command. A node counts for the quorum from the end of join on, so start it at once.\n",
+	  "command. A node counts for the quorum from the end of join on, so start it at once.\n"
+	  "With --witness it becomes one that votes and keeps the log but has no database: DB is not made, only DB-walraft/, and\n"
+	  "walraft serve DB runs it. Two data nodes and a witness go on when any one of the three is lost. It keeps what a data\n"
+	  "node that is away lacks, 1 GiB at most unless --keep-log says otherwise (64M, 4G); at the limit it takes no more. With\n"
+	  "--promote-after it becomes a full replica by itself once a data node is silent for so many seconds; else walraft\n"
+	  "promote makes it one.\n",
 	  cli_join },
 	{ "serve", "DB [--json]", "run the node of a database until SIGTERM or SIGINT",
 	  "For replicas that no application has open; an application that opens file:DB?vfs=walraft is the node itself.\n"
@@ -66,6 +71,9 @@ static const struct {
 	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
 	{ 'f', "--force", "do it although other members count on this one" },
 	{ 'w', "--follow", "go on with what comes" },
+	{ 'W', "--witness", "vote and keep the log, have no database" },
+	{ 'k', "--keep-log SIZE", "of a witness: the most that its log may hold (1G)" },
+	{ 'a', "--promote-after S", "of a witness: become a full replica when a data node is silent for S seconds" },
 	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
 	{ 'j', "--json", "results as JSON, and errors but those of usage" },
 };
@@ -143,11 +151,43 @@ static int parse_timeout(const char *command, const char *text, unsigned *ret_s)
 	return 0;
 }
 
+static int parse_number(const char *command, const char *what, const char *text, unsigned long max, unsigned long *ret_n)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || !n || n > max) {
+		fprintf(stderr, "walraft %s: %s, 1 to %lu, not '%s'\n", command, what, max, text);
+		return -1;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+/* Bytes, or with K, M, G behind the number. */
+static int parse_size(const char *command, const char *text, unsigned long *ret_bytes)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10), unit = 1;
+
+	if (*end && !end[1])
+		unit = *end == 'K' ? 1ul << 10 : *end == 'M' ? 1ul << 20 : *end == 'G' ? 1ul << 30 : 0;
+	else if (*end)
+		unit = 0;
+	if (text[0] < '0' || text[0] > '9' || !unit || n > SHELL_KEEP_LOG_MAX / unit || n * unit < SHELL_KEEP_LOG_MIN) {
+		fprintf(stderr, "walraft %s: --keep-log takes a size like 64M or 2G, from %uK to less than 4G, not '%s'\n", command, SHELL_KEEP_LOG_MIN >> 10, text);
+		return -1;
+	}
+	*ret_bytes = n * unit;
+	return 0;
+}
+
 int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_opts)
 {
 	static const struct option longs[] = {
 		{ "listen", required_argument, NULL, 'l' }, { "peer", required_argument, NULL, 'p' }, { "json", no_argument, NULL, 'j' },
 		{ "insecure", no_argument, NULL, 'i' },     { "timeout", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' },
+		{ "witness", no_argument, NULL, 'W' },  { "keep-log", required_argument, NULL, 'k' }, { "promote-after", required_argument, NULL, 'a' },
 		{ "force", no_argument, NULL, 'f' },    { "no-listen", no_argument, NULL, 'n' },
 		{ "follow", no_argument, NULL, 'w' },
 		{ NULL, 0, NULL, 0 },
@@ -190,6 +230,17 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		case 'w':
 			o.follow = true;
 			break;
+		case 'W':
+			o.witness = true;
+			break;
+		case 'k':
+			if (parse_size(name, optarg, &o.keep_log_bytes))
+				goto wrong;
+			break;
+		case 'a':
+			if (parse_number(name, "--promote-after takes seconds", optarg, SHELL_PROMOTE_AFTER_MAX, &o.promote_after_s))
+				goto wrong;
+			break;
 		case 't':
 			if (parse_timeout(name, optarg, &o.timeout_s))
 				goto wrong;
@@ -212,6 +263,10 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		goto wrong;
 	}
 	o.db = argv[optind];
+	if (!o.witness && (o.keep_log_bytes || o.promote_after_s)) {
+		fprintf(stderr, "%s: --keep-log and --promote-after are for a witness: give --witness too\n", full);
+		goto wrong;
+	}
 	if (check_urls(&o, allowed, &err)) {
 		cli_fail(&o, &err);
 		return -1;

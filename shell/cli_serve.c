@@ -1,11 +1,50 @@
 #include "shell/cli.h"
+#include "shell/rise.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
+#define POLL_MS 200
+#define RISE_TIMEOUT_S 30    /* without anything that moves */
+#define RISE_AGAIN_MS 3000
+
 static void log_line(const char *text)
 {
 	fprintf(stderr, "walraft: %s\n", text);
+}
+
+static bool stopped;
+
+static bool stop_was_asked(unsigned wait_ms)
+{
+	stopped |= cli_wait_signal(wait_ms) != 0;
+	return stopped;
+}
+
+static bool stop_now(void)
+{
+	return stop_was_asked(0);
+}
+
+/* The same node afterwards, or the full replica that it has become; NULL when that does not start. */
+static struct shell_node *rise(const char *db, struct shell_node *n)
+{
+	struct wire_err err;
+
+	fprintf(stderr, "walraft: this witness becomes a full replica\n");
+	if (shell_witness_rise(n, RISE_TIMEOUT_S, stop_now, &err)) {
+		if (!stopped)
+			fprintf(stderr, "walraft: it stays a witness for now: %s\n", err.text);
+		stop_was_asked(RISE_AGAIN_MS);
+		return n;
+	}
+	shell_node_release(n);
+	if (shell_node_run(db, &n, &err)) {
+		fprintf(stderr, "walraft: %s\n", err.text);
+		return NULL;
+	}
+	fprintf(stderr, "walraft: this node has its database, and catches up\n");
+	return n;
 }
 
 int cli_serve(int argc, char **argv)
@@ -26,7 +65,7 @@ int cli_serve(int argc, char **argv)
 	shell_log_to(log_line);
 	rc = cli_sqlite_init(&err);
 	if (!rc)
-		rc = shell_node_acquire(o.db, &n, &err);
+		rc = shell_node_run(o.db, &n, &err);
 	if (rc)
 		return cli_fail(&o, &err);
 	paths = shell_node_paths(n);
@@ -39,8 +78,13 @@ int cli_serve(int argc, char **argv)
 		printf("\",\"url\":\"%s\",\"pid\":%ld}\n", conf.listen, (long)getpid());
 		fflush(stdout);
 	}
-	while (!*failure && !cli_wait_signal(500))
+	while (!*failure && n && !stopped) {
+		stop_was_asked(POLL_MS);
 		shell_node_failure(n, failure, sizeof failure);
-	shell_node_release(n);
-	return *failure ? 1 : 0;
+		if (!stopped && !*failure && shell_witness_is_rising(n))
+			n = rise(o.db, n);
+	}
+	if (n)
+		shell_node_release(n);
+	return *failure || !n ? 1 : 0;
 }

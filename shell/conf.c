@@ -130,7 +130,7 @@ static int parse_line(char *line, struct shell_conf *c, unsigned *have)
 	if (!strcmp(key, "kind"))
 		return c->witness = !strcmp(v, "witness"), c->witness || !strcmp(v, "replica") ? 0 : -1;
 	if (!strcmp(key, "keep-log"))
-		return parse_number(v, SHELL_KEEP_LOG_MIN, UINT32_MAX - 1, &c->keep_log_bytes);
+		return parse_number(v, SHELL_KEEP_LOG_MIN, SHELL_KEEP_LOG_MAX, &c->keep_log_bytes);
 	if (!strcmp(key, "promote-after"))
 		return parse_number(v, 1, SHELL_PROMOTE_AFTER_MAX, &c->promote_after_s);
 	if (!strcmp(key, "auto"))

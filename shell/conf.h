@@ -17,7 +17,9 @@
 #include "wire/env.h"
 #include <limits.h>
 
+#define SHELL_KEEP_LOG_BYTES (1u << 30)      /* unless node.conf says otherwise; as raft_init.keep_log_bytes has it */
 #define SHELL_KEEP_LOG_MIN (256u << 10)     /* bytes; less than a few segments cannot be kept to */
+#define SHELL_KEEP_LOG_MAX (UINT32_MAX - 1)
 #define SHELL_PROMOTE_AFTER_MAX 31536000u    /* a year */
 
 struct shell_conf {

@@ -284,6 +284,8 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 		n->shared.keep_above = m->msg.hint;
 		pthread_mutex_unlock(&n->mu);
 	}
+	if (m->msg.type == WIRE_MSG_HEARTBEAT && n->store->witness)
+		node_witness_told(n, &m->msg);
 	return node_step(n, &ev, NULL, NULL);
 }
 

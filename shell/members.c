@@ -93,7 +93,7 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 		struct wire_msg r = { .type = WIRE_MSG_JOIN_RESP, .corr = m->corr, .term = n->conf.cluster };
 		struct wire_buf b = WIRE_BUF_INIT;
 
-		if (!raft_config_committed(n->raft))
+		if (!raft_config_committed(n->raft) || !node_witness_base(n, &r))
 			return;
 		raft_config_put(now, &b);
 		r.data = b.data;
@@ -114,7 +114,7 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 	if (now->joint || !raft_config_committed(n->raft) || !(c = malloc(sizeof *c)))
 		return;
 	*c = *now;
-	c->m[c->n] = (struct raft_member){ .id = m->from, .flags = RAFT_LEARNER, .priority = RAFT_PRIORITY };
+	c->m[c->n] = (struct raft_member){ .id = m->from, .flags = m->hint & RAFT_WITNESS ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : RAFT_LEARNER, .priority = RAFT_PRIORITY };
 	snprintf(c->m[c->n].url, sizeof c->m[c->n].url, "%s", m->text);
 	c->n++;
 	shell_log(n, "adding learner %016llx at %s", (unsigned long long)m->from, m->text);
@@ -135,6 +135,10 @@ static void handle_promote(struct shell_node *n, const struct wire_msg *m)
 	}
 	if (now->joint || !raft_config_committed(n->raft))
 		return;
+	if ((self->flags & RAFT_VOTER) && (self->flags & RAFT_WITNESS) && (m->hint || (self->flags & RAFT_RISING))) {
+		node_witness_asks(n, m, self);
+		return;
+	}
 	if (self->flags & RAFT_VOTER) {
 		struct wire_msg r = { .type = WIRE_MSG_PROMOTE_RESP, .corr = m->corr };
 
@@ -148,7 +152,7 @@ static void handle_promote(struct shell_node *n, const struct wire_msg *m)
 	*c = *now;
 	for (uint32_t i = 0; i < c->n; i++)
 		if (c->m[i].id == m->from)
-			c->m[i].flags = RAFT_VOTER;
+			c->m[i].flags = RAFT_VOTER | (c->m[i].flags & RAFT_WITNESS);
 	shell_log(n, "promoting learner %016llx to voter", (unsigned long long)m->from);
 	propose_config(n, m, WIRE_MSG_PROMOTE_RESP, c);
 	free(c);
@@ -187,6 +191,7 @@ void node_membership_tick(struct shell_node *n, uint64_t now_us)
 		propose_url(n, now, now_us);
 		return;
 	}
+	node_witness_tick(n, now_us);
 	/* Learners are on their way to be voters, also when the join that made them was cut short. */
 	if (!self || !(self->flags & RAFT_LEARNER) || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
 		return;

@@ -1,5 +1,6 @@
 /* Start, registry, failure and end of nodes. */
 #include "shell/node_impl.h"
+#include "shell/rise.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -383,7 +384,14 @@ static struct shell_node *find(const char *canonical_path)
 	return n;
 }
 
-int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err)
+static bool is_witness(const struct shell_paths *paths)
+{
+	struct shell_conf conf;
+
+	return !shell_conf_read(wire_env_posix(), paths, &conf, NULL) && conf.witness;
+}
+
+static int acquire(const char *path, bool needs_database, struct shell_node **ret_node, struct wire_err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct shell_paths *paths = malloc(sizeof *paths);
@@ -395,7 +403,10 @@ int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wi
 	pthread_once(&once, install_handlers);
 	rc = shell_paths_make(path, paths, err);
 	pthread_mutex_lock(&registry_mu);
-	if (!rc && !(n = find(paths->db)))
+	n = rc ? NULL : find(paths->db);
+	if (!rc && needs_database && (n ? n->store->witness : is_witness(paths)))
+		rc = shell_witness_refuse(paths, n, err);
+	if (!rc && !n)
 		rc = start_registered(paths, &n, err);
 	if (!rc) {
 		n->refs++;
@@ -404,6 +415,16 @@ int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wi
 	pthread_mutex_unlock(&registry_mu);
 	free(paths);
 	return rc;
+}
+
+int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err)
+{
+	return acquire(path, true, ret_node, err);
+}
+
+int shell_node_run(const char *path, struct shell_node **ret_node, struct wire_err *err)
+{
+	return acquire(path, false, ret_node, err);
 }
 
 void shell_node_release(struct shell_node *n)

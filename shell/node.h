@@ -12,10 +12,12 @@ struct shell_node;
 /* path: of the database, as given by a person. WIRE_NOTFOUND: not set up; WIRE_BUSY: another process is its node. WIRE_CHANGED: the files were changed outside
  * walraft, by someone who had all that was acknowledged before; WIRE_CORRUPT when some of that was in the journal only. */
 int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err);
+/* The same, for whoever does without a database: acquire refuses a witness, as WIRE_UNSUPPORTED. */
+int shell_node_run(const char *path, struct shell_node **ret_node, struct wire_err *err);
 void shell_node_release(struct shell_node *n);
 /* The running node of this process for a canonical path, with a reference; NULL: none. */
 struct shell_node *shell_node_find(const char *canonical_path);
-struct vfs_db *shell_node_db(struct shell_node *n);
+struct vfs_db *shell_node_db(struct shell_node *n); /* NULL: a witness */
 const struct shell_paths *shell_node_paths(struct shell_node *n);
 
 /* Lines for the person who runs a daemon; NULL (the default): silence. Called from any thread, must not block for long. */

@@ -106,6 +106,8 @@ struct node_witness {
 	uint64_t trimmed_at_us;   /* upkeep's */
 	/* It becomes a full replica: its journal must hold all above the image's index, whose mark has to be the last one. */
 	pthread_mutex_t mark_mu; /* over appending a mark; outside of all other locks */
+	char lacking[RAFT_URL_MAX + 1]; /* for whom the log is kept, "" nobody known; mu */
+	bool full;                      /* the core takes no more entries; mu */
 	bool hold; /* no mark is made; mark_mu */
 	/* Answers to the requests for an image; image_mu. */
 	bool fetching;
@@ -153,6 +155,7 @@ struct shell_node {
 	size_t n_late, cap_late;
 	struct request *reads;
 	struct raft_config linked; /* whose members the link dials */
+	uint64_t leads_term, leads_since_us; /* the latest term that this node led in, and since when */
 	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
 	bool must_sync;
 	struct wire_buf scratch;
@@ -201,8 +204,16 @@ void *node_checkpoint_main(void *node);
 void *node_upkeep_main(void *node);
 void node_ask_trim(struct shell_node *n, uint64_t to); /* has the journal forget up to there, or to what a member needs; workers.c */
 void node_witness_init(struct shell_node *n); /* witness.c */
+void node_witness_status(struct shell_node *n, struct wire_buf *b); /* of status.c's object: the key and a comma */
 void node_witness_queue(struct shell_node *n, struct wire_link_msg *m);
 void node_witness_drop(struct shell_node *n);
+/* witness_member.c: membership of witnesses, on the node thread. base: puts into a JOIN_RESP where its log begins; false: not known now. asks: a PROMOTE_REQ of a voting
+ * witness, while the configuration may be changed. tell, told: with heartbeats to a witness, for whom it keeps its log. */
+bool node_witness_base(struct shell_node *n, struct wire_msg *ret_msg);
+void node_witness_asks(struct shell_node *n, const struct wire_msg *m, const struct raft_member *self);
+void node_witness_tick(struct shell_node *n, uint64_t now_us);
+void node_witness_tell(struct shell_node *n, struct wire_msg *m);
+void node_witness_told(struct shell_node *n, const struct wire_msg *m);
 void *node_images_main(void *node);       /* images.c */
 void node_images_queue(struct shell_node *n, struct wire_link_msg *m);
 void node_images_close(struct shell_node *n);

@@ -123,6 +123,13 @@ int node_send_raft(struct shell_node *n, struct wire_msg *m)
 
 	if (m->type == WIRE_MSG_HEARTBEAT)
 		m->hint = raft_min_match(n->raft);
+	if (m->type == WIRE_MSG_HEARTBEAT)
+		node_witness_tell(n, m);
+	if (m->type == WIRE_MSG_HEARTBEAT_RESP && n->store->witness) {
+		pthread_mutex_lock(&n->mu);
+		n->witness.full = m->flags & WIRE_MSG_FULL;
+		pthread_mutex_unlock(&n->mu);
+	}
 	if (m->type == WIRE_MSG_APPEND && m->n_entries) {
 		if (m->n_entries > WIRE_ENTRIES_MAX)
 			return wire_fail(NULL, WIRE_INTERNAL, "append too long");

@@ -5,6 +5,8 @@
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
  *   events: how often each of raft/telemetry.h's events came, by name,
+ *   witness: null, or {kept_above: its log has all behind that entry, kept_for: URL of the data voter that lacks most and is away (null: none), limit_bytes,
+ *   full (it takes no more entries)},
  *   members: [{id, url, kind: voter | learner, joint (in one half of a joint configuration), self, up, match, last_contact_ms (leader only; null: never)}] */
 #include "shell/node_impl.h"
 
@@ -131,6 +133,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"events\":");
 	node_events_counts_json(n->events, b);
 	put(b, ",");
+	node_witness_status(n, b);
 	put_members(n, s, b);
 	free(s);
 }
