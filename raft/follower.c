@@ -59,7 +59,7 @@ static void refuse(struct raft *r, const struct wire_msg *m)
 }
 
 /* The entries from the first that is new or differs; all before are there already. Returns false, with nothing changed,
- * when a configuration among them cannot be read: acknowledging what we do not understand would be wrong. */
+ * when a configuration among them cannot be read: acknowledging what we do not understand would be wrong. Also false: no memory. */
 static bool take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n)
 {
 	struct raft_config c;
@@ -91,7 +91,7 @@ static bool take(struct raft *r, uint64_t first, const struct wire_entry *entrie
 		if (e.kind == WIRE_ENTRY_CONFIG && raft_config_get(e.data, e.size, &c, NULL) == WIRE_OK)
 			raft_configs_push(r, e.index, &c);
 	}
-	return true;
+	return !r->nomem;
 }
 
 void raft_on_append(struct raft *r, const struct wire_msg *m)

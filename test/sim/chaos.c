@@ -210,6 +210,11 @@ static bool strike(struct sim *s, enum chaos_kind kind)
 		return tell_link(s);
 	case CHAOS_BURST:
 		return burst(s);
+	case CHAOS_MEMORY:
+		n->memory_in = 1 + rng_below(&s->rng, rng_chance(&s->rng, 500) ? 4 : 40);
+		return true;
+	case CHAOS_MISTAKE:
+		return mistake(n);
 	case CHAOS_KINDS:
 		break;
 	}
@@ -234,6 +239,7 @@ void chaos_end(struct sim *s)
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct sim_node *n = &s->n[i];
 		disk_clear_faults(n->disk);
+		n->memory_in = 0;
 		node_set_clock(n, 0, 0);
 		n->clock_unsure = false;
 		n->asleep_until_us = s->now_us;

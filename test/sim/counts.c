@@ -10,6 +10,7 @@ static const char *const fault_names[CHAOS_KINDS] = {
 	[CHAOS_CLOCK] = "clocks changed", [CHAOS_SYNC_ERROR] = "sync error due", [CHAOS_WRITE_ERROR] = "write error due", [CHAOS_FULL] = "disk full",
 	[CHAOS_ROT] = "bit rot", [CHAOS_WIPE] = "disk lost", [CHAOS_MEMBERS] = "members changed at random", [CHAOS_TRANSFER] = "transfers",
 	[CHAOS_CLEAN] = "ended cleanly", [CHAOS_LINK] = "false news of links", [CHAOS_BURST] = "bursts of writes",
+	[CHAOS_MEMORY] = "memory short soon", [CHAOS_MISTAKE] = "wrong calls",
 };
 
 static void print_faults(const struct sim_counts *c)
@@ -17,7 +18,7 @@ static void print_faults(const struct sim_counts *c)
 	printf("# faults:");
 	for (int i = 0; i < CHAOS_KINDS; i++)
 		printf("%s %llu %s", i % 6 ? "," : i ? "\n#  " : "", (ull)c->faults[i], fault_names[i]);
-	printf("\n#   %llu of the partitions one way; clocks jumped %llu times; %llu syncs hung\n", (ull)c->one_way, (ull)c->jumps, (ull)c->stalls);
+	printf("\n#   %llu of the partitions one way; clocks jumped %llu times; %llu syncs hung; %llu allocations failed\n", (ull)c->one_way, (ull)c->jumps, (ull)c->stalls, (ull)c->memory);
 	printf("# disks: %llu writes lost by power losses, %llu torn, %llu names lost; %llu crashes in the middle of a write\n",
 	       (ull)c->disk.lost_writes, (ull)c->disk.torn_writes, (ull)c->disk.lost_names, (ull)c->disk.cut_writes);
 	printf("#   %llu sync errors, %llu write errors, %llu writes found no room, %llu bits rotted: found %llu times, in an unattested tail %llu "

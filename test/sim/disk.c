@@ -1,14 +1,8 @@
 #include "test/sim/disk_impl.h"
+#include "test/sim/memory.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void *need(void *p)
-{
-	if (!p)
-		abort();
-	return p;
-}
 
 /* Paths are one directory deep for the simulator's journals; what is before the last slash is the node's. */
 static const char *base_name(const char *path)
@@ -66,7 +60,7 @@ static void will_change(struct sim_disk *d, const char *to)
 		d->n_past = PAST_MAX / 2;
 	}
 	if (d->n_past == d->cap_past)
-		d->past = need(realloc(d->past, (d->cap_past = d->cap_past * 2 + 4) * sizeof(*d->past)));
+		d->past = memory_sure(d->past, (d->cap_past = d->cap_past * 2 + 4) * sizeof(*d->past));
 	d->past[d->n_past++] = (struct past){ .dir = d->dir, .seq = ++d->seq, .matters = n > 4 && !strcmp(to + n - 4, ".seg") };
 }
 
@@ -95,8 +89,8 @@ static void resize(struct inode *i, size_t size)
 {
 	if (size > i->cap) {
 		size_t cap = size * 2;
-		i->now = need(realloc(i->now, cap));
-		i->durable = need(realloc(i->durable, cap));
+		i->now = memory_sure(i->now, cap);
+		i->durable = memory_sure(i->durable, cap);
 		memset(i->now + i->cap, 0, cap - i->cap);
 		memset(i->durable + i->cap, 0, cap - i->cap);
 		i->cap = cap;
@@ -140,7 +134,7 @@ static int d_open(void *ctx, const char *path, int flags, struct wire_file **ret
 		strcpy(n->text, base_name(path));
 		n->inode = inode;
 	}
-	struct wire_file *f = need(malloc(sizeof(*f)));
+	struct wire_file *f = memory_sure(NULL, sizeof(*f));
 	*f = (struct wire_file){ .d = d, .inode = n->inode, .writable = flags & WIRE_OPEN_WRITE };
 	d->inodes[n->inode].opens++;
 	*ret_file = f;
@@ -177,9 +171,9 @@ static void put(struct sim_disk *d, struct inode *i, const void *src, size_t n, 
 		resize(i, at + n);
 	memcpy(i->now + at, src, n);
 	if (i->n_ops == i->cap_ops)
-		i->ops = need(realloc(i->ops, (i->cap_ops = i->cap_ops * 2 + 16) * sizeof(*i->ops)));
+		i->ops = memory_sure(i->ops, (i->cap_ops = i->cap_ops * 2 + 16) * sizeof(*i->ops));
 	if (i->n_bytes + n > i->cap_bytes)
-		i->bytes = need(realloc(i->bytes, i->cap_bytes = (i->n_bytes + n) * 2));
+		i->bytes = memory_sure(i->bytes, i->cap_bytes = (i->n_bytes + n) * 2);
 	i->ops[i->n_ops++] = (struct op){ .seq = ++d->seq, .at = at, .n = n, .from = i->n_bytes, .cut = cut };
 	memcpy(i->bytes + i->n_bytes, src, n);
 	i->n_bytes += n;
@@ -337,8 +331,9 @@ static int d_list(void *ctx, const char *path, int (*each)(void *arg, const char
 
 struct sim_disk *disk_new(struct rng *rng, struct disk_counts *counts)
 {
-	struct sim_disk *d = need(calloc(1, sizeof(*d)));
+	struct sim_disk *d = memory_sure(NULL, sizeof(*d));
 
+	memset(d, 0, sizeof(*d));
 	d->rng = rng;
 	d->counts = counts;
 	d->env = (struct wire_env){ .ctx = d, .now_ns = d_now, .wall_us = d_now, .random = d_random, .open = d_open,

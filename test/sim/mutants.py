@@ -23,7 +23,7 @@ def arguments():
 	p.add_argument("src")
 	p.add_argument("--cc", default="cc")
 	p.add_argument("--cflags", default="-O2 -std=c17 -pthread")
-	p.add_argument("--libs", default="-lxxhash -llz4 -lm")
+	p.add_argument("--libs", default="-lxxhash -llz4 -lm -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup")
 	p.add_argument("--wall", type=int, default=300, help="seconds for a bug until it counts as not found")
 	p.add_argument("--time", type=int, default=100, help="simulated seconds of a run")
 	p.add_argument("--seed", type=int, default=int(time.time()) * 1000)

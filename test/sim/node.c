@@ -1,5 +1,6 @@
 /* A node's driver: the loop of raft/README.md, as shell/driver.c has it, in simulated time. */
 #include "test/sim/check.h"
+#include "test/sim/memory.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,20 @@ static void send_late(struct sim_node *n, size_t ready)
 
 /* ---- steps ---- */
 
+void node_call(struct sim_node *n)
+{
+	memory_begin(n->memory_in);
+}
+
+bool node_called(struct sim_node *n)
+{
+	bool failed;
+
+	n->memory_in = memory_end(&failed);
+	n->sim->counts->memory += failed;
+	return !failed;
+}
+
 void node_fail(struct sim_node *n, const char *why, const struct wire_err *err)
 {
 	if (n->failing)
@@ -262,8 +277,13 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 	ev->now_us = node_local_us(n);
 	ev->clock = lease_clock(n);
 	s->counts->steps++;
-	if (raft_step(n->raft, ev, &u, &err)) {
-		sim_fail(s, "core", "%s: %s", node_name(n), err.text);
+	node_call(n);
+	int rc = raft_step(n->raft, ev, &u, &err);
+	bool memory = node_called(n);
+	if (rc) {
+		if (memory || rc != WIRE_NOMEM)
+			sim_fail(s, "core", "%s: %s", node_name(n), err.text);
+		node_fail(n, "step", &err);
 		return;
 	}
 	if (u.deadline_us <= ev->now_us)
@@ -411,7 +431,10 @@ void node_synced(struct sim_node *n)
 		return;
 	}
 	n->syncing = false;
-	if (raft_journal_sync(n->journal, &err)) {
+	node_call(n);
+	int rc = raft_journal_sync(n->journal, &err);
+	node_called(n);
+	if (rc) {
 		node_fail(n, "sync", &err);
 		node_settled(n);
 		return;

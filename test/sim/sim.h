@@ -11,6 +11,8 @@
  *   client.c   clients that read, write and retry
  *   admin.c    who is a member, who leads
  *   chaos.c    faults
+ *   memory.c   memory that runs short
+ *   mistakes.c calls that must be refused
  *   check_*.c  the properties, one a file; check.h
  *
  * Times: *_us in the world's own (true) time, local_us on a node's clock. */
@@ -33,14 +35,15 @@ enum {
 
 enum chaos_kind {
 	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
-	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST, CHAOS_KINDS
+	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST,
+	CHAOS_MEMORY, CHAOS_MISTAKE, CHAOS_KINDS
 };
 
 struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
 	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes;
 	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
-	uint64_t faults[CHAOS_KINDS], jumps, stalls, one_way;
+	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
 	uint64_t sent[MSG_KINDS], lost[MSG_KINDS], repeated[MSG_KINDS], overtaken[MSG_KINDS];
 };
@@ -132,6 +135,7 @@ struct sim_node {
 
 	/* driver */
 	uint64_t deadline_local_us, last_index;
+	uint64_t memory_in; /* which of the next allocations fails; 0: none */
 	bool must_sync, syncing;
 	uint64_t sync_index, sync_term; /* the log's end when the sync under way began */
 	struct sim_msg **late;
@@ -143,6 +147,7 @@ struct sim_node {
 	uint64_t term, leader, commit, transfer_to;
 	bool ready;
 	uint64_t trim_to;    /* asked for; 0: nothing */
+	uint64_t marked;     /* the journal's latest mark */
 	uint64_t keep_above; /* what the leader says that members need */
 	uint64_t due_us, due_for_us; /* when the deadline due_for_us comes */
 	uint64_t lease_until_us, read_index; /* by the clock of the leases; 0: none */
@@ -251,7 +256,13 @@ void node_settled(struct sim_node *n); /* at the end of whatever made it work: i
 void node_drain(struct sim_node *n);   /* what waited while it was busy or asleep */
 const char *node_name(const struct sim_node *n);
 
+/* Calls of the code under test are between these two: memory may run short. False: it did. */
+void node_call(struct sim_node *n);
+bool node_called(struct sim_node *n);
+
 /* ---- store.c ---- */
+#define STORE_DIRECTORY "node/journal"
+struct raft_journal_opts store_options(const struct sim *s);
 void store_write(struct sim_node *n, const struct raft_update *u);
 /* From the update, the cache or the journal; data is valid until the next call. False: the node failed. u may be NULL. */
 bool store_entry(struct sim_node *n, const struct raft_update *u, uint64_t index, uint64_t term, struct wire_entry *ret_e);
@@ -286,6 +297,7 @@ bool admin_may_lose(struct sim *s, const struct sim_node *n); /* its disk may be
 struct sim_node *sim_leader(struct sim *s);                   /* the one with the latest term; NULL: none */
 struct sim_node *sim_by_id(struct sim *s, uint64_t id);       /* NULL: no such node any more */
 
+bool mistake(struct sim_node *n); /* mistakes.c; false: there was nobody to make one with */
 void chaos_event(struct sim *s);
 void chaos_end(struct sim *s); /* faults stop: all is healed, all start */
 

@@ -3,11 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DIRECTORY "node/journal"
-
 enum { KEEP_MAX = 600 };
 
-static struct raft_journal_opts options(const struct sim *s)
+struct raft_journal_opts store_options(const struct sim *s)
 {
 	return (struct raft_journal_opts){ .group = GROUP, .segment_bytes = s->p.segment_bytes, .first_bytes = s->p.first_bytes };
 }
@@ -98,12 +96,15 @@ bool store_entry(struct sim_node *n, const struct raft_update *u, uint64_t index
 			return true;
 		}
 	}
-	if (raft_journal_read(n->journal, index, &n->scratch, ret_e, &err)) {
-		if (!n->rotted && !disk_crashed(n->disk))
+	node_call(n);
+	int rc = raft_journal_read(n->journal, index, &n->scratch, ret_e, &err);
+	if (rc) {
+		if (node_called(n) && !n->rotted && !disk_crashed(n->disk))
 			sim_fail(n->sim, "I2 log matching", "%s cannot read entry %llu: %s", node_name(n), (unsigned long long)index, err.text);
 		node_fail(n, "read", &err);
 		return false;
 	}
+	node_called(n);
 	return true;
 }
 
@@ -121,14 +122,16 @@ void store_write(struct sim_node *n, const struct raft_update *u)
 	struct wire_err err;
 	int rc = WIRE_OK;
 
+	node_call(n);
 	if (u->truncate_from)
 		rc = raft_journal_append_truncate(n->journal, u->truncate_from, &err);
 	if (!rc && u->n_entries)
 		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, &err);
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, &err);
+	bool memory = node_called(n);
 	if (rc) {
-		if (rc != WIRE_IO && rc != WIRE_FULL)
+		if (rc != WIRE_IO && rc != WIRE_FULL && (memory || rc != WIRE_NOMEM))
 			sim_fail(n->sim, "journal", "%s: %s", node_name(n), err.text);
 		node_fail(n, "append", &err);
 		return;
@@ -159,7 +162,10 @@ void store_publish(struct sim_node *n, uint64_t upto)
 	if (n->machine.index >= upto || n->failing)
 		return;
 	p.mx_frame = (uint32_t)upto;
-	if (raft_journal_append_publication(n->journal, &p, &err)) {
+	node_call(n);
+	int rc = raft_journal_append_publication(n->journal, &p, &err);
+	node_called(n);
+	if (rc) {
 		node_fail(n, "publication", &err);
 		return;
 	}
@@ -184,11 +190,16 @@ static void checkpoint(struct sim_node *n)
 	struct wire_err err;
 
 	n->checkpoint = n->machine;
-	if (raft_journal_append_mark(n->journal, &m, &err) || raft_journal_sync(n->journal, &err)) {
+	node_call(n);
+	int rc = raft_journal_append_mark(n->journal, &m, &err);
+	if (!rc)
+		rc = raft_journal_sync(n->journal, &err);
+	node_called(n);
+	if (rc) {
 		node_fail(n, "mark", &err);
 		return;
 	}
-	n->trim_to = m.index;
+	n->trim_to = n->marked = m.index;
 	/* A journal that has grown too long is trimmed, whoever may still need it. */
 	if (!rng_chance(&s->rng, s->p.trim_past) && m.index < raft_journal_base(n->journal) + KEEP_MAX) {
 		uint64_t keep = n->role == RAFT_LEADER ? raft_min_match(n->raft) : n->keep_above;
@@ -205,7 +216,10 @@ void store_trim(struct sim_node *n)
 	n->trim_to = 0;
 	if (ev.index <= raft_journal_base(n->journal) || ev.index > n->commit || !node_ask(n, ev, NULL, NULL) || n->failing)
 		return;
-	if (raft_journal_trim(n->journal, ev.index, &err))
+	node_call(n);
+	int rc = raft_journal_trim(n->journal, ev.index, &err);
+	node_called(n);
+	if (rc)
 		node_fail(n, "trim", &err);
 	n->sim->counts->trims++;
 }
@@ -220,7 +234,11 @@ void store_upkeep(struct sim_node *n)
 		                        .slot = (uint8_t)n->slot, .life = n->life });
 	if (!node_awake(n))
 		return;
+	node_call(n);
 	rc = raft_journal_upkeep(n->journal, &err);
+	if (!rc && rng_chance(&s->rng, 300))
+		rc = raft_journal_append_commit(n->journal, n->commit, &err);
+	node_called(n);
 	if (rc && rc != WIRE_FULL)
 		node_fail(n, "upkeep", &err);
 	else if (n->machine.index >= n->checkpoint.index + s->p.trim_every && n->machine.index <= n->commit)
@@ -318,6 +336,7 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 	struct sim *s = n->sim;
 	struct wire_err err;
 
+	node_call(n);
 	n->raft = raft_new(&(struct raft_init){
 		.self = n->id, .seed = rng_next(&s->rng), .now_us = node_local_us(n), .term = st->term, .vote = st->vote,
 		.base_index = st->base_index, .base_term = st->base_term, .base_config = st->base_config, .entries = st->entries,
@@ -326,8 +345,10 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
 		.drift_ppm = s->p.bound_ppm,
 	}, &err);
-	if (!n->raft)
+	if (node_called(n) && !n->raft)
 		sim_fail(s, "core", "%s does not start: %s", node_name(n), err.text);
+	if (!n->raft)
+		node_fail(n, "start", &err);
 	return n->raft != NULL;
 }
 
@@ -347,7 +368,7 @@ static void take_configs(struct sim_node *n, const struct raft_journal_state *st
 void node_start(struct sim_node *n)
 {
 	struct sim *s = n->sim;
-	struct raft_journal_opts opts = options(s);
+	struct raft_journal_opts opts = store_options(s);
 	struct raft_journal_state st;
 	struct raft_event ev = { .type = RAFT_EV_TICK };
 	struct wire_err err;
@@ -356,7 +377,13 @@ void node_start(struct sim_node *n)
 	if (n->up || !n->has_journal)
 		return;
 	n->life++;
-	rc = raft_journal_open(disk_env(n->disk), DIRECTORY, &opts, &n->journal, &st, &err);
+	node_call(n);
+	rc = raft_journal_open(disk_env(n->disk), STORE_DIRECTORY, &opts, &n->journal, &st, &err);
+	bool memory = node_called(n);
+	if (rc == WIRE_NOMEM && !memory) {
+		again_later(n);
+		return;
+	}
 	if (rc) {
 		open_failed(n, rc, &err);
 		return;
@@ -372,6 +399,7 @@ void node_start(struct sim_node *n)
 		n->rotted = false;
 		s->lost_id = 0;
 	}
+	n->marked = st.mark.index;
 	n->term = n->hard_term = st.term;
 	n->hard_vote = st.vote;
 	n->last_index = n->log_last;
@@ -383,8 +411,10 @@ void node_start(struct sim_node *n)
 	n->applied_told = st.base_index;
 	sim_trace(s, "node %llu: starts in term %llu, log %llu to %llu, committed %llu, checkpoint %llu", n->id, st.term, st.base_index,
 	          n->log_last, st.commit, n->checkpoint.index);
-	if (s->failed || !start_core(n, &st))
+	if (s->failed || !start_core(n, &st)) {
+		node_settled(n);
 		return;
+	}
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + rng_below(&s->rng, 300000), .type = EV_UPKEEP, .slot = (uint8_t)n->slot,
 		                        .life = n->life });
 	node_ask(n, ev, NULL, NULL);
@@ -404,14 +434,14 @@ static void fresh_disk(struct sim_node *n)
 static void make_journal(struct sim_node *n, uint64_t term, uint64_t index, uint64_t index_term, const struct raft_config *c)
 {
 	struct sim *s = n->sim;
-	struct raft_journal_opts opts = options(s);
+	struct raft_journal_opts opts = store_options(s);
 	struct raft_journal_mark mark = { .index = index, .checksum = n->checkpoint.hash, .db_pages = 1 };
 	struct wire_err err;
 
-	if (raft_journal_create(disk_env(n->disk), DIRECTORY, &opts, term, index, index_term, c, &mark, &err))
+	if (raft_journal_create(disk_env(n->disk), STORE_DIRECTORY, &opts, term, index, index_term, c, &mark, &err))
 		sim_fail(s, "journal", "%s: %s", node_name(n), err.text);
 	n->has_journal = true;
-	n->log_base = n->log_last = n->dur_index = n->dur_attested = index;
+	n->log_base = n->log_last = n->dur_index = n->dur_attested = n->marked = index;
 	n->dur_term = term;
 	n->dur_vote = 0;
 	n->n_written = 0;
@@ -454,12 +484,12 @@ static void config_at(const struct sim *s, uint64_t index, struct raft_config *r
 
 static void keep_vote(struct sim_node *n, uint64_t term, uint64_t vote)
 {
-	struct raft_journal_opts opts = options(n->sim);
+	struct raft_journal_opts opts = store_options(n->sim);
 	struct raft_journal_state st;
 	struct raft_journal *j;
 	struct wire_err err;
 
-	if (raft_journal_open(disk_env(n->disk), DIRECTORY, &opts, &j, &st, &err)) {
+	if (raft_journal_open(disk_env(n->disk), STORE_DIRECTORY, &opts, &j, &st, &err)) {
 		sim_fail(n->sim, "journal", "%s: %s", node_name(n), err.text);
 		return;
 	}
