@@ -100,6 +100,7 @@ struct raft {
 
 	enum raft_role role;
 	uint64_t leader;
+	bool no_prevote, no_check_quorum;
 	bool ever_contact;
 	uint64_t contact_us;           /* last sign of a live leader; a restart counts (I11) */
 	uint64_t election_deadline_us; /* UINT64_MAX: none */

@@ -69,6 +69,12 @@ void raft_campaign(struct raft *r)
 	assert(raft_may_campaign(r) && r->role != RAFT_LEADER);
 	bool alone = raft_alone(r);
 
+	if (r->no_prevote) {
+		if (r->role != RAFT_FOLLOWER)
+			raft_become_follower(r, r->term, 0);
+		stand_for_vote(r);
+		return;
+	}
 	stand(r, RAFT_PRECANDIDATE);
 	if (alone)
 		stand_for_vote(r);
@@ -107,7 +113,7 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	/* Thesis 3.10: it is the leader's own wish. Otherwise the same rules hold. */
 	bool ordered = !pre && (m->flags & WIRE_MSG_TRANSFER);
 
-	if (r->forgetful || (raft_leader_alive(r) && !ordered)) {
+	if (r->forgetful || (raft_leader_alive(r) && !ordered && (pre || !r->no_check_quorum))) {
 		if (pre)
 			answer(r, m, false);
 		return;

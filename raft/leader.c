@@ -159,7 +159,7 @@ void raft_tell_commit(struct raft *r)
 void raft_leader_timers(struct raft *r)
 {
 	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
-	if (raft_quorum(r, RAFT_TO_COMMIT, contact_of, r->now_us) + r->election_us <= r->now_us) {
+	if (!r->no_check_quorum && raft_quorum(r, RAFT_TO_COMMIT, contact_of, r->now_us) + r->election_us <= r->now_us) {
 		raft_become_follower(r, r->term, 0);
 		return;
 	}
@@ -207,7 +207,7 @@ void raft_leader_flush(struct raft *r)
 
 uint64_t raft_leader_deadline(const struct raft *r)
 {
-	uint64_t d = raft_quorum(r, RAFT_TO_COMMIT, contact_of, UINT64_MAX - r->election_us) + r->election_us;
+	uint64_t d = r->no_check_quorum ? UINT64_MAX : raft_quorum(r, RAFT_TO_COMMIT, contact_of, UINT64_MAX - r->election_us) + r->election_us;
 	uint64_t transfer = raft_transfer_deadline(r);
 
 	if (r->n_peers && r->heartbeat_due_us < d)

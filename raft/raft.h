@@ -57,6 +57,13 @@ struct raft_init {
 	uint32_t keep_log_bytes;   /* of a witness: the most that its log may hold. 0: 1 GiB */
 	uint32_t persist_us;       /* a leader whose disk takes longer steps down. 0: election_us */
 	bool telemetry;            /* fill update.events */
+	/* Raft without what is built on top of it, to be looked at; the product never sets them. no_prevote: stands for election at
+	 * once when its timer ends (paper 5.2). no_check_quorum: as a leader it stays one until it sees a later term, and
+	 * takes no leases; as a voter it votes although a leader is alive, while pre-votes are refused all the same (thesis 9.6). */
+	bool no_prevote, no_check_quorum;
+	/* No leader counts on what this node answered in an earlier life: it has been down for longer than an election timeout, or is
+	 * new, or no member takes leases. Else a restart counts as a sign of a leader, and it votes for nobody at first (I11). */
+	bool promised_nothing;
 };
 
 /* All that Linux lets anybody do to the rate of its clocks: a tenth by the tick of adjtimex (chronyd slews by it), an eighth

@@ -158,7 +158,10 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	if (r->append_max_bytes > WIRE_MSG_MAX / 2)
 		r->append_max_bytes = WIRE_MSG_MAX / 2; /* leaves room for what is around the entries */
 	r->commit_delay_us = or(in->commit_delay_us, 500);
-	r->lease.length_us = raft_lease_length(r->election_us, or(in->drift_ppm, RAFT_DRIFT_PPM));
+	r->no_prevote = in->no_prevote;
+	r->no_check_quorum = in->no_check_quorum;
+	/* Without CheckQuorum voters keep no promise. */
+	r->lease.length_us = raft_lease_length(r->election_us, in->no_check_quorum ? RAFT_NO_LEASES : or(in->drift_ppm, RAFT_DRIFT_PPM));
 	r->lease.clock.unsure = true; /* until the first step */
 	r->telemetry = in->telemetry;
 	r->term = in->term;
@@ -188,10 +191,10 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	}
 	if (in->forgetful)
 		raft_forgetful_begin(r);
-	if (raft_alone(r)) {
+	if (raft_alone(r) || in->promised_nothing)
 		r->ever_contact = false;
+	if (raft_alone(r))
 		r->election_deadline_us = r->now_us;
-	}
 	return r;
 }
 
