@@ -18,7 +18,7 @@ static void append_config(struct raft *r, const struct raft_config *c)
 }
 
 /* WIRE_OK: *ret is what is to be appended. */
-static int judge(const struct raft *r, const struct raft_config *target, struct raft_config *ret, struct wire_err *err)
+static int judge(struct raft *r, const struct raft_config *target, struct raft_config *ret, struct wire_err *err)
 {
 	const struct raft_config *now = raft_config_current(r);
 
@@ -33,8 +33,11 @@ static int judge(const struct raft *r, const struct raft_config *target, struct 
 	/* I13; thesis 3.10 */
 	if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint)
 		return wire_fail(err, WIRE_BUSY, "an earlier change, or the first entry of this leader, is not committed yet; try again");
-	if (r->transfer_to)
+	if (r->transfer_to && !raft_self_witness(r))
 		return wire_fail(err, WIRE_BUSY, "leadership is being handed over; try again");
+	int rc = raft_witness_change(r, &c, err);
+	if (rc != WIRE_OK)
+		return rc;
 	struct raft_config plain = c;
 	/* Thesis 4.3. When voters and sizes stay the same, so do all quorums, and there is nothing to join. */
 	if (!raft_config_same_quorums(now, &plain) && !raft_config_join(now, &plain, &c))

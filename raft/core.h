@@ -15,6 +15,17 @@
 #define RAFT_NUMBER_MAX (UINT64_MAX >> 2)
 /* Moments of sending that a leader remembers. */
 #define RAFT_SENDINGS 64u
+/* priority.c: steps of an election timeout; heartbeats; and as multiples of the election timeout. */
+#define RAFT_PRIORITY_STEPS 3u
+#define RAFT_FIT_HEARTBEATS 10u
+#define RAFT_RETRY_TIMEOUTS 4u
+#define RAFT_RETRY_LONGEST 256u
+#define RAFT_ASKED_TIMEOUTS 200u
+#define RAFT_LEFT_TIMEOUTS 10u
+/* For how long a silent learner is still waited for with what may be forgotten (witness.c). */
+#define RAFT_KEEP_TIMEOUTS 30u
+/* Entries that a member may lack and still be near the end of the log. */
+#define RAFT_NEAR_ENTRIES 64u
 /* Requests for a read index that other nodes may have waiting here. */
 #define RAFT_REMOTE_READS_MAX 4096u
 
@@ -28,6 +39,7 @@ struct raft_log {
 	struct raft_log_meta *ring;
 	size_t cap, head, n; /* cap is a power of two or 0 */
 	uint64_t base_index, base_term;
+	uint64_t mark, mark_bytes; /* bytes of the entries above mark */
 };
 uint64_t raft_log_last(const struct raft_log *l);
 uint64_t raft_log_last_term(const struct raft_log *l);
@@ -37,6 +49,8 @@ bool raft_log_matches(const struct raft_log *l, uint64_t index, uint64_t term);
 bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t kind); /* false: no memory */
 void raft_log_truncate(struct raft_log *l, uint64_t from);
 void raft_log_trim(struct raft_log *l, uint64_t upto);
+/* Bytes of the entries above an index that never falls from call to call (less when it is above the end). Amortised O(1). */
+uint64_t raft_log_bytes_above(struct raft_log *l, uint64_t index);
 /* Largest index <= `index` whose term is <= `term`, as far as the log reaches down; the entry at which two logs may
  * still agree (fast back-up, end of section 5.3 of the paper). */
 uint64_t raft_log_back_up(const struct raft_log *l, uint64_t index, uint64_t term);
@@ -50,11 +64,18 @@ struct raft_peer {
 	uint64_t id;
 	uint8_t flags; /* as in the current configuration */
 	uint8_t state; /* enum raft_progress_state */
+	uint8_t priority;
 	bool paused;   /* PROBE: one is out, wait */
+	bool full;     /* a witness that takes no more entries */
 	bool voted, granted; /* in the campaign that runs */
 	bool forgot; /* leader: as its latest answer says; it counts nowhere (forgetful.c) */
 	uint64_t epoch; /* counts returns to PROBE; refusals of what was sent before the latest one are late */
 	uint64_t match, next, applied;
+	uint64_t first_match;     /* the first one that this leader knew; 0: none yet */
+	uint32_t level;           /* that it announced to this leader; 0: none yet */
+	uint32_t tries;           /* priority.c: transfers to it by ourselves, lately; kept from term to term, and so is: */
+	uint64_t tried_us;        /* when the latest was begun */
+	uint64_t fit_since_us;    /* priority.c: since when it could lead; 0: it cannot, or need not */
 	uint64_t heard_us;        /* latest answer to this leader; 0: none */
 	uint64_t last_contact_us; /* the same for CheckQuorum, which counts from when it became a voter or we the leader */
 	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
@@ -125,6 +146,12 @@ struct raft {
 	uint64_t transfer_index;   /* the log's end since it began */
 	uint64_t transfer_due_us;  /* when TIMEOUT_NOW is sent again; UINT64_MAX: it was not sent yet */
 	uint64_t transfer_end_us;  /* when it is given up */
+	uint64_t transfer_hold_us; /* for how long its target is to keep leadership */
+	uint64_t hold_until_us;    /* until then no transfer for the sake of priorities */
+
+	uint64_t keep_above;       /* witness.c: known committed and durable on every data voter */
+	uint64_t keep_log_bytes;
+	uint32_t level;            /* that this program understands */
 
 	struct raft_lease lease;
 
@@ -243,12 +270,30 @@ bool raft_leader_is_ready(const struct raft *r);
 void raft_propose_config(struct raft *r, const struct raft_config *target);
 void raft_change_go_on(struct raft *r); /* leader: the next configuration, when the latest one is committed */
 
+/* ---- witness.c ---- */
+bool raft_self_witness(const struct raft *r);
+void raft_keep_update(struct raft *r);               /* leader */
+void raft_keep_told(struct raft *r, uint64_t index); /* committed and durable on every data voter, as its leader says */
+bool raft_witness_full(struct raft *r);
+bool raft_witness_declines(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);
+void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full); /* leader: what p says of itself */
+void raft_witness_pump(struct raft *r);              /* leading as one: hands over */
+int raft_witness_change(struct raft *r, const struct raft_config *target, struct wire_err *err); /* may it be proposed? */
+
+/* ---- priority.c ---- */
+uint64_t raft_priority_delay(const struct raft *r);
+void raft_priority_pump(struct raft *r); /* leader: hands over to who had better lead */
+uint64_t raft_priority_deadline(const struct raft *r);
+
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat(struct raft *r, const struct wire_msg *m);
 
 /* ---- transfer.c ---- */
 void raft_transfer(struct raft *r, uint64_t peer);
+void raft_transfer_auto(struct raft *r, struct raft_peer *p); /* by ourselves; does nothing where it cannot be */
+void raft_transfer_next(struct raft *r);   /* the same, to whom it was tried with longest ago */
+bool raft_transfer_near(const struct raft *r, const struct raft_peer *p); /* it lacks so little that a transfer will be short */
 void raft_transfer_end(struct raft *r);    /* given up, or leadership is lost */
 void raft_transfer_timers(struct raft *r);
 void raft_transfer_pump(struct raft *r);   /* leader: tells the target when it is level, and again */

@@ -112,7 +112,7 @@ void raft_on_append(struct raft *r, const struct wire_msg *m)
 		refuse(r, m);
 		return;
 	}
-	if (n && !take(r, prev + 1, entries, n))
+	if (n && (raft_witness_declines(r, prev + 1, entries, n) || !take(r, prev + 1, entries, n)))
 		return;
 	if (last > r->matched)
 		r->matched = last;
@@ -132,6 +132,7 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 	if (commit > r->matched)
 		r->matched = commit;
 	raft_commit_to(r, commit);
+	raft_keep_told(r, m->hint);
 	struct wire_msg *a = reply(r, WIRE_MSG_HEARTBEAT_RESP, m->from);
 	if (!a)
 		return;
@@ -139,4 +140,6 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 	a->log_term = m->log_term;
 	a->index = r->matched < r->durable ? r->matched : r->durable;
 	a->hint = r->applied;
+	a->commit = r->level;
+	a->flags |= raft_witness_full(r) ? WIRE_MSG_FULL : 0;
 }

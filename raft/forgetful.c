@@ -104,6 +104,7 @@ uint64_t raft_forgetful_deadline(const struct raft *r)
 static void restart(struct raft *r, struct raft_peer *p, uint64_t match)
 {
 	p->match = match <= raft_log_last(&r->log) ? match : 0;
+	p->first_match = p->match;
 	p->applied = p->leased_us = p->round_ack = 0;
 	raft_peer_to(r, p, RAFT_PROBE);
 	p->next = p->match + 1;

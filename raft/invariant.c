@@ -55,10 +55,20 @@ static int check_transfer(const struct raft *r, struct wire_err *err)
 	CHECK(r->role == RAFT_LEADER && r->transfer_to != r->self);
 	const struct raft_config *now = raft_config_current(r);
 	const struct raft_member *target = raft_config_find(now, r->transfer_to);
-	CHECK(target && (target->flags & RAFT_VOTER) && !now->joint && raft_config_committed(r));
+	CHECK(target && (target->flags & RAFT_VOTER) && !(target->flags & RAFT_WITNESS) && !now->joint && raft_config_committed(r));
 	/* Nothing was proposed since it began. */
 	CHECK(r->transfer_index == raft_log_last(&r->log) && !r->n_new);
 	CHECK(r->now_us < r->transfer_end_us && r->now_us < r->transfer_due_us);
+	return WIRE_OK;
+}
+
+/* K of witness.c. What earlier leaders told may be above what a new one knows to be committed, but lies below its term. */
+static int check_keep(const struct raft *r, struct wire_err *err)
+{
+	CHECK(!raft_self_witness(r) || r->log.base_index <= r->keep_above);
+	if (r->role != RAFT_LEADER)
+		return WIRE_OK;
+	CHECK(r->keep_above <= r->commit || r->keep_above < r->term_start);
 	return WIRE_OK;
 }
 
@@ -139,6 +149,8 @@ int raft_invariants(const struct raft *r, struct wire_err *err)
 		rc = check_transfer(r, err);
 	if (rc == WIRE_OK)
 		rc = check_lease(r, err);
+	if (rc == WIRE_OK)
+		rc = check_keep(r, err);
 	if (rc == WIRE_OK && r->role == RAFT_LEADER)
 		rc = check_peers(r, err);
 	return rc;

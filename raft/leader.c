@@ -66,7 +66,7 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 		if (ev->entries[i].kind != WIRE_ENTRY_DATA)
 			r->proposal_code = WIRE_INVALID;
 	/* Thesis 3.10: the one that shall lead must be able to get level. */
-	if (r->proposal_code == WIRE_OK && r->transfer_to)
+	if (r->proposal_code == WIRE_OK && (r->transfer_to || raft_self_witness(r)))
 		r->proposal_code = WIRE_BUSY;
 	if (r->proposal_code != WIRE_OK)
 		return;
@@ -141,6 +141,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
 	m->commit = p->commit_sent = commit_for(r, p);
 	m->corr = r->round;
 	m->log_term = raft_lease_stamp(r);
+	m->hint = r->keep_above;
 }
 
 static bool owes_commit(const struct raft *r, const struct raft_peer *p)
@@ -164,6 +165,7 @@ void raft_leader_timers(struct raft *r)
 		return;
 	}
 	if (r->now_us >= r->heartbeat_due_us) {
+		raft_keep_update(r);
 		for (uint32_t i = 0; i < r->n_peers; i++)
 			raft_heartbeat(r, &r->peers[i]);
 		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
@@ -194,6 +196,8 @@ void raft_leader_flush(struct raft *r)
 		raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
 		replicate(r, &r->peers[i]);
+	raft_priority_pump(r);
+	raft_witness_pump(r);
 	raft_transfer_pump(r);
 	raft_read_pump(r);
 	bool owed = false;
@@ -216,6 +220,8 @@ uint64_t raft_leader_deadline(const struct raft *r)
 		d = r->commit_due_us;
 	if (transfer < d)
 		d = transfer;
+	if (raft_priority_deadline(r) < d)
+		d = raft_priority_deadline(r);
 	return d;
 }
 
@@ -254,6 +260,8 @@ void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
 			p->round_ack = m->corr;
 		raft_lease_ack(r, p, m->log_term);
 	}
+	p->level = m->commit < UINT32_MAX ? (uint32_t)m->commit : UINT32_MAX;
+	raft_witness_heard(r, p, (m->flags & WIRE_MSG_FULL) != 0);
 	if (m->index <= raft_log_last(&r->log))
 		raft_peer_ack(r, p, m->index);
 	raft_peer_check_stall(r, p);

@@ -58,24 +58,43 @@ bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t k
 		return false;
 	l->ring[(l->head + l->n) & (l->cap - 1)] = (struct raft_log_meta){ .term = term, .size = size, .kind = kind };
 	l->n++;
+	l->mark_bytes += size;
 	return true;
 }
 
 void raft_log_truncate(struct raft_log *l, uint64_t from)
 {
 	assert(from > l->base_index && from <= raft_log_last(l));
+	for (uint64_t i = from > l->mark ? from : l->mark + 1; i <= raft_log_last(l); i++)
+		l->mark_bytes -= raft_log_at(l, i).size;
+	if (l->mark >= from)
+		l->mark = from - 1;
 	l->n = (size_t)(from - l->base_index - 1);
 }
 
 void raft_log_trim(struct raft_log *l, uint64_t upto)
 {
 	assert(upto >= l->base_index && upto <= raft_log_last(l));
+	if (l->mark < upto)
+		(void)raft_log_bytes_above(l, upto);
 	l->base_term = raft_log_term(l, upto);
 	size_t drop = (size_t)(upto - l->base_index);
 	if (l->cap)
 		l->head = (l->head + drop) & (l->cap - 1);
 	l->n -= drop;
 	l->base_index = upto;
+}
+
+uint64_t raft_log_bytes_above(struct raft_log *l, uint64_t index)
+{
+	uint64_t last = raft_log_last(l);
+
+	if (l->mark < l->base_index)
+		l->mark = l->base_index;
+	for (; l->mark < index && l->mark < last; l->mark++)
+		l->mark_bytes -= raft_log_at(l, l->mark + 1).size;
+	assert(index >= l->mark || index < l->base_index || l->mark == last);
+	return l->mark_bytes;
 }
 
 uint64_t raft_log_back_up(const struct raft_log *l, uint64_t index, uint64_t term)

@@ -21,10 +21,11 @@ struct raft_peer *raft_peer(struct raft *r, uint64_t id)
 static void begin(struct raft *r, struct raft_peer *p)
 {
 	p->epoch = 0;
-	p->match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
+	p->match = p->first_match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
 	p->last_contact_us = r->now_us;
-	p->heard_us = 0;
-	p->forgot = false;
+	p->heard_us = p->fit_since_us = 0;
+	p->level = 0;
+	p->full = p->forgot = false;
 	p->state = RAFT_PROBE;
 	p->paused = false;
 	p->next = raft_log_last(&r->log) + 1;
@@ -66,6 +67,7 @@ bool raft_peers_sync(struct raft *r)
 			                                                                 : raft_log_last(&r->log) + 1;
 		}
 		p->flags = c->m[i].flags;
+		p->priority = c->m[i].priority;
 	}
 	raft_peers_free(r);
 	memcpy(r->peers, next, sizeof(next));
@@ -121,6 +123,8 @@ void raft_peer_ack(struct raft *r, struct raft_peer *p, uint64_t index)
 {
 	if (index > p->match) {
 		p->match = index;
+		if (!p->first_match)
+			p->first_match = index;
 		p->sent_us = r->now_us;
 		p->stall_us = 2 * (uint64_t)r->heartbeat_us;
 	}
@@ -185,7 +189,7 @@ void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t
 
 bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 {
-	if (p->next > raft_log_last(&r->log))
+	if (p->next > raft_log_last(&r->log) || p->full)
 		return false;
 	if (p->state == RAFT_PROBE)
 		return !p->paused;
@@ -206,6 +210,8 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.next = p->next,
 			.applied = p->applied,
 			.last_contact_us = p->heard_us,
+			.level = p->level,
+			.full = p->full,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,
 			.forgot = p->forgot,
 		};

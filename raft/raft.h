@@ -129,7 +129,7 @@ struct raft_update {
 	uint32_t n_msgs;
 	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way;
 	 * CONFIG also: another one is, or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no
-	 * voter, ...).
+	 * voter, ...); refusal says which. A witness that leads answers BUSY to both.
 	 * Answer to TRANSFER: WIRE_OK (under way; also when it was already, to the same peer or with peer 0); WIRE_NOTLEADER;
 	 * WIRE_INVALID (peer is no other voter; peer 0: no other voter was heard from within an election timeout, or all such
 	 * wait for an image); WIRE_BUSY (one to another peer is under way, or a configuration is not committed or is joint). */
@@ -142,7 +142,7 @@ struct raft_update {
 	uint64_t commit, last_index;
 	enum raft_role role;
 	uint64_t leader;        /* 0: unknown */
-	bool leader_ready;      /* leads, and an entry of its own term is committed */
+	bool leader_ready;      /* leads, is no witness, and an entry of its own term is committed */
 	/* The lease (I11): until the clock of the leases has certainly reached lease_until_us, nobody else can commit anything, so
 	 * that a read that sees read_index is linearizable. 0: none; UINT64_MAX: for as long as this is said. A driver that shows
 	 * it to other threads must do so before it sends this update's messages. */
@@ -153,7 +153,7 @@ struct raft_update {
 	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member */
 	bool needs_image;       /* the leader has trimmed what this node needs */
 	uint64_t backlog_bytes; /* leader: proposed and not committed yet */
-	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it */
+	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it. Never falls */
 	uint32_t level;         /* feature level in force: that of the committed configuration */
 	const struct raft_told *told; /* telemetry of this step, raft/telemetry.h; NULL unless asked for */
 	uint32_t n_told;

@@ -81,11 +81,11 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 	}
 }
 
-/* Randomised in [election_us, 2 * election_us) (paper 5.2). Only voters stand for election; the others use the same
+/* Randomised in [election_us, 2 * election_us) (paper 5.2), and later where others had better lead. Only voters stand for election; the others use the same
  * timer to forget a leader that is gone. */
 void raft_reset_election(struct raft *r)
 {
-	r->election_deadline_us = r->now_us + r->election_us + raft_random(r) % r->election_us;
+	r->election_deadline_us = r->now_us + r->election_us + raft_random(r) % r->election_us + raft_priority_delay(r);
 }
 
 void raft_contact(struct raft *r)

@@ -164,6 +164,9 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->lease.length_us = raft_lease_length(r->election_us, in->no_check_quorum ? RAFT_NO_LEASES : or(in->drift_ppm, RAFT_DRIFT_PPM));
 	r->lease.clock.unsure = true; /* until the first step */
 	r->telemetry = in->telemetry;
+	r->level = or(in->level, RAFT_LEVEL);
+	r->keep_log_bytes = or(in->keep_log_bytes, 1u << 30);
+	r->keep_above = in->base_index; /* what is forgotten was not needed */
 	r->term = in->term;
 	r->vote = in->vote;
 	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
@@ -321,6 +324,8 @@ static void on_trimmed(struct raft *r, uint64_t index)
 	if (index <= r->log.base_index)
 		return;
 	assert(index <= r->commit && index <= r->durable);
+	/* K of witness.c. */
+	assert(!raft_self_witness(r) || index <= r->keep_above);
 	raft_log_trim(&r->log, index);
 	if (r->applied < index)
 		r->applied = index;
@@ -432,11 +437,12 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.last_index = raft_log_last(&r->log),
 		.role = r->role,
 		.leader = r->leader,
-		.leader_ready = raft_leader_is_ready(r),
+		.leader_ready = raft_leader_is_ready(r) && !raft_self_witness(r),
 		.lease_until_us = raft_lease_until(r),
 		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
 		.forgetful = r->forgetful,
+		.keep_above = r->keep_above,
 		.deadline_us = deadline(r),
 		.told = r->n_told ? r->told : NULL,
 		.n_told = (uint32_t)r->n_told,

@@ -1,60 +1,103 @@
 /* Handing leadership over (thesis 3.10). The leader takes no more proposals, brings the voter that shall lead level with
  * its own log, and tells it to stand for election at once; its requests carry WIRE_MSG_TRANSFER, so that they are heard
  * although the leader is alive. Nothing here is needed for safety: who is told this could as well have waited for its
- * election timeout, and wins by the same votes. */
+ * election timeout, and wins by the same votes.
+ *
+ * Three ask for it: the driver (raft_transfer), priorities (priority.c), and a witness that leads (witness.c). */
 #include "raft/core.h"
 
 /* It must be able to win within an election timeout: what waits for an image is not. */
 static bool suits(const struct raft *r, const struct raft_peer *p)
 {
-	return (p->flags & RAFT_VOTER) && !p->forgot && p->state != RAFT_SNAPSHOT && p->heard_us && r->now_us < p->heard_us + r->election_us;
+	return (p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && !p->forgot && p->state != RAFT_SNAPSHOT &&
+	       p->heard_us && r->now_us < p->heard_us + r->election_us;
 }
 
-/* The one that lacks least; among equals the one that has published most, since it will serve first. */
-static const struct raft_peer *best(const struct raft *r)
+bool raft_transfer_near(const struct raft *r, const struct raft_peer *p)
 {
-	const struct raft_peer *b = NULL;
+	return p->match + RAFT_NEAR_ENTRIES >= raft_log_last(&r->log);
+}
+
+/* Of those that lack little the one with the highest priority; then the one that lacks least; among equals the one that has
+ * published most, since it will serve first. */
+static bool better(const struct raft *r, const struct raft_peer *p, const struct raft_peer *b)
+{
+	bool near = raft_transfer_near(r, p);
+
+	if (near != raft_transfer_near(r, b))
+		return near;
+	if (near && p->priority != b->priority)
+		return p->priority > b->priority;
+	return p->match > b->match || (p->match == b->match && p->applied > b->applied);
+}
+
+/* in_turn: before all, who was tried longest ago. */
+static struct raft_peer *best(struct raft *r, bool in_turn)
+{
+	struct raft_peer *b = NULL;
 
 	for (uint32_t i = 0; i < r->n_peers; i++) {
-		const struct raft_peer *p = &r->peers[i];
-		if (suits(r, p) && (!b || p->match > b->match || (p->match == b->match && p->applied > b->applied)))
+		struct raft_peer *p = &r->peers[i];
+		if (!suits(r, p))
+			continue;
+		if (!b || (in_turn && p->tried_us < b->tried_us) || ((!in_turn || p->tried_us == b->tried_us) && better(r, p, b)))
 			b = p;
 	}
 	return b;
 }
 
-static int begin(struct raft *r, uint64_t peer)
+static int begin(struct raft *r, uint64_t peer, uint64_t hold_us)
 {
 	const struct raft_peer *p = peer ? raft_peer(r, peer) : NULL;
 
 	if (r->role != RAFT_LEADER)
 		return WIRE_NOTLEADER;
-	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !p->forgot))
+	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !(p->flags & RAFT_WITNESS) && !p->forgot))
 		return WIRE_INVALID;
-	if (r->transfer_to)
-		return !peer || peer == r->transfer_to ? WIRE_OK : WIRE_BUSY;
+	if (r->transfer_to && peer && peer != r->transfer_to)
+		return WIRE_BUSY;
+	if (r->transfer_to) {
+		if (hold_us > r->transfer_hold_us)
+			r->transfer_hold_us = hold_us;
+		return WIRE_OK;
+	}
 	/* So the target stays a voter: no other change begins before this has ended. */
 	if (!raft_config_committed(r) || raft_config_current(r)->joint)
 		return WIRE_BUSY;
 	if (!p)
-		p = best(r);
+		p = best(r, false);
 	if (!p)
 		return WIRE_INVALID;
 	r->transfer_to = p->id;
 	r->transfer_index = raft_log_last(&r->log);
 	r->transfer_due_us = UINT64_MAX;
 	r->transfer_end_us = r->now_us + r->election_us;
+	r->transfer_hold_us = hold_us;
 	return WIRE_OK;
 }
 
 void raft_transfer(struct raft *r, uint64_t peer)
 {
-	r->proposal_code = begin(r, peer);
+	r->proposal_code = begin(r, peer, (peer ? RAFT_ASKED_TIMEOUTS : RAFT_LEFT_TIMEOUTS) * (uint64_t)r->election_us);
+}
+
+void raft_transfer_auto(struct raft *r, struct raft_peer *p)
+{
+	if (!r->transfer_to)
+		(void)begin(r, p->id, 0);
+}
+
+void raft_transfer_next(struct raft *r)
+{
+	struct raft_peer *p = r->transfer_to ? NULL : best(r, true);
+
+	if (p && begin(r, p->id, 0) == WIRE_OK)
+		p->tried_us = r->now_us;
 }
 
 void raft_transfer_end(struct raft *r)
 {
-	r->transfer_to = r->transfer_index = 0;
+	r->transfer_to = r->transfer_index = r->transfer_hold_us = 0;
 	r->transfer_due_us = r->transfer_end_us = UINT64_MAX;
 }
 
@@ -79,6 +122,7 @@ void raft_transfer_pump(struct raft *r)
 		return;
 	m->index = r->transfer_index;
 	m->log_term = raft_log_term(&r->log, r->transfer_index);
+	m->hint = r->transfer_hold_us;
 	r->transfer_due_us = r->now_us + r->heartbeat_us;
 	raft_lease_told(r, r->transfer_index);
 }
@@ -97,5 +141,7 @@ void raft_on_timeout_now(struct raft *r, const struct wire_msg *m)
 		return;
 	if (m->index != raft_log_last(&r->log) || m->log_term != raft_log_last_term(&r->log))
 		return;
+	uint64_t longest = RAFT_ASKED_TIMEOUTS * (uint64_t)r->election_us;
+	r->hold_until_us = r->now_us + (m->hint < longest ? m->hint : longest);
 	raft_campaign_ordered(r);
 }

@@ -122,8 +122,6 @@ int node_send_raft(struct shell_node *n, struct wire_msg *m)
 	struct wire_err err;
 
 	if (m->type == WIRE_MSG_HEARTBEAT)
-		m->hint = raft_min_match(n->raft);
-	if (m->type == WIRE_MSG_HEARTBEAT)
 		node_witness_tell(n, m);
 	if (m->type == WIRE_MSG_HEARTBEAT_RESP && n->store->witness) {
 		pthread_mutex_lock(&n->mu);

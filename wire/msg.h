@@ -56,14 +56,16 @@ struct wire_entry {
 	X(APPEND_RESP)                                                                                                 \
 	/* term, commit (never above what is known to match), corr = read round, log_term = number of the sending, for the  \
 	 * lease (0: none), index = for how long the leader may be silent, in microseconds (0: the election timeout),     \
-	 * hint = entries above it are not durable on every data voter yet */                                          \
+	 * hint = entries up to it are committed and durable on every data voter, for ever */                                          \
 	X(HEARTBEAT)                                                                                                   \
 	/* term, corr and log_term echoed, index = last durable index, hint = applied index, commit = feature level that  \
 	 * the sender understands; flags FORGOT, FULL */                                                               \
 	X(HEARTBEAT_RESP)                                                                                              \
 	X(READ_REQ)       /* follower to leader: corr */                                                               \
 	X(READ_RESP)      /* corr, index = read index, hint = end of the leader's log; or REJECT */                                                    \
-	X(TIMEOUT_NOW) /* leader to who shall lead instead: term, index/log_term = last log entry of both */           \
+	/* leader to who shall lead instead: term, index/log_term = last log entry of both, hint = for how many             \
+	 * microseconds it is not to hand leadership on for the sake of priorities */                                 \
+	X(TIMEOUT_NOW)                                                                                                 \
 	/* leader to a member that is far behind: term, index = committed entries up to there may be had from member hint */ \
 	X(CATCH_UP)                                                                                                    \
 	/* any member to any: committed entries wanted: corr, index/log_term = entry before the first, hint = the last */ \

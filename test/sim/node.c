@@ -131,8 +131,6 @@ static struct sim_msg *pack(struct sim_node *n, const struct raft_update *u, con
 		               .to_slot = (uint8_t)to->slot, .from = n->id, .to = m->to, .corr = m->corr, .term = m->term,
 		               .index = m->index, .log_term = m->log_term, .commit = m->commit, .hint = m->hint,
 		               .bytes = (uint32_t)(64 + m->n_entries * 24 + data) };
-	if (m->type == WIRE_MSG_HEARTBEAT)
-		c->hint = raft_min_match(n->raft);
 	uint8_t *at = (uint8_t *)c + head;
 	for (uint32_t i = 0; i < m->n_entries; i++) {
 		const struct wire_entry *want = &m->entries[i];
