@@ -19,6 +19,14 @@ static void share_lease(struct shell_node *n, const struct raft_update *u)
 	atomic_store(&l->until_us, u->lease_until_us);
 }
 
+/* By the configuration, whatever this node has by now: until that says otherwise others rely on its log. shared.config is this thread's to read. */
+static bool is_witness(const struct shell_node *n)
+{
+	const struct raft_member *self = raft_config_find(&n->shared.config, n->conf.node);
+
+	return self ? (self->flags & RAFT_WITNESS) != 0 : n->store->witness;
+}
+
 static void share(struct shell_node *n, const struct raft_update *u)
 {
 	struct node_shared *s = &n->shared;
@@ -36,7 +44,7 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
-	if (n->store->witness)
+	if (u->role != RAFT_LEADER || is_witness(n))
 		s->keep_above = u->keep_above;
 	s->config_committed = raft_config_committed(n->raft);
 	node_settle_pending(n);
@@ -192,7 +200,9 @@ static int trim(struct shell_node *n)
 	n->trim_to = 0;
 	pthread_mutex_unlock(&n->mu);
 	/* A learner may have been added since that was asked for. */
-	if (n->shared.role == RAFT_LEADER && raft_min_match(n->raft) < ev.index)
+	if (is_witness(n))
+		ev.index = ev.index < n->shared.keep_above ? ev.index : n->shared.keep_above;
+	else if (n->shared.role == RAFT_LEADER && raft_min_match(n->raft) < ev.index)
 		ev.index = raft_min_match(n->raft);
 	if (ev.index <= raft_journal_base(n->journal))
 		return WIRE_OK;
@@ -279,11 +289,6 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 	}
 	if (m->guest || m->msg.group != n->conf.group || m->msg.to != n->conf.node)
 		return WIRE_OK;
-	if (m->msg.type == WIRE_MSG_HEARTBEAT && !n->store->witness && m->msg.term >= n->shared.term) {
-		pthread_mutex_lock(&n->mu);
-		n->shared.keep_above = m->msg.hint;
-		pthread_mutex_unlock(&n->mu);
-	}
 	if (m->msg.type == WIRE_MSG_HEARTBEAT && n->store->witness)
 		node_witness_told(n, &m->msg);
 	return node_step(n, &ev, NULL, NULL);
@@ -299,7 +304,7 @@ static void share_progress(struct shell_node *n, uint64_t now)
 	n->progress_at_us = now + 100000;
 	pthread_mutex_lock(&n->mu);
 	s->now_us = now;
-	if (s->role == RAFT_LEADER && !n->store->witness)
+	if (s->role == RAFT_LEADER && !is_witness(n))
 		s->keep_above = raft_min_match(n->raft);
 	for (uint32_t i = 0; i < s->config.n; i++) {
 		struct raft_progress p = { 0 };

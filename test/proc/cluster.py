@@ -66,6 +66,7 @@ class Node:
 		self.log = os.path.join(cluster.dir, "log", "n%d.log" % i)
 		self.proc, self.kind, self.generation = None, None, 0
 		self.stopped = False
+		self.witness = False  # has no database
 
 	# -- process --
 	def alive(self):
@@ -253,15 +254,25 @@ class Cluster:
 		if r.returncode:
 			raise Failed("init: " + r.stderr)
 
-	def join(self, i, peer=0, timeout=120):
+	def join(self, i, peer=0, timeout=120, extra=()):
 		"""join to its end; the node is started at once after it (a cluster of two needs both)."""
 		n = self.nodes[i]
 		pre = self.net.prefix_cmd(i) if self.net else []
 		r = harness.run_cmd(pre + [harness.WALRAFT, "join", n.db, "--listen", n.url, "--peer", self.nodes[peer].url,
-		                           *self.flags()], timeout=timeout, env=self.env)
+		                           *self.flags(), *extra], timeout=timeout, env=self.env)
 		if r.returncode:
 			raise Failed("join of node %d: %s" % (i, r.stderr))
 		return r
+
+	def join_witness(self, i, peer=0, extra=()):
+		"""A witness, served."""
+		self.join(i, peer, extra=["--witness", *extra])
+		self.nodes[i].witness = True
+		self.nodes[i].serve()
+
+	def replicas(self):
+		"""Live nodes that have the database."""
+		return [n for n in self.live() if not n.witness]
 
 	def create(self):
 		self.init()
@@ -351,14 +362,14 @@ class Cluster:
 		return wait_until(look, deadline_s, "all nodes have published all", every_s=0.03)
 
 	def checksums_equal(self, name, deadline_s=30):
-		"""A point: all live nodes at one index with one state checksum."""
-		s = self.converge(deadline_s)
+		"""A point: all live nodes at one index, those that have the database with one state checksum."""
+		s = {i: v for i, v in self.converge(deadline_s).items() if not self.nodes[i].witness}
 		return self.t.ok(len({(v["published"], v["checksum"], v["db_pages"]) for v in s.values()}) == 1,
 		                 name, {i: (v["published"], v["checksum"], v["db_pages"]) for i, v in s.items()})
 
 	def integrity(self, name):
 		bad = {}
-		for n in self.live():
+		for n in self.replicas():
 			rows = n.stock("PRAGMA integrity_check")
 			if rows != ["ok"]:
 				bad[n.i] = rows[:5]
@@ -384,14 +395,14 @@ class Cluster:
 		out = load.Outcomes(self.ack_logs)
 		t.ok(not out.wrong, what + "no answer that must never be given", "\n".join(out.wrong[:20]))
 		first = None
-		for n in self.live():
+		for n in self.replicas():
 			keys = self.keys(n)
 			out.check(t, keys, "%snode %d" % (what, n.i))
 			if first is None:
 				first = keys
 			t.ok(keys == first, "%snode %d has the same rows in the same order" % (what, n.i), "differ")
 		if files:
-			self.verify_files(what, self.live())
+			self.verify_files(what, self.replicas())
 		t.say("%srows: %d acknowledged, %d not committed, %d unknown of which %d are there" % (
 			what, len(out.acked), len(out.not_committed), len(out.unknown), len(out.unknown & set(first))))
 		return out
