@@ -74,11 +74,17 @@ struct node {
 	size_t n_reads, cap_reads;
 };
 
+enum { PLAN_MAX = 64 };
+enum change_kind { ADD, ADD_LEARNER, ADD_WITNESS, REMOVE, PROMOTE };
+struct change { enum change_kind kind; uint64_t id; };
+struct plan { uint32_t n; struct change what[PLAN_MAX]; };
+
 struct world {
 	struct node *nodes[NODES_MAX];
 	size_t n_nodes;
 	struct packet *net; /* in the order of sending */
 	size_t n_net, cap_net;
+	struct plan plan;   /* a change of members that begins once they have the log */
 	bool begun;         /* a core was stepped */
 	uint64_t corr;
 	char refusal[512];  /* of the latest change of members, by the core */
@@ -168,6 +174,8 @@ void cmd_compact(struct line *l);
 void cmd_state(struct line *l);
 void cmd_log(struct line *l);
 void cmd_applied(struct line *l);
+
+bool plan_target(const struct node *n, struct raft_config *ret_target); /* the plan can be tried on this leader now */
 
 /* ---- adapter_show.c ---- */
 void show_ok(void);

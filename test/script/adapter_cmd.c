@@ -64,66 +64,119 @@ void cmd_propose(struct line *l)
 	if (code == WIRE_OK)
 		printf("{\"ok\":true,\"index\":%llu,\"term\":%llu}\n", (unsigned long long)index, (unsigned long long)term);
 	else
-		refused(n, code, "a transfer of leadership is under way, or too much is not committed yet");
+		refused(n, code, "leadership is being handed over, or too much is not committed yet");
 }
 
 /* ---- members ---- */
 
-enum change { ADD, ADD_LEARNER, ADD_WITNESS, REMOVE, PROMOTE };
 static const char *const changes[] = { "add", "add-learner", "add-witness", "remove", "promote" };
 static const uint8_t flags_of[] = { RAFT_VOTER, RAFT_LEARNER, RAFT_VOTER | RAFT_WITNESS, 0, RAFT_VOTER };
 
-static void change(struct line *l, struct raft_config *c, enum change what, uint64_t id)
+/* false: it cannot be applied to these members (text in *ret_why). */
+static bool change(struct raft_config *c, struct change what, const char **ret_why)
 {
 	uint32_t k = 0;
 
-	while (k < c->n && c->m[k].id != id)
+	while (k < c->n && c->m[k].id != what.id)
 		k++;
-	if (k == c->n && (what == REMOVE || what == PROMOTE)) {
-		line_wrong(l, "to be changed, but no member", changes[what]);
-	} else if (what == REMOVE) {
-		c->m[k] = c->m[--c->n];
-	} else if (k == RAFT_MEMBERS_MAX) {
-		line_wrong(l, "more than 32 members", NULL);
-	} else {
-		if (k == c->n)
-			c->m[c->n++] = (struct raft_member){ .id = id, .priority = RAFT_PRIORITY };
-		c->m[k].flags = flags_of[what];
+	if (k == c->n && (what.kind == REMOVE || what.kind == PROMOTE)) {
+		*ret_why = "to be changed, but no member";
+		return false;
 	}
+	if (what.kind == REMOVE) {
+		c->m[k] = c->m[--c->n];
+		return true;
+	}
+	if (k == RAFT_MEMBERS_MAX) {
+		*ret_why = "more than 32 members";
+		return false;
+	}
+	if (k == c->n)
+		c->m[c->n++] = (struct raft_member){ .id = what.id, .priority = RAFT_PRIORITY };
+	c->m[k].flags = flags_of[what.kind];
+	return true;
+}
+
+static bool apply_plan(struct raft_config *c, const struct plan *p, const char **ret_why)
+{
+	for (uint32_t i = 0; i < p->n; i++)
+		if (!change(c, p->what[i], ret_why))
+			return false;
+	return true;
+}
+
+/* Where witnesses vote, who is new must have the log first (raft/witness.c): it becomes a learner, and the change follows by itself. */
+static bool propose_learners(struct node *n, const struct plan *p, uint64_t *ret_index)
+{
+	const struct raft_config *now = raft_config_current(n->raft);
+	struct raft_config c = *now;
+	int code;
+
+	for (uint32_t i = 0; i < p->n; i++) {
+		if (p->what[i].kind == REMOVE || p->what[i].kind == PROMOTE || raft_config_find(now, p->what[i].id) || c.n == RAFT_MEMBERS_MAX)
+			continue;
+		c.m[c.n++] = (struct raft_member){ .id = p->what[i].id, .priority = RAFT_PRIORITY,
+			.flags = RAFT_LEARNER | (p->what[i].kind == ADD_WITNESS ? RAFT_WITNESS : 0) };
+	}
+	if (c.n == now->n)
+		return false;
+	node_step(n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c }, &code, ret_index);
+	if (code == WIRE_OK)
+		world.plan = *p;
+	return code == WIRE_OK;
+}
+
+bool plan_target(const struct node *n, struct raft_config *ret_target)
+{
+	const char *why = NULL;
+	struct raft_config c = *raft_config_current(n->raft);
+
+	if (!world.plan.n || n->u.role != RAFT_LEADER || c.joint || !raft_config_committed(n->raft) || !apply_plan(&c, &world.plan, &why))
+		return false;
+	*ret_target = c;
+	return true;
 }
 
 void cmd_conf(struct line *l)
 {
 	struct node *n = line_live(l);
 	struct raft_config c = { 0 };
+	struct plan p = { 0 };
+	const char *why = NULL;
 	int code, first = l->at;
 	uint64_t index, ids[RAFT_MEMBERS_MAX];
 
-	if (!l->wrong)
-		c = *raft_config_current(n->raft);
-	if (c.joint && n->u.role == RAFT_LEADER) {
-		show_error("busy: an earlier change is not complete");
-		return;
-	}
 	while (!l->wrong && l->at < l->n) {
 		char *v = NULL;
-		int what = 0;
-		while (what <= PROMOTE && !(v = line_option(l, changes[what])))
-			what++;
+		int kind = 0;
+		while (kind <= PROMOTE && !(v = line_option(l, changes[kind])))
+			kind++;
 		uint32_t count = v ? line_ids(l, v, ids, RAFT_MEMBERS_MAX) : 0;
-		if (!count)
+		if (!count || p.n + count > PLAN_MAX)
 			line_wrong(l, "not understood", l->arg[v ? l->at - 1 : l->at]);
-		/* Who does not lead refuses, whatever the change. */
-		for (uint32_t i = 0; i < count && !l->wrong && n->u.role == RAFT_LEADER; i++)
-			change(l, &c, (enum change)what, ids[i]);
+		for (uint32_t i = 0; i < count && !l->wrong; i++)
+			p.what[p.n++] = (struct change){ (enum change_kind)kind, ids[i] };
 	}
 	if (!l->wrong && l->at == first)
 		line_wrong(l, "conf ID add=4 | add-learner=4 | add-witness=4 | remove=1 | promote=3", NULL);
 	if (!line_ended(l))
 		return;
-	c.level = RAFT_LEVEL;
+	c = *raft_config_current(n->raft);
+	/* Who does not lead refuses, whatever the change. */
+	if (n->u.role == RAFT_LEADER && c.joint) {
+		show_error("busy: an earlier change is not complete");
+		return;
+	}
+	if (n->u.role == RAFT_LEADER && !apply_plan(&c, &p, &why)) {
+		show_error("invalid: %s", why);
+		return;
+	}
 	uint64_t term = n->u.term;
 	node_step(n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c }, &code, &index);
+	if (code == WIRE_OK)
+		world.plan.n = 0;
+	if (code == WIRE_BUSY && propose_learners(n, &p, &index))
+		code = WIRE_OK;
 	if (code == WIRE_OK)
 		printf("{\"ok\":true,\"index\":%llu,\"term\":%llu}\n", (unsigned long long)index, (unsigned long long)term);
 	else
@@ -329,14 +382,18 @@ void cmd_restart(struct line *l)
 void cmd_compact(struct line *l)
 {
 	struct node *n = line_live(l);
+	struct raft_config c;
 	uint64_t index = 0;
 
 	if (!l->wrong && (l->at >= l->n || !line_number(l->arg[l->at++], &index)))
 		line_wrong(l, "compact ID INDEX", NULL);
 	if (!line_ended(l))
 		return;
+	c = *raft_config_current(n->raft);
 	if (index > n->applied_index)
 		show_error("node %llu has applied only up to %llu", (unsigned long long)n->id, (unsigned long long)n->applied_index);
+	else if (raft_config_find(&c, n->id) && (raft_config_find(&c, n->id)->flags & RAFT_WITNESS) && index > n->u.keep_above)
+		show_error("a witness keeps what is above %llu, since some data voter may lack it", (unsigned long long)n->u.keep_above);
 	else if (!index || index < n->mem.base_index)
 		show_error("the log begins at %llu already", (unsigned long long)n->mem.base_index + 1);
 	else {

@@ -110,13 +110,18 @@ static bool writing_image(uint64_t to)
 	return false;
 }
 
-static void offer(struct node *n, uint64_t to)
+/* A witness must begin no later than where every data voter has got to. */
+static void offer(struct node *n, uint64_t to, bool witness)
 {
 	size_t cap = 0;
+	uint64_t index = witness && n->u.keep_above < n->applied_index ? n->u.keep_above : n->applied_index;
+
+	if (index < n->mem.base_index)
+		return;
 	struct image *i = memset(grow(NULL, &cap, 0, sizeof(*i)), 0, sizeof(*i));
 	struct packet p = { .kind = "snapshot", .image = i };
 
-	i->index = n->applied_index;
+	i->index = index;
 	i->term = raft_term_of(n->raft, i->index);
 	node_config_at(n, i->index, &i->config);
 	entries_copy(&i->applied, &n->applied, i->index);
@@ -134,7 +139,7 @@ void net_offer_images(struct node *n)
 		uint64_t to = c->m[i].id;
 		if (to != n->id && raft_progress_of(n->raft, to, &g) && g.state == RAFT_SNAPSHOT && !waiting(n->id, to, "snapshot") &&
 		    !waiting(to, n->id, "snapshot_resp") && !writing_image(to))
-			offer(n, to);
+			offer(n, to, (c->m[i].flags & RAFT_WITNESS) != 0);
 	}
 }
 

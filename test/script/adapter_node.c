@@ -393,6 +393,9 @@ static void serve_reads(struct node *n)
 /* What follows from a step: the disk, unless it holds, the state machine, and what the core wants to do at once. */
 static void pump(struct node *n)
 {
+	struct raft_config target;
+	bool tried = false;
+
 	for (uint32_t turns = 0; n->raft; turns++) {
 		if (turns == 100000)
 			broke(n, "it never rests");
@@ -400,7 +403,12 @@ static void pump(struct node *n)
 			complete(n);
 		else if (n->applied_index < n->u.commit)
 			apply(n);
-		else if (n->u.deadline_us <= n->now_us + 1) {
+		else if (!tried && plan_target(n, &target)) {
+			tried = true;
+			step(n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &target });
+			if (n->u.proposal_code == WIRE_OK)
+				world.plan.n = 0;
+		} else if (n->u.deadline_us <= n->now_us + 1) {
 			n->now_us++;
 			step(n, (struct raft_event){ .type = RAFT_EV_TICK });
 		} else
@@ -428,11 +436,12 @@ void node_tick(struct node *n, uint64_t us)
 	node_step(n, (struct raft_event){ .type = RAFT_EV_TICK }, NULL, NULL);
 }
 
-/* Its clock goes on by the longest timeout, so that every timer of an election has ended. */
+/* Its clock goes on by more than the longest timeout, so that every timer of an election has ended, also of a member that gives
+ * others the precedence. */
 void node_timeout(struct node *n)
 {
 	if (n->u.role != RAFT_LEADER)
-		node_tick(n, 2 * ELECTION_US);
+		node_tick(n, 10 * ELECTION_US);
 }
 
 void node_release(struct node *n, size_t count)

@@ -155,9 +155,14 @@ def main():
 			record(path)
 		return 0
 	paths = sorted(p for p in glob.glob(os.path.join(HERE, "*.txt")) if not args or any(a in os.path.basename(p) for a in args))
+	with open(os.path.join(HERE, "local.mk"), encoding="utf-8") as f:
+		listed = set(re.findall(r"test/script/(\w+\.txt)", f.read()))
+	there = set(map(os.path.basename, glob.glob(os.path.join(HERE, "*.txt"))))
+	for name in sorted(there ^ listed):
+		print("# %s is %s local.mk" % (name, "not in" if name in there else "not there, but in"))
+	failed = not paths or there != listed
 	print("1..%d" % (len(paths) + 1))
-	print("%s 1 - there are transcripts" % ("ok" if paths else "not ok"))
-	failed = not paths
+	print("%s 1 - there are transcripts, and local.mk lists them" % ("not ok" if failed else "ok"))
 	for i, path in enumerate(paths, 2):
 		try:
 			play(path)
