@@ -1,4 +1,4 @@
-/* Append, sync, read, trim, upkeep. The bytes are in journal_record.c, opening in journal_recover.c. */
+/* Append and sync. The bytes are in journal_record.c, opening in journal_recover.c. */
 #include "raft/journal_impl.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -17,43 +17,44 @@ static int set_failed(struct raft_journal *j, const struct wire_err *cause)
 	return j->failure.code;
 }
 
-static int report(const struct raft_journal *j, struct wire_err *err)
+int raft_jrn_report(const struct raft_journal *j, struct wire_err *err)
 {
 	if (err)
 		*err = j->failure;
 	return j->failure.code;
 }
 
-static void forget_open_state(struct raft_journal *j)
+void raft_jrn_forget_open_state(struct raft_journal *j)
 {
 	free(j->open_entries);
 	free(j->open_pubs);
+	free(j->open_holes);
 	j->open_entries = NULL;
 	j->open_pubs = NULL;
+	j->open_holes = NULL;
 	j->n_open_entries = j->cap_open_entries = j->n_open_pubs = j->cap_open_pubs = 0;
 }
 
-static int begin_append(struct raft_journal *j, struct wire_err *err)
+int raft_jrn_begin_append(struct raft_journal *j, struct wire_err *err)
 {
 	pthread_mutex_lock(&j->wmu);
 	pthread_mutex_lock(&j->mu);
 	if (j->failed) {
-		int rc = report(j, err);
+		int rc = raft_jrn_report(j, err);
 		pthread_mutex_unlock(&j->mu);
 		pthread_mutex_unlock(&j->wmu);
 		return rc;
 	}
-	forget_open_state(j);
+	raft_jrn_forget_open_state(j);
 	wire_buf_reset(&j->out);
 	return WIRE_OK;
 }
 
-/* `cause` is what made rc, when rc is a failure of the journal. */
-static int end_append(struct raft_journal *j, int rc, const struct wire_err *cause, struct wire_err *err)
+int raft_jrn_end_append(struct raft_journal *j, int rc, const struct wire_err *cause, struct wire_err *err)
 {
 	if (rc) {
 		set_failed(j, cause);
-		rc = report(j, err);
+		rc = raft_jrn_report(j, err);
 		pthread_cond_broadcast(&j->cv);
 	}
 	pthread_mutex_unlock(&j->mu);
@@ -61,8 +62,7 @@ static int end_append(struct raft_journal *j, int rc, const struct wire_err *cau
 	return rc;
 }
 
-/* The same for a caller's mistake: nothing was written, the journal lives on. */
-static int refuse_append(struct raft_journal *j, int rc)
+int raft_jrn_refuse_append(struct raft_journal *j, int rc)
 {
 	pthread_mutex_unlock(&j->mu);
 	pthread_mutex_unlock(&j->wmu);
@@ -80,6 +80,7 @@ static int flush(struct raft_journal *j, struct wire_err *err)
 		return rc;
 	j->off += (uint32_t)j->out.len;
 	j->bytes_appended += j->out.len;
+	raft_jrn_tell(j, RAFT_JOURNAL_COMMIT_BUFFER, j->out.len, j->off - j->out.len);
 	wire_buf_reset(&j->out);
 	return WIRE_OK;
 }
@@ -121,10 +122,9 @@ static void put_record(struct raft_journal *j, struct raft_jrn_rec *rec)
 		j->commit_said = rec->commit;
 }
 
-/* Writes one small record. wmu and mu are held. */
-static int append_small(struct raft_journal *j, uint8_t type, const void *payload, uint32_t length, struct wire_err *err)
+int raft_jrn_append_small(struct raft_journal *j, uint8_t type, uint8_t kind, const void *payload, uint32_t length, struct wire_err *err)
 {
-	struct raft_jrn_rec rec = { .type = type, .payload = payload, .length = length };
+	struct raft_jrn_rec rec = { .type = type, .kind = kind, .payload = payload, .length = length };
 	int rc = make_room(j, raft_jrn_align(RAFT_JRN_REC_HEAD + length), false, err);
 
 	if (rc)
@@ -133,12 +133,18 @@ static int append_small(struct raft_journal *j, uint8_t type, const void *payloa
 	return flush(j, err);
 }
 
+/* The largest record of an entry or a fill. */
+static uint32_t entry_room(const struct raft_journal *j)
+{
+	return j->segment_bytes - RAFT_JRN_SECTOR * 2 - RAFT_JRN_END_BYTES;
+}
+
 /* Nothing here changes the journal, so that what is refused has left no trace. */
 static int check_entries(const struct raft_journal *j, const struct wire_entry *entries, uint32_t n, size_t *ret_configs,
                          struct wire_err *err)
 {
 	uint64_t index = raft_jrn_log_last(&j->log), term = raft_jrn_log_term(&j->log, index);
-	uint32_t room = j->segment_bytes - RAFT_JRN_SECTOR * 2 - RAFT_JRN_END_BYTES;
+	uint32_t room = entry_room(j);
 	size_t configs = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -189,7 +195,7 @@ int raft_journal_append_entries(struct raft_journal *j, const struct wire_entry 
 {
 	struct wire_err cause;
 	size_t configs;
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
@@ -197,34 +203,39 @@ int raft_journal_append_entries(struct raft_journal *j, const struct wire_entry 
 	if (!rc && !raft_jrn_log_reserve(&j->log, n, configs))
 		rc = wire_fail(err, WIRE_NOMEM, "no memory for %u more entries", n);
 	if (rc)
-		return refuse_append(j, rc);
+		return raft_jrn_refuse_append(j, rc);
 	if (commit > j->commit_seen)
 		j->commit_seen = commit;
 	for (uint32_t i = 0; i < n && !rc; i++)
 		rc = append_entry(j, &entries[i], &cause);
 	if (!rc)
 		rc = flush(j, &cause);
-	return end_append(j, rc, &cause, err);
+	raft_jrn_tell(j, RAFT_JOURNAL_APPEND, n ? entries[0].index : 0, n);
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 int raft_journal_append_truncate(struct raft_journal *j, uint64_t from, struct wire_err *err)
 {
 	struct wire_err cause;
 	uint8_t payload[8];
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
 	uint64_t last = raft_jrn_log_last(&j->log), commit = raft_jrn_sayable_commit(j);
 	if (from <= j->log.base_index || from <= commit || from > last + 1)
-		return refuse_append(j, wire_fail(err, WIRE_INVALID, "cannot truncate the journal from %llu: it has %llu to %llu, "
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "cannot truncate the journal from %llu: it has %llu to %llu, "
 		                                  "committed to %llu", (unsigned long long)from,
 		                                  (unsigned long long)j->log.base_index + 1, (unsigned long long)last,
 		                                  (unsigned long long)commit));
 	if (from == last + 1)
-		return refuse_append(j, WIRE_OK);
+		return raft_jrn_refuse_append(j, WIRE_OK);
+	uint64_t in = j->log.at[j->log.head + (size_t)(from - j->log.base_index - 1)].seg;
+	if (in < raft_jrn_current(j)->no)
+		raft_jrn_tell(j, RAFT_JOURNAL_REWIND, from, in);
+	raft_jrn_tell(j, RAFT_JOURNAL_TRUNCATE, from, last + 1 - from);
 	wire_set_le64(payload, from);
-	rc = append_small(j, RAFT_JRN_TRUNCATE, payload, sizeof(payload), &cause);
+	rc = raft_jrn_append_small(j, RAFT_JRN_TRUNCATE, 0, payload, sizeof(payload), &cause);
 	if (!rc) {
 		raft_jrn_log_truncate(&j->log, from);
 		if (j->durable_index >= from)
@@ -232,96 +243,146 @@ int raft_journal_append_truncate(struct raft_journal *j, uint64_t from, struct w
 		if (j->sync_index >= from)
 			j->sync_index = from - 1;
 	}
-	return end_append(j, rc, &cause, err);
+	return raft_jrn_end_append(j, rc, &cause, err);
+}
+
+/* Hard state, all of it: a later record makes up for the loss of any earlier one. */
+static int append_hard(struct raft_journal *j, uint64_t term, uint64_t vote, bool forgetful, struct wire_err *err)
+{
+	uint8_t payload[16];
+
+	wire_set_le64(payload, term);
+	wire_set_le64(payload + 8, vote);
+	int rc = raft_jrn_append_small(j, RAFT_JRN_VOTE, forgetful, payload, sizeof(payload), err);
+	if (rc)
+		return rc;
+	j->log.term = term;
+	j->log.vote = vote;
+	j->log.forgetful = forgetful;
+	return WIRE_OK;
 }
 
 int raft_journal_append_vote(struct raft_journal *j, uint64_t term, uint64_t vote, struct wire_err *err)
 {
 	struct wire_err cause;
-	uint8_t payload[16];
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
 	if (term < j->log.term)
-		return refuse_append(j, wire_fail(err, WIRE_INVALID, "term %llu cannot follow term %llu", (unsigned long long)term,
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "term %llu cannot follow term %llu", (unsigned long long)term,
 		                                  (unsigned long long)j->log.term));
-	wire_set_le64(payload, term);
-	wire_set_le64(payload + 8, vote);
-	rc = append_small(j, RAFT_JRN_VOTE, payload, sizeof(payload), &cause);
+	rc = append_hard(j, term, vote, j->log.forgetful, &cause);
+	return raft_jrn_end_append(j, rc, &cause, err);
+}
+
+int raft_journal_append_forgetful(struct raft_journal *j, bool forgetful, struct wire_err *err)
+{
+	struct wire_err cause;
+	int rc = raft_jrn_begin_append(j, err);
+
+	if (rc)
+		return rc;
+	rc = append_hard(j, j->log.term, j->log.vote, forgetful, &cause);
+	return raft_jrn_end_append(j, rc, &cause, err);
+}
+
+int raft_journal_fill(struct raft_journal *j, const struct wire_entry *e, struct wire_err *err)
+{
+	struct wire_err cause;
+	int rc = raft_jrn_begin_append(j, err);
+
+	if (rc)
+		return rc;
+	struct raft_jrn_hole *h = raft_jrn_log_hole(&j->log, e->index);
+	if (!h || e->term != raft_jrn_log_term(&j->log, e->index) || e->kind > WIRE_ENTRY_CONFIG || (e->size && !e->data) ||
+	    (h->known && (e->kind != h->kind || e->size != h->size || e->sum != h->sum)) || wire_hash(e->data, e->size, 0) != e->sum)
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "entry %llu of term %llu is not what is missing in the journal",
+		                                  (unsigned long long)e->index, (unsigned long long)e->term));
+	if (e->size > WIRE_ENTRY_MAX || raft_jrn_entry_bytes(e->size) > entry_room(j))
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_TOOBIG, "entry %llu has %u bytes; the journal takes %u", (unsigned long long)e->index,
+		                                  e->size, entry_room(j)));
+	struct raft_jrn_rec rec = { .type = RAFT_JRN_FILL, .kind = e->kind, .index_low = (uint32_t)e->index, .term = e->term, .sum = e->sum,
+		                    .size = e->size, .data = e->data };
+	rc = make_room(j, raft_jrn_entry_bytes(e->size), false, &cause);
+	struct raft_jrn_at at = { .seg = (uint32_t)raft_jrn_current(j)->no, .off = j->off + (uint32_t)j->out.len, .size = e->size };
 	if (!rc) {
-		j->log.term = term;
-		j->log.vote = vote;
+		put_record(j, &rec);
+		rc = flush(j, &cause);
 	}
-	return end_append(j, rc, &cause, err);
+	if (!rc) {
+		raft_jrn_log_fill(&j->log, h, at);
+		raft_jrn_tell(j, RAFT_JOURNAL_FILL, e->index, e->size);
+	}
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 int raft_journal_append_commit(struct raft_journal *j, uint64_t commit, struct wire_err *err)
 {
 	struct wire_err cause;
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
 	if (commit > j->commit_seen)
 		j->commit_seen = commit;
 	if (raft_jrn_sayable_commit(j) > j->commit_said)
-		rc = append_small(j, RAFT_JRN_COMMIT, NULL, 0, &cause);
-	return end_append(j, rc, &cause, err);
+		rc = raft_jrn_append_small(j, RAFT_JRN_COMMIT, 0, NULL, 0, &cause);
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 int raft_journal_append_publication(struct raft_journal *j, const struct raft_journal_publication *p, struct wire_err *err)
 {
 	struct wire_err cause;
 	uint8_t payload[28];
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
 	if (p->index > raft_jrn_log_last(&j->log))
-		return refuse_append(j, wire_fail(err, WIRE_INVALID, "publication of entry %llu, which the journal does not have",
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "publication of entry %llu, which the journal does not have",
 		                                  (unsigned long long)p->index));
 	if (p->index > j->commit_seen)
 		j->commit_seen = p->index;
 	raft_jrn_put_publication(payload, p);
-	rc = append_small(j, RAFT_JRN_PUBLICATION, payload, sizeof(payload), &cause);
+	rc = raft_jrn_append_small(j, RAFT_JRN_PUBLICATION, 0, payload, sizeof(payload), &cause);
 	if (!rc)
 		raft_jrn_log_published(&j->log, p);
-	return end_append(j, rc, &cause, err);
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 int raft_journal_append_mark(struct raft_journal *j, const struct raft_journal_mark *m, struct wire_err *err)
 {
 	struct wire_err cause;
 	uint8_t payload[20];
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
 	if (m->index > raft_jrn_log_last(&j->log) || m->index < j->log.mark.index)
-		return refuse_append(j, wire_fail(err, WIRE_INVALID, "checkpoint mark at %llu; the journal ends at %llu, the latest "
+		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "checkpoint mark at %llu; the journal ends at %llu, the latest "
 		                                  "mark is at %llu", (unsigned long long)m->index,
 		                                  (unsigned long long)raft_jrn_log_last(&j->log),
 		                                  (unsigned long long)j->log.mark.index));
 	wire_set_le64(payload, m->index);
 	wire_set_le64(payload + 8, m->checksum);
 	wire_set_le32(payload + 16, m->db_pages);
-	rc = append_small(j, RAFT_JRN_MARK, payload, sizeof(payload), &cause);
+	rc = raft_jrn_append_small(j, RAFT_JRN_MARK, 0, payload, sizeof(payload), &cause);
 	if (!rc)
 		j->log.mark = *m;
-	return end_append(j, rc, &cause, err);
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 int raft_journal_append_note(struct raft_journal *j, const char *text, struct wire_err *err)
 {
 	struct wire_err cause;
 	size_t n = strnlen(text, RAFT_JRN_NOTE_MAX);
-	int rc = begin_append(j, err);
+	int rc = raft_jrn_begin_append(j, err);
 
 	if (rc)
 		return rc;
-	rc = append_small(j, RAFT_JRN_NOTE, text, (uint32_t)n, &cause);
-	return end_append(j, rc, &cause, err);
+	rc = raft_jrn_append_small(j, RAFT_JRN_NOTE, 0, text, (uint32_t)n, &cause);
+	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
 /* A trimmed segment counts until the trim is durable: recovery may begin in it. */
@@ -356,6 +417,7 @@ static void run_sync(struct raft_journal *j)
 		set_failed(j, &cause);
 	} else {
 		j->syncs++;
+		raft_jrn_tell(j, RAFT_JOURNAL_SYNC, j->sync_index, no - j->dirty_from + 1);
 		j->dirty_from = no;
 		j->synced = target;
 		if (j->sync_index > j->durable_index)
@@ -377,187 +439,7 @@ int raft_journal_sync(struct raft_journal *j, struct wire_err *err)
 			run_sync(j);
 	}
 	if (j->failed)
-		rc = report(j, err);
+		rc = raft_jrn_report(j, err);
 	pthread_mutex_unlock(&j->mu);
 	return rc;
-}
-
-/* Reads the record of an entry from the disk; no lock is held. */
-static int read_entry(const struct raft_journal *j, const struct raft_jrn_seg *s, uint64_t index, struct raft_jrn_at at,
-                      struct wire_buf *ret_data, struct wire_entry *ret_entry, struct wire_err *err)
-{
-	size_t n = RAFT_JRN_REC_HEAD + RAFT_JRN_ENTRY_HEAD + at.size, got;
-	struct raft_jrn_rec rec;
-
-	wire_buf_reset(ret_data);
-	if (!wire_buf_reserve(ret_data, n))
-		return wire_fail(err, WIRE_NOMEM, "no memory for entry %llu of %u bytes", (unsigned long long)index, at.size);
-	int rc = j->env->read(j->env->ctx, s->file, ret_data->data, n, at.off, &got, err);
-	if (rc)
-		return rc;
-	if (got != n || !raft_jrn_parse(ret_data->data, n, j->group, at.seg, at.off, &rec) || rec.type != RAFT_JRN_ENTRY ||
-	    rec.size != at.size || rec.index_low != (uint32_t)index || !raft_jrn_data_ok(&rec))
-		return wire_fail(err, WIRE_CORRUPT, "entry %llu in segment %u of journal %s at offset %u is damaged: the disk or another "
-		                 "program changed it; rebuild this node from its peers (walraft join)", (unsigned long long)index,
-		                 at.seg, j->dir, at.off);
-	/* The caller's buffer holds just the data. */
-	memmove(ret_data->data, rec.data, rec.size);
-	ret_data->len = rec.size;
-	*ret_entry = (struct wire_entry){ .index = index, .term = rec.term, .kind = rec.kind, .size = rec.size,
-		                          .sum = rec.sum, .data = rec.size ? ret_data->data : NULL };
-	return WIRE_OK;
-}
-
-int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *ret_data, struct wire_entry *ret_entry,
-                      struct wire_err *err)
-{
-	pthread_mutex_lock(&j->mu);
-	uint64_t base = j->log.base_index, last = raft_jrn_log_last(&j->log);
-	if (index <= base || index > last) {
-		pthread_mutex_unlock(&j->mu);
-		return wire_fail(err, WIRE_NOTFOUND, "entry %llu is not in journal %s, which has %llu to %llu",
-		                 (unsigned long long)index, j->dir, (unsigned long long)base + 1, (unsigned long long)last);
-	}
-	struct raft_jrn_at at = j->log.at[j->log.head + (size_t)(index - base - 1)];
-	struct raft_jrn_seg *s = raft_jrn_seg_find(j, at.seg);
-	assert(s);
-	s->refs++;
-	pthread_mutex_unlock(&j->mu);
-	int rc = read_entry(j, s, index, at, ret_data, ret_entry, err);
-	pthread_mutex_lock(&j->mu);
-	s->refs--;
-	pthread_mutex_unlock(&j->mu);
-	return rc;
-}
-
-int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *err)
-{
-	struct wire_err cause;
-	uint64_t low = UINT64_MAX;
-	uint8_t payload[8];
-	size_t k;
-	int rc = begin_append(j, err);
-
-	if (rc)
-		return rc;
-	if (index > j->log.mark.index)
-		return refuse_append(j, wire_fail(err, WIRE_INVALID, "cannot trim the journal to %llu: the latest checkpoint mark is at %llu",
-		                                  (unsigned long long)index, (unsigned long long)j->log.mark.index));
-	/* A segment may be the oldest when the log below its first index never changed again. */
-	for (k = j->n_segs; --k > 0;) {
-		uint64_t first = j->segs[k]->first_index;
-		if (first <= low && first - 1 <= index && first - 1 <= raft_jrn_log_last(&j->log))
-			break;
-		low = first < low ? first : low;
-	}
-	if (!k)
-		return refuse_append(j, WIRE_OK);
-	wire_set_le64(payload, j->segs[k]->no);
-	rc = append_small(j, RAFT_JRN_TRIM, payload, sizeof(payload), &cause);
-	if (!rc && !raft_jrn_retire(j, k))
-		rc = wire_fail(&cause, WIRE_NOMEM, "no memory for the list of segments");
-	return end_append(j, rc, &cause, err);
-}
-
-uint64_t raft_journal_base(struct raft_journal *j)
-{
-	pthread_mutex_lock(&j->mu);
-	uint64_t base = j->log.base_index;
-	pthread_mutex_unlock(&j->mu);
-	return base;
-}
-
-uint64_t raft_journal_term(struct raft_journal *j, uint64_t index)
-{
-	pthread_mutex_lock(&j->mu);
-	bool there = index >= j->log.base_index && index <= raft_jrn_log_last(&j->log);
-	uint64_t term = there ? raft_jrn_log_term(&j->log, index) : 0;
-	pthread_mutex_unlock(&j->mu);
-	return term;
-}
-
-/* Says in a record what is durable, so that recovery knows it without another sync. */
-static int say_synced(struct raft_journal *j, struct wire_err *err)
-{
-	struct wire_err cause;
-	int rc = begin_append(j, err);
-
-	if (rc)
-		return rc;
-	if (j->synced_said < j->synced || j->commit_said < raft_jrn_sayable_commit(j))
-		rc = append_small(j, RAFT_JRN_SYNC, NULL, 0, &cause);
-	return end_append(j, rc, &cause, err);
-}
-
-/* How far the current segment is filled before the next one is prepared. A young journal stays small until it is written
- * to; one that has grown is written to, and gets most of a segment's time for the preparation. */
-static uint32_t prepare_above(const struct raft_journal *j)
-{
-	uint32_t size = raft_jrn_current(j)->size;
-
-	return size < j->segment_bytes ? size / 2 : size / 4;
-}
-
-int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err)
-{
-	bool must_sync = false, must_say;
-	int rc = WIRE_OK;
-
-	pthread_mutex_lock(&j->mu);
-	must_say = j->synced_said < j->synced || j->commit_said < raft_jrn_sayable_commit(j);
-	for (size_t i = 0; i < j->n_retired; i++)
-		must_sync |= j->retired[i]->free_after > j->synced;
-	pthread_mutex_unlock(&j->mu);
-	if (must_say)
-		rc = say_synced(j, err);
-	if (!rc && must_sync)
-		rc = raft_journal_sync(j, err);
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&j->mu);
-	if (j->failed)
-		rc = report(j, err);
-	else if (!j->next && !j->preparing && j->off > prepare_above(j))
-		rc = raft_jrn_prepare(j, 0, err);
-	if (!rc)
-		rc = raft_jrn_remove_retired(j, err);
-	pthread_mutex_unlock(&j->mu);
-	return rc;
-}
-
-void raft_journal_stats(struct raft_journal *j, struct raft_journal_stats *ret_stats)
-{
-	pthread_mutex_lock(&j->mu);
-	struct raft_journal_stats s = { .bytes_appended = j->bytes_appended, .syncs = j->syncs, .entries = j->entries };
-	for (size_t i = 0; i < j->n_segs; i++)
-		s.disk_bytes += j->segs[i]->size;
-	for (size_t i = 0; i < j->n_retired; i++)
-		s.disk_bytes += j->retired[i]->size;
-	if (j->next)
-		s.disk_bytes += j->next->size;
-	pthread_mutex_unlock(&j->mu);
-	*ret_stats = s;
-}
-
-void raft_journal_close(struct raft_journal *j)
-{
-	if (!j)
-		return;
-	if (!j->failed && j->n_segs && !raft_journal_sync(j, NULL) && !say_synced(j, NULL))
-		raft_journal_sync(j, NULL);
-	forget_open_state(j);
-	for (size_t i = 0; i < j->n_segs; i++)
-		raft_jrn_seg_free(j, j->segs[i]);
-	for (size_t i = 0; i < j->n_retired; i++)
-		raft_jrn_seg_free(j, j->retired[i]);
-	raft_jrn_seg_free(j, j->next);
-	free(j->segs);
-	free(j->retired);
-	raft_jrn_log_free(&j->log);
-	wire_buf_free(&j->out);
-	pthread_mutex_destroy(&j->wmu);
-	pthread_mutex_destroy(&j->mu);
-	pthread_cond_destroy(&j->cv);
-	free(j->dir);
-	free(j);
 }

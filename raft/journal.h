@@ -31,6 +31,21 @@ struct raft_journal_mark {
 	uint32_t db_pages; /* database size in pages at index */
 };
 
+/* What the journal did, and the numbers a and b that say how much. */
+enum raft_journal_event {
+	RAFT_JOURNAL_APPEND,       /* entries: first index, how many */
+	RAFT_JOURNAL_COMMIT_BUFFER, /* records are handed to the file: bytes, offset in the segment */
+	RAFT_JOURNAL_FETCH,        /* one entry is read: index, bytes of its data */
+	RAFT_JOURNAL_FETCH_BETWEEN, /* several are read in one call: first index, how many */
+	RAFT_JOURNAL_REVERSE_FIND, /* a segment is searched for from the end, for trimming: index, the segment's number (0: none) */
+	RAFT_JOURNAL_REWIND,       /* a truncation goes back into an older segment: index, number of the segment that it is in */
+	RAFT_JOURNAL_TRUNCATE,     /* first index that is superseded, how many there were */
+	RAFT_JOURNAL_SYNC,         /* a sync ended: last durable index, segments that it took */
+	RAFT_JOURNAL_FILL,         /* a hole was filled: index, bytes */
+	RAFT_JOURNAL_EVENTS,
+};
+const char *raft_journal_event_name(enum raft_journal_event event); /* "append", ... */
+
 /* A new journal's first segment has first_bytes; each next one is twice the one before, or the least doubling that holds
  * the record which needs it, but never more than segment_bytes. Where growth stands is read from the files: opening needs
  * no first_bytes. Both are multiples of 512 bytes from 2 KiB to 1 GiB. An entry may be as large as segment_bytes allows, whatever
@@ -39,6 +54,10 @@ struct raft_journal_opts {
 	uint64_t group;          /* written into each segment header; another one there is WIRE_FOREIGN */
 	uint32_t segment_bytes;  /* of the largest segments; 0: 16 MiB */
 	uint32_t first_bytes;    /* at most segment_bytes; 0: the same */
+	/* Telemetry; NULL: none. Called within the journal's functions, on their threads, with its locks held: it must be short and must not call the
+	 * journal. Not called while a journal is opened. */
+	void (*on_event)(void *ctx, enum raft_journal_event event, uint64_t a, uint64_t b);
+	void *event_ctx;
 };
 
 /* What open found. Arrays are owned by the journal, valid until the first append. */
@@ -55,6 +74,11 @@ struct raft_journal_state {
 	const struct raft_journal_publication *publications; /* since the latest mark and one before it, oldest first */
 	size_t n_publications;
 	uint64_t cut_bytes; /* bytes of a torn tail that were cut; 0: clean */
+	/* Entries that are certain to have been there, and whose data is damaged: ascending. Their index and term in `entries` are right; kind, size and
+	 * sum too, or, when the whole record is damaged, DATA, 0 and 0. None is a configuration that `configs` lacks. */
+	const uint64_t *holes;
+	size_t n_holes;
+	bool forgetful; /* raft_init.forgetful: what the node acknowledged or voted may be lost */
 };
 
 /* Makes a new journal directory whose log begins above base (index, term, config), with a first mark there; term: the current term to start with.
@@ -63,10 +87,37 @@ int raft_journal_create(const struct wire_env *env, const char *dir, const struc
                         uint64_t term, uint64_t base_index, uint64_t base_term, const struct raft_config *base_config,
                         const struct raft_journal_mark *mark, struct wire_err *err);
 
-/* Opens and recovers. A torn tail is cut; bit rot is WIRE_CORRUPT, naming segment and offset and what to do. Bytes below a recorded sync mark or the
- * known commit index are never cut. */
+/* Opens and recovers. A torn tail is cut. Bytes below a recorded sync mark or the known commit index are never cut: where they are damaged, and it is certain
+ * what was there but for entries' data, the journal opens with holes; else it is WIRE_CORRUPT, naming segment and offset and what to do (raft/JOURNAL.md,
+ * "Damage"), and nothing is changed. WIRE_NOTFOUND: there is no journal. */
 int raft_journal_open(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
                       struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err);
+
+/* What can be kept of a journal that does not open for WIRE_CORRUPT. */
+struct raft_journal_remains {
+	uint64_t term;                   /* the highest that is found anywhere */
+	bool log;                        /* something can be kept: entries base_index + 1 .. last_index, of which n_holes are holes */
+	uint64_t base_index, last_index, commit;
+	size_t n_holes;
+	struct raft_config config;       /* the latest in that */
+	struct raft_journal_mark mark;   /* likewise */
+};
+/* Changes nothing. WIRE_NOTFOUND: there are no files. */
+int raft_journal_examine(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts, struct raft_journal_remains *ret_remains,
+                         struct wire_err *err);
+
+/* Where a journal begins of which nothing can be kept, or that is missing. */
+struct raft_journal_start {
+	uint64_t term, base_index, base_term; /* term: at least so high */
+	struct raft_config base_config;
+	struct raft_journal_mark mark; /* at base_index at most */
+};
+/* Makes of a damaged or missing journal one that opens, and is forgetful: it keeps what examine tells (nothing: then it begins at *start; start NULL:
+ * WIRE_NOTFOUND), in the highest term found anywhere, and sets files that it does not keep aside as *.seg.bad, eight at most. Durable on return. After a crash
+ * or an error at any point the journal is what it was, or the next open finishes this. The node must not give votes, nor acknowledge as before, until it was
+ * re-admitted (raft/README.md); so whoever calls this for a lone voter loses acknowledged entries. */
+int raft_journal_salvage(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts, const struct raft_journal_start *start,
+                         struct wire_err *err);
 /* Writes a sync mark, syncs, closes. Never fails: a journal that had failed is only closed. */
 void raft_journal_close(struct raft_journal *j);
 
@@ -76,6 +127,11 @@ int raft_journal_append_entries(struct raft_journal *j, const struct wire_entry 
                                 struct wire_err *err);
 int raft_journal_append_truncate(struct raft_journal *j, uint64_t from, struct wire_err *err);
 int raft_journal_append_vote(struct raft_journal *j, uint64_t term, uint64_t vote, struct wire_err *err);
+/* The node is forgetful from the next sync on, or (false) is so no longer. Term and vote stay. */
+int raft_journal_append_forgetful(struct raft_journal *j, bool forgetful, struct wire_err *err);
+/* Puts a hole's data in place: it can be read at once, and after the next sync for good. Index and term must be the hole's, kind, size and sum what is
+ * known of them, the sum the data's; WIRE_INVALID otherwise, and when there is no such hole. */
+int raft_journal_fill(struct raft_journal *j, const struct wire_entry *entry, struct wire_err *err);
 int raft_journal_append_commit(struct raft_journal *j, uint64_t commit, struct wire_err *err);
 int raft_journal_append_publication(struct raft_journal *j, const struct raft_journal_publication *p, struct wire_err *err);
 int raft_journal_append_mark(struct raft_journal *j, const struct raft_journal_mark *m, struct wire_err *err);
@@ -86,7 +142,7 @@ int raft_journal_append_note(struct raft_journal *j, const char *text, struct wi
 int raft_journal_sync(struct raft_journal *j, struct wire_err *err);
 
 /* Reads one entry's data into *ret_data (replaced) and its metadata. WIRE_NOTFOUND when trimmed or above the end,
- * WIRE_CORRUPT when its sum does not match. O(1). */
+ * WIRE_CORRUPT when it is a hole, or its sum does not match. O(1). */
 int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *ret_data, struct wire_entry *ret_entry,
                       struct wire_err *err);
 /* Forgets whole segments that hold nothing above index. Allowed only up to the latest mark. The new base's term and configuration are kept. */

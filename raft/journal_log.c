@@ -9,6 +9,7 @@ void raft_jrn_log_free(struct raft_jrn_log *l)
 	free(l->at);
 	free(l->runs);
 	free(l->configs);
+	free(l->holes);
 	*l = (struct raft_jrn_log){ 0 };
 }
 
@@ -69,6 +70,36 @@ void raft_jrn_log_truncate(struct raft_jrn_log *l, uint64_t from)
 		l->n_runs--;
 	while (l->n_configs && l->configs[l->n_configs - 1].index >= from)
 		l->n_configs--;
+	while (l->n_holes && l->holes[l->n_holes - 1].index >= from)
+		l->n_holes--;
+}
+
+struct raft_jrn_hole *raft_jrn_log_hole(const struct raft_jrn_log *l, uint64_t index)
+{
+	for (size_t i = 0; i < l->n_holes; i++)
+		if (l->holes[i].index == index)
+			return &l->holes[i];
+	return NULL;
+}
+
+bool raft_jrn_log_add_hole(struct raft_jrn_log *l, const struct raft_jrn_hole *h)
+{
+	if (!raft_jrn_grow((void **)&l->holes, &l->cap_holes, l->n_holes, 1, sizeof(*l->holes)))
+		return false;
+	/* A fill may be damaged after later entries were. */
+	size_t k = l->n_holes++;
+	for (; k && l->holes[k - 1].index > h->index; k--)
+		l->holes[k] = l->holes[k - 1];
+	l->holes[k] = *h;
+	return true;
+}
+
+void raft_jrn_log_fill(struct raft_jrn_log *l, struct raft_jrn_hole *h, struct raft_jrn_at at)
+{
+	size_t k = (size_t)(h - l->holes);
+
+	l->at[l->head + (size_t)(h->index - l->base_index - 1)] = at;
+	memmove(l->holes + k, l->holes + k + 1, (--l->n_holes - k) * sizeof(*l->holes));
 }
 
 void raft_jrn_log_rebase(struct raft_jrn_log *l, uint64_t base)
@@ -93,6 +124,11 @@ void raft_jrn_log_rebase(struct raft_jrn_log *l, uint64_t base)
 	if (k)
 		memmove(l->configs, l->configs + k, (l->n_configs - k) * sizeof(*l->configs));
 	l->n_configs -= k;
+	for (k = 0; k < l->n_holes && l->holes[k].index <= base;)
+		k++;
+	if (k)
+		memmove(l->holes, l->holes + k, (l->n_holes - k) * sizeof(*l->holes));
+	l->n_holes -= k;
 	l->base_index = base;
 	l->base_term = term;
 	l->base_config = config;

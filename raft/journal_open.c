@@ -5,34 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int each_name(void *arg, const char *name)
-{
-	struct raft_jrn_recovery *r = arg;
-	unsigned long long no = 0;
-	size_t digits = strspn(name, "0123456789");
-
-	if (digits == 16 && !strcmp(name + digits, ".seg")) {
-		sscanf(name, "%llu", &no);
-		if (!raft_jrn_grow((void **)&r->nos, &r->cap_nos, r->n_nos, 1, sizeof(*r->nos)))
-			r->nomem = true;
-		else if (no && no < UINT32_MAX)
-			r->nos[r->n_nos++] = no;
-	}
-	return 0;
-}
-
-static int list_segments(struct raft_jrn_recovery *r, struct wire_err *err)
-{
-	const struct wire_env *env = r->j->env;
-	int rc = env->list(env->ctx, r->j->dir, each_name, r, err);
-
-	if (!rc && r->nomem)
-		rc = wire_fail(err, WIRE_NOMEM, "no memory for the list of segments");
-	if (!rc && r->n_nos)
-		qsort(r->nos, r->n_nos, sizeof(*r->nos), raft_jrn_compare_nos);
-	return rc;
-}
-
 /* Files that a trim left behind become spares, and a trim that the replayed records tell of is done again. */
 static int settle_trims(struct raft_jrn_recovery *r, struct wire_err *err)
 {
@@ -40,7 +12,7 @@ static int settle_trims(struct raft_jrn_recovery *r, struct wire_err *err)
 	uint64_t before = j->log.base_index;
 	size_t k = 0, drop;
 
-	raft_jrn_raise(&r->oldest, r->claims.oldest);
+	raft_jrn_raise(&r->oldest, r->said.oldest);
 	for (size_t i = 0; i < r->n_nos && r->nos[i] < j->segs[0]->no; i++) {
 		struct raft_jrn_seg *s = calloc(1, sizeof(*s));
 		int rc = s ? raft_jrn_open_file(r, r->nos[i], &s->file, err) : wire_fail(err, WIRE_NOMEM, "no memory for a journal segment");
@@ -58,6 +30,9 @@ static int settle_trims(struct raft_jrn_recovery *r, struct wire_err *err)
 	}
 	while (k < j->n_segs - 1 && j->segs[k]->no < r->oldest)
 		k++;
+	/* The mark that the trim relied on may have been damaged since. */
+	while (k && (j->segs[k]->lost_header || j->segs[k]->first_index - 1 > j->log.mark.index))
+		k--;
 	if (k && (j->segs[k]->first_index - 1 < before || j->segs[k]->first_index - 1 > raft_jrn_log_last(&j->log)))
 		return raft_jrn_damaged(r, j->segs[k]->no, 0, "a trim names a segment that the log cannot begin with", err);
 	if (k && !raft_jrn_retire(j, k))
@@ -85,7 +60,7 @@ static int each_tmp(void *arg, const char *name)
 }
 
 /* What an unfinished preparation left; room is what they would take from it. */
-static int remove_unfinished(const struct raft_journal *j, struct wire_err *err)
+int raft_jrn_remove_unfinished(const struct raft_journal *j, struct wire_err *err)
 {
 	struct name_list l = { 0 };
 	char path[RAFT_JRN_PATH_MAX];
@@ -99,8 +74,8 @@ static int remove_unfinished(const struct raft_journal *j, struct wire_err *err)
 	return rc;
 }
 
-static int new_journal(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
-                       struct raft_journal **ret_journal, struct wire_err *err)
+int raft_jrn_new(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                 struct raft_journal **ret_journal, struct wire_err *err)
 {
 	uint32_t bytes = opts->segment_bytes ? opts->segment_bytes : RAFT_JRN_SEGMENT_DEFAULT;
 	uint32_t first = opts->first_bytes ? opts->first_bytes : bytes;
@@ -120,6 +95,8 @@ static int new_journal(const struct wire_env *env, const char *dir, const struct
 	j->group = opts->group;
 	j->segment_bytes = bytes;
 	j->first_bytes = first;
+	j->on_event = opts->on_event;
+	j->event_ctx = opts->event_ctx;
 	pthread_mutex_init(&j->wmu, NULL);
 	pthread_mutex_init(&j->mu, NULL);
 	pthread_cond_init(&j->cv, NULL);
@@ -127,17 +104,29 @@ static int new_journal(const struct wire_env *env, const char *dir, const struct
 	return WIRE_OK;
 }
 
-int raft_journal_open(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
-                      struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err)
+static int list_holes(struct raft_journal *j, struct wire_err *err)
 {
-	struct raft_jrn_recovery r = { 0 };
+	j->open_holes = calloc(j->log.n_holes + 1, sizeof(*j->open_holes));
+	if (!j->open_holes)
+		return wire_fail(err, WIRE_NOMEM, "no memory for the list of damaged entries");
+	for (size_t i = 0; i < j->log.n_holes; i++)
+		j->open_holes[i] = j->log.holes[i].index;
+	return WIRE_OK;
+}
+
+int raft_jrn_open_as_is(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts, const struct raft_jrn_decided *decided,
+                        struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err)
+{
+	struct raft_jrn_recovery r = { .limit = UINT64_MAX };
 	uint64_t cut = 0;
-	int rc = new_journal(env, dir, opts, &r.j, err);
+	int rc = raft_jrn_new(env, dir, opts, &r.j, err);
 
 	if (rc)
 		return rc;
 	struct raft_journal *j = r.j;
-	rc = list_segments(&r, err);
+	if (decided)
+		raft_jrn_follow(&r, decided);
+	rc = raft_jrn_list_segments(&r, err);
 	if (!rc && !r.n_nos)
 		rc = wire_fail(err, WIRE_NOTFOUND, "there is no journal in %s", dir);
 	if (!rc)
@@ -147,7 +136,9 @@ int raft_journal_open(const struct wire_env *env, const char *dir, const struct 
 	if (!rc)
 		rc = settle_trims(&r, err);
 	if (!rc)
-		rc = remove_unfinished(j, err);
+		rc = raft_jrn_remove_unfinished(j, err);
+	if (!rc)
+		rc = list_holes(j, err);
 	free(r.buf);
 	free(r.nos);
 	if (rc) {
@@ -161,14 +152,21 @@ int raft_journal_open(const struct wire_env *env, const char *dir, const struct 
 		.base_config = l->base_config, .entries = j->open_entries, .n_entries = j->n_open_entries,
 		.configs = l->configs, .n_configs = l->n_configs,
 		.commit = j->commit_seen, .mark = l->mark, .publications = j->open_pubs, .n_publications = j->n_open_pubs,
-		.cut_bytes = cut,
+		.cut_bytes = cut, .holes = j->open_holes, .n_holes = l->n_holes, .forgetful = l->forgetful,
 	};
 	*ret_journal = j;
 	return WIRE_OK;
 }
 
-/* The first segment: its header says all there is to say. */
-static int create_first(struct raft_journal *j, struct wire_err *err)
+int raft_journal_open(const struct wire_env *env, const char *dir, const struct raft_journal_opts *opts,
+                      struct raft_journal **ret_journal, struct raft_journal_state *ret_state, struct wire_err *err)
+{
+	int rc = raft_jrn_finish_salvage(env, dir, opts, err);
+
+	return rc ? rc : raft_jrn_open_as_is(env, dir, opts, NULL, ret_journal, ret_state, err);
+}
+
+int raft_jrn_create_first(struct raft_journal *j, struct wire_err *err)
 {
 	const struct wire_env *env = j->env;
 	struct wire_buf b = WIRE_BUF_INIT;
@@ -210,7 +208,7 @@ int raft_journal_create(const struct wire_env *env, const char *dir, const struc
                         const struct raft_journal_mark *mark, struct wire_err *err)
 {
 	struct raft_jrn_recovery r = { 0 };
-	int rc = new_journal(env, dir, opts, &r.j, err);
+	int rc = raft_jrn_new(env, dir, opts, &r.j, err);
 
 	if (rc)
 		return rc;
@@ -224,16 +222,16 @@ int raft_journal_create(const struct wire_env *env, const char *dir, const struc
 		rc = rc == WIRE_EXISTS ? WIRE_OK : rc;
 	}
 	if (!rc)
-		rc = list_segments(&r, err);
+		rc = raft_jrn_list_segments(&r, err);
 	if (!rc && r.n_nos)
 		rc = wire_fail(err, WIRE_EXISTS, "there is a journal in %s already", dir);
 	if (!rc)
-		rc = remove_unfinished(j, err);
+		rc = raft_jrn_remove_unfinished(j, err);
 	if (!rc) {
 		j->log = (struct raft_jrn_log){ .base_index = base_index, .base_term = base_term, .base_config = *base_config,
 			                        .term = term, .mark = *mark };
 		j->commit_seen = j->durable_index = base_index;
-		rc = create_first(j, err);
+		rc = raft_jrn_create_first(j, err);
 	}
 	free(r.nos);
 	j->failed = true; /* closes without writing */

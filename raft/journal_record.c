@@ -14,24 +14,32 @@ enum {
 	NOTHING_SAID = 0xffff,
 	HEADER_FIXED = 136,
 	PUBLICATION_BYTES = 28,
+	HEADER_RECYCLED = 1,
+	HEADER_FORGETFUL = 2,
 };
 #define MAGIC 0x4a74666172766c77u /* "wlvraftJ" */
 
 /* Seeded with its place, so that a record read where it was not written is not valid. */
-static uint64_t seed_of(uint64_t group, uint64_t no, uint32_t off)
+static uint64_t seed_in(uint32_t version, uint64_t group, uint64_t no, uint32_t off)
 {
 	uint8_t b[24];
 
 	wire_set_le64(b, group);
 	wire_set_le64(b + 8, no);
 	wire_set_le64(b + 16, off);
-	return wire_hash(b, sizeof(b), RAFT_JRN_VERSION);
+	return wire_hash(b, sizeof(b), version);
+}
+
+static uint64_t seed_of(uint64_t group, uint64_t no, uint32_t off)
+{
+	return seed_in(RAFT_JRN_VERSION, group, no, off);
 }
 
 static bool length_fits(uint8_t type, uint32_t length)
 {
 	switch (type) {
 	case RAFT_JRN_ENTRY:
+	case RAFT_JRN_FILL:
 		return length >= RAFT_JRN_ENTRY_HEAD && length <= RAFT_JRN_ENTRY_HEAD + WIRE_ENTRY_MAX;
 	case RAFT_JRN_TRUNCATE:
 	case RAFT_JRN_TRIM:
@@ -59,7 +67,7 @@ uint32_t raft_jrn_entry_bytes(uint32_t size)
 
 void raft_jrn_put(struct wire_buf *b, uint64_t group, uint64_t no, uint32_t off, const struct raft_jrn_rec *rec)
 {
-	bool entry = rec->type == RAFT_JRN_ENTRY;
+	bool entry = raft_jrn_has_data(rec->type);
 	uint32_t length = entry ? RAFT_JRN_ENTRY_HEAD + rec->size : rec->length;
 	uint32_t covered = RAFT_JRN_REC_HEAD + (entry ? (uint32_t)RAFT_JRN_ENTRY_HEAD : length);
 	uint32_t total = raft_jrn_align(RAFT_JRN_REC_HEAD + length);
@@ -102,7 +110,7 @@ bool raft_jrn_parse(const uint8_t *p, size_t n, uint64_t group, uint64_t no, uin
 	struct raft_jrn_rec r = { .type = p[AT_TYPE], .kind = p[AT_KIND], .length = wire_le32(p + AT_LENGTH) };
 	if (!length_fits(r.type, r.length) || RAFT_JRN_REC_HEAD + r.length > n)
 		return false;
-	bool entry = r.type == RAFT_JRN_ENTRY;
+	bool entry = raft_jrn_has_data(r.type);
 	uint32_t covered = RAFT_JRN_REC_HEAD + (entry ? (uint32_t)RAFT_JRN_ENTRY_HEAD : r.length);
 	if (wire_le64(p + AT_SUM) != wire_hash(p + AT_LENGTH, covered - AT_LENGTH, seed_of(group, no, off)))
 		return false;
@@ -125,7 +133,7 @@ bool raft_jrn_parse(const uint8_t *p, size_t n, uint64_t group, uint64_t no, uin
 
 bool raft_jrn_data_ok(const struct raft_jrn_rec *rec)
 {
-	return rec->type != RAFT_JRN_ENTRY || wire_hash(rec->data, rec->size, 0) == rec->sum;
+	return !raft_jrn_has_data(rec->type) || wire_hash(rec->data, rec->size, 0) == rec->sum;
 }
 
 void raft_jrn_put_publication(uint8_t dst[28], const struct raft_journal_publication *p)
@@ -157,7 +165,7 @@ void raft_jrn_put_header(struct wire_buf *b, const struct raft_jrn_header *h)
 	wire_put_u32(b, RAFT_JRN_VERSION);
 	wire_put_u32(b, 0); /* bytes of the area */
 	wire_put_u32(b, 0); /* of which used */
-	wire_put_u32(b, h->recycled);
+	wire_put_u32(b, (h->recycled ? HEADER_RECYCLED : 0) | (h->forgetful ? HEADER_FORGETFUL : 0));
 	wire_put_u64(b, h->group);
 	wire_put_u64(b, h->no);
 	wire_put_u32(b, h->segment_bytes);
@@ -207,10 +215,10 @@ static int check_header(const uint8_t *p, size_t n, uint64_t no, struct wire_err
 		return wire_fail(err, WIRE_CORRUPT, "segment %llu ends within its header", (unsigned long long)no);
 	uint32_t used = wire_le32(p + 24);
 	if (wire_le64(p + 8) != MAGIC || used < HEADER_FIXED || used > n || used > RAFT_JRN_HEADER_MAX ||
-	    wire_le64(p) != wire_hash(p + 8, used - 8, seed_of(0, no, 0)))
+	    wire_le64(p) != wire_hash(p + 8, used - 8, seed_in(wire_le32(p + 16), 0, no, 0)))
 		return wire_fail(err, WIRE_CORRUPT, "segment %llu has no valid header", (unsigned long long)no);
 	if (wire_le32(p + 16) != RAFT_JRN_VERSION)
-		return wire_fail(err, WIRE_VERSION, "journal segment %llu has format version %u, this program knows %d; upgrade it",
+		return wire_fail(err, WIRE_VERSION, "journal segment %llu has format version %u, this program knows %d: use a program of that version, or join anew",
 		                 (unsigned long long)no, wire_le32(p + 16), RAFT_JRN_VERSION);
 	return WIRE_OK;
 }
@@ -226,7 +234,9 @@ int raft_jrn_get_header(const uint8_t *p, size_t n, uint64_t no, struct raft_jrn
 	wire_get_bytes(&in, 20);
 	h.bytes = wire_get_u32(&in);
 	wire_get_u32(&in);
-	h.recycled = wire_get_u32(&in) != 0;
+	uint32_t flags = wire_get_u32(&in);
+	h.recycled = flags & HEADER_RECYCLED;
+	h.forgetful = flags & HEADER_FORGETFUL;
 	h.group = wire_get_u64(&in);
 	h.no = wire_get_u64(&in);
 	h.segment_bytes = wire_get_u32(&in);
@@ -249,7 +259,7 @@ int raft_jrn_get_header(const uint8_t *p, size_t n, uint64_t no, struct raft_jrn
 	}
 	const uint8_t *config = wire_get_bytes(&in, config_bytes);
 	if (in.bad || wire_in_left(&in) || h.n_pubs > RAFT_JRN_PUBS || h.no != no || !h.first_index || h.oldest > no ||
-	    h.segment_bytes < RAFT_JRN_SEGMENT_MIN || h.segment_bytes > RAFT_JRN_SEGMENT_MAX ||
+	    (flags & ~(uint32_t)(HEADER_RECYCLED | HEADER_FORGETFUL)) || h.segment_bytes < RAFT_JRN_SEGMENT_MIN || h.segment_bytes > RAFT_JRN_SEGMENT_MAX ||
 	    h.bytes % RAFT_JRN_SECTOR || h.bytes < wire_le32(p + 24) ||
 	    h.bytes > h.segment_bytes - RAFT_JRN_END_BYTES)
 		return wire_fail(err, WIRE_CORRUPT, "segment %llu has a header that contradicts itself", (unsigned long long)no);

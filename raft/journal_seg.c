@@ -43,6 +43,7 @@ void raft_jrn_make_header(const struct raft_journal *j, uint64_t no, uint32_t si
 		.prev_term = raft_jrn_log_term(l, last),
 		.term = l->term,
 		.vote = l->vote,
+		.forgetful = l->forgetful,
 		.mark = l->mark,
 		.n_pubs = l->n_pubs,
 		.config = *raft_jrn_log_config(l, last),

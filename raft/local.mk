@@ -4,8 +4,9 @@ RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.
 	raft/forgetful.c \
 	raft/telemetry.h raft/telemetry.c
 # The journal.
-RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_open.c raft/journal_recover.c \
-	raft/journal_seg.c raft/journal_log.c raft/journal_record.c
+RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_use.c raft/journal_open.c \
+	raft/journal_scan.c raft/journal_replay.c raft/journal_recover.c raft/journal_salvage.c raft/journal_seg.c \
+	raft/journal_log.c raft/journal_record.c
 
 noinst_LTLIBRARIES += libraft.la
 libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
@@ -41,7 +42,7 @@ test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
 EXTRA_DIST += raft/README.md raft/JOURNAL.md
 RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_grow test/unit/test_journal_crash \
-	test/unit/test_journal_threads
+	test/unit/test_journal_repair test/unit/test_journal_salvage test/unit/test_journal_threads
 RAFT_JOURNAL_KIT = test/unit/journal_kit.h test/unit/journal_disk.h test/unit/journal_disk.c
 check_PROGRAMS += $(RAFT_JOURNAL_TESTS)
 TESTS += $(RAFT_JOURNAL_TESTS)
@@ -52,5 +53,11 @@ test_unit_test_journal_grow_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_journal_crash_SOURCES = test/unit/test_journal_crash.c test/unit/journal_model.h test/unit/journal_model.c \
 	$(RAFT_JOURNAL_KIT)
 test_unit_test_journal_crash_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_repair_SOURCES = test/unit/test_journal_repair.c test/unit/journal_damage.h test/unit/journal_model.h \
+	test/unit/journal_model.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_repair_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_salvage_SOURCES = test/unit/test_journal_salvage.c test/unit/journal_damage.h test/unit/journal_model.h \
+	test/unit/journal_model.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_salvage_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_journal_threads_SOURCES = test/unit/test_journal_threads.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_threads_LDADD = $(RAFT_TEST_LIBS)

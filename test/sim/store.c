@@ -388,6 +388,15 @@ void node_start(struct sim_node *n)
 		open_failed(n, rc, &err);
 		return;
 	}
+	if (st.n_holes) {
+		raft_journal_close(n->journal);
+		n->journal = NULL;
+		if (!n->rotted)
+			sim_fail(s, "I10 only what is synced counts", "%s cannot read entry %llu after a start", node_name(n), (unsigned long long)st.holes[0]);
+		s->counts->rots_found++;
+		give_up(n);
+		return;
+	}
 	s->counts->starts++;
 	n->up = true;
 	if (!check_i10_recovered(n, &st)) {

@@ -112,6 +112,81 @@ long model_match(const struct model *m, const struct raft_journal_state *st, siz
 	}
 }
 
+static bool is_hole(const struct raft_journal_state *st, uint64_t index)
+{
+	for (size_t i = 0; i < st->n_holes; i++)
+		if (st->holes[i] == index)
+			return true;
+	return false;
+}
+
+/* The log alone. */
+static bool same_log(const struct model_state *s, const struct raft_journal_state *st)
+{
+	if (s->last != st->base_index + st->n_entries)
+		return false;
+	for (size_t i = 0; i < st->n_entries; i++) {
+		const struct wire_entry *e = &st->entries[i];
+		const struct model_op *o = &s->log[e->index];
+		bool unknown = is_hole(st, e->index) && !e->size && !e->sum;
+		if (e->index != st->base_index + 1 + i || e->term != o->term || (!unknown && (e->sum != o->sum || e->size != o->size)))
+			return false;
+	}
+	return true;
+}
+
+bool model_match_damaged(const struct model *m, const struct raft_journal_state *st)
+{
+	static struct model_state s;
+
+	state_at_start(&s);
+	for (size_t p = 0; p < m->n; p++)
+		apply(&s, &m->ops[p]);
+	return same_log(&s, st) && s.term == st->term && s.vote == st->vote && st->mark.index <= s.mark && !st->forgetful;
+}
+
+bool model_match_salvaged(const struct model *m, const struct raft_journal_state *st)
+{
+	static struct model_state s;
+	bool found = false;
+
+	state_at_start(&s);
+	for (size_t p = 0; !found; p++) {
+		found = same_log(&s, st);
+		if (p == m->n)
+			break;
+		apply(&s, &m->ops[p]);
+	}
+	for (size_t p = 0; p < m->n; p++)
+		apply(&s, &m->ops[p]);
+	return found && st->forgetful && !st->vote && st->term <= s.term;
+}
+
+size_t model_fill(const struct model *m, struct raft_journal *j, const struct raft_journal_state *st)
+{
+	static struct model_state s;
+	static uint8_t data[MODEL_DATA_MAX];
+	size_t n = st->n_holes;
+	uint64_t *holes = calloc(n + 1, sizeof(*holes));
+	struct wire_err err;
+
+	assert_non_null(holes);
+	if (n)
+		memcpy(holes, st->holes, n * sizeof(*holes));
+	state_at_start(&s);
+	for (size_t p = 0; p < m->n; p++)
+		apply(&s, &m->ops[p]);
+	for (size_t i = 0; i < n; i++) {
+		const struct model_op *o = &s.log[holes[i]];
+		struct wire_entry e = { .index = holes[i], .term = o->term, .kind = WIRE_ENTRY_DATA, .size = o->size, .sum = o->sum, .data = data };
+		fill(data, o->size, o->tag);
+		must(raft_journal_fill(j, &e, &err), &err);
+		assert_int_equal(raft_journal_fill(j, &e, &err), WIRE_INVALID); /* it is none any more */
+	}
+	free(holes);
+	return n;
+}
+
 void model_check_data(struct raft_journal *j, const struct raft_journal_state *st)
 {
 	struct wire_buf b = WIRE_BUF_INIT;
@@ -119,6 +194,10 @@ void model_check_data(struct raft_journal *j, const struct raft_journal_state *s
 	struct wire_err err;
 
 	for (size_t i = 0; i < st->n_entries; i++) {
+		if (is_hole(st, st->entries[i].index)) {
+			assert_int_equal(raft_journal_read(j, st->entries[i].index, &b, &e, &err), WIRE_CORRUPT);
+			continue;
+		}
 		must(raft_journal_read(j, st->entries[i].index, &b, &e, &err), &err);
 		assert_int_equal(e.sum, st->entries[i].sum);
 		assert_int_equal(e.term, st->entries[i].term);
@@ -160,7 +239,7 @@ void model_entries(struct model_world *w, uint32_t n)
 	}
 	lives(w, raft_journal_append_entries(w->j, e, n, w->commit, &err), &err);
 	for (uint32_t i = 0; i < n; i++)
-		did(w, (struct model_op){ MODEL_ENTRY, e[i].index, e[i].term, 0, e[i].sum, e[i].size, 0 });
+		did(w, (struct model_op){ MODEL_ENTRY, e[i].index, e[i].term, 0, e[i].sum, e[i].size, w->tag - n + 1 + i });
 }
 
 void model_publish(struct model_world *w)

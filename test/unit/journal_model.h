@@ -60,7 +60,13 @@ void model_drop(struct raft_journal *j);
 
 /* Which prefix of the model is this? -1: none of at least `min` operations. */
 long model_match(const struct model *m, const struct raft_journal_state *st, size_t min);
-/* Every entry can be read and is what the log says. */
+/* The same where something was damaged that was durable: nothing of the log or the hard state is missing but entries' data, of a mark or publications perhaps. */
+bool model_match_damaged(const struct model *m, const struct raft_journal_state *st);
+/* The log is what it was at some time, and the journal forgetful. */
+bool model_match_salvaged(const struct model *m, const struct raft_journal_state *st);
+/* Fills all holes; how many there were. */
+size_t model_fill(const struct model *m, struct raft_journal *j, const struct raft_journal_state *st);
+/* Every entry that is no hole can be read and is what the log says. */
 void model_check_data(struct raft_journal *j, const struct raft_journal_state *st);
 /* A journal that was recovered works: one more entry, and the same again after a close. Closes it. */
 void model_check_goes_on(const struct model_shape *shape, struct disk *d, struct raft_journal *j, const struct raft_journal_state *st);

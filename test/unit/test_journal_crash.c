@@ -32,7 +32,7 @@ static void test_every_cut(void **ctx)
 {
 	const struct model_shape *shape = *ctx;
 	static struct model_world w;
-	long cut_some = 0, rot = 0;
+	long cut_some = 0, rot = 0, holes = 0;
 
 	model_random = 11;
 	journal_of_a_few_segments(&w, shape);
@@ -62,9 +62,13 @@ static void test_every_cut(void **ctx)
 				assert_non_null(strstr(err.text, ".seg"));
 				rot++;
 			} else {
-				assert_true(model_match(&w.m, &st, raft_jrn_pos(no, off) >= synced ? w.m.synced : 0) >= 0);
-				if (no < said >> 32)
-					assert_int_equal(model_match(&w.m, &st, 0), w.m.n);
+				if (no < said >> 32) {
+					assert_true(model_match_damaged(&w.m, &st));
+					holes += st.n_holes > 0;
+				} else {
+					assert_true(model_match(&w.m, &st, raft_jrn_pos(no, off) >= synced ? w.m.synced : 0) >= 0);
+					assert_int_equal(st.n_holes, 0);
+				}
 				if (raft_jrn_pos(no, off) == end)
 					assert_int_equal(model_match(&w.m, &st, 0), w.m.n);
 				model_check_data(j, &st);
@@ -74,7 +78,8 @@ static void test_every_cut(void **ctx)
 			disk_free(d);
 		}
 	}
-	assert_true(cut_some > 100 && rot > 100);
+	print_message("# cuts: %ld reported as rot, %ld left holes, %ld cut\n", rot, holes, cut_some);
+	assert_true(cut_some > 100 && rot > 100 && holes > 100);
 	model_drop(w.j);
 	disk_free(w.d);
 }
@@ -84,7 +89,7 @@ static void test_every_bit_flip(void **ctx)
 	const struct model_shape *shape = *ctx;
 	uint32_t stride = shape->opts.first_bytes ? 7 : 1;
 	static struct model_world w;
-	long rot = 0, cut = 0, harmless = 0;
+	long rot = 0, cut = 0, holes = 0, harmless = 0;
 
 	model_random = 12;
 	journal_of_a_few_segments(&w, shape);
@@ -110,25 +115,32 @@ static void test_every_bit_flip(void **ctx)
 				rot++;
 				continue;
 			}
-			long p = model_match(&w.m, &st, 0);
-			assert_true(p >= 0);
-			if (raft_jrn_pos(no, bit / 8) < said)
-				assert_int_equal(p, w.m.n); /* padding: nothing is missing */
-			else
-				assert_true(p >= (long)w.m.synced);
-			if (p < (long)w.m.n)
-				cut++;
-			else
-				harmless++;
+			bool durable = raft_jrn_pos(no, bit / 8) < said;
+			long p = durable ? (long)w.m.n : model_match(&w.m, &st, w.m.synced);
+			assert_true(durable ? model_match_damaged(&w.m, &st) : p >= 0);
+			assert_true(st.n_holes <= durable);
 			model_check_data(j, &st);
+			if (st.n_holes) {
+				holes++;
+				model_fill(&w.m, j, &st);
+				raft_journal_close(j);
+				must(raft_journal_open(disk_env(d), "j", &shape->opts, &j, &st, &err), &err);
+				assert_int_equal(st.n_holes, 0);
+				assert_true(model_match_damaged(&w.m, &st));
+				model_check_data(j, &st);
+			} else if (p < (long)w.m.n) {
+				cut++;
+			} else {
+				harmless++;
+			}
 			model_drop(j);
 			disk_free(d);
 			d = disk_copy(w.d); /* the cut changed it */
 		}
 		disk_free(d);
 	}
-	print_message("# bit flips: %ld reported as rot, %ld cut, %ld harmless\n", rot, cut, harmless);
-	assert_true(rot > 10000 / stride && cut > 500 / stride);
+	print_message("# bit flips: %ld reported as rot, %ld left a hole, %ld cut, %ld harmless\n", rot, holes, cut, harmless);
+	assert_true(rot > 1000 / stride && holes > 5000 / stride && cut > 500 / stride);
 	model_drop(w.j);
 	disk_free(w.d);
 }
