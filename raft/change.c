@@ -12,9 +12,6 @@ static void append_config(struct raft *r, const struct raft_config *c)
 	}
 	raft_append_local(r, WIRE_ENTRY_CONFIG, r->config_bytes.data, (uint32_t)r->config_bytes.len);
 	raft_configs_push(r, raft_log_last(&r->log), c);
-	/* Without peers nobody kept it. */
-	if (r->heartbeat_due_us <= r->now_us)
-		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
 }
 
 /* WIRE_OK: *ret is what is to be appended. */

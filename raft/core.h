@@ -77,12 +77,21 @@ struct raft_peer {
 	uint64_t tried_us;        /* when the latest was begun */
 	uint64_t fit_since_us;    /* priority.c: since when it could lead; 0: it cannot, or need not */
 	uint64_t heard_us;        /* latest answer to this leader; 0: none */
-	uint64_t last_contact_us; /* the same for CheckQuorum, which counts from when it became a voter or we the leader */
+	uint64_t alive_until_us;  /* CheckQuorum counts it until then (pulse.c) */
 	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
 	uint64_t round_ack;       /* latest read round that it answered */
 	uint64_t leased_us;       /* when the latest heartbeat was sent that it is known to have received; 0: never */
 	uint64_t sent_us;         /* since when it owes us progress */
 	uint64_t stall_us;        /* how long that may take before we send again */
+	/* pulse.c: heartbeats to it */
+	uint64_t beat_due_us;     /* when the next goes out */
+	uint64_t beat_number;     /* number of the latest */
+	uint64_t asked_us;        /* when the first went out that is not answered; 0: all are */
+	uint64_t quiet_number;    /* the first that announced a long silence; 0: none since we were active */
+	bool quiet;               /* it has answered that one */
+	uint64_t timed_number, timed_us; /* the one that is timed; 0: none */
+	uint8_t timed_lost;       /* how many such were not answered in a row */
+	uint32_t rtt_us, rtt_var_us, rtt_peak_us; /* 0: unknown. peak: the longest, slowly forgotten */
 	struct raft_inflight *fl; /* ring of window_msgs, allocated with the peer */
 	uint32_t fl_head, fl_n;
 	uint64_t fl_bytes;
@@ -111,7 +120,7 @@ struct raft_lease {
 
 struct raft {
 	uint64_t self, now_us, rng;
-	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us;
+	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us, persist_us, silence_max_us;
 
 	uint64_t term, vote;
 	struct raft_log log;
@@ -125,6 +134,10 @@ struct raft {
 	bool ever_contact;
 	uint64_t contact_us;           /* last sign of a live leader; a restart counts (I11) */
 	uint64_t election_deadline_us; /* UINT64_MAX: none */
+	uint64_t silence_us, silence_number; /* follower: for how long its leader may be silent, and which sending said so; 0: election_us */
+	uint64_t patience_us;          /* the same, by the network alone, of the latest leader that said so */
+	uint64_t owed_us;              /* the disk's latest sign of life, if something waits for it */
+	uint64_t stood_us, votes_took_us; /* when it began; leader: how long it took */
 	uint64_t campaign;             /* id of the round of votes or pre-votes that runs */
 	uint64_t ask_due_us;           /* candidates: when those that have not answered are asked again */
 	bool ordered;                  /* candidate: the leader told us to stand (thesis 3.10) */
@@ -141,7 +154,8 @@ struct raft {
 	/* leader */
 	uint64_t term_start; /* index of the first entry of its term */
 	bool elected_alone;  /* won without a message: term and vote are durable no earlier than entry term_start */
-	uint64_t heartbeat_due_us, commit_due_us; /* UINT64_MAX: none */
+	uint64_t commit_due_us; /* UINT64_MAX: none */
+	uint64_t active_us;     /* when something was last proposed or read */
 	uint64_t transfer_to;      /* who shall lead instead; 0: no transfer is under way */
 	uint64_t transfer_index;   /* the log's end since it began */
 	uint64_t transfer_due_us;  /* when TIMEOUT_NOW is sent again; UINT64_MAX: it was not sent yet */
@@ -284,6 +298,26 @@ int raft_witness_change(struct raft *r, const struct raft_config *target, struct
 uint64_t raft_priority_delay(const struct raft *r);
 void raft_priority_pump(struct raft *r); /* leader: hands over to who had better lead */
 uint64_t raft_priority_deadline(const struct raft *r);
+/* ---- pulse.c ---- */
+void raft_pulse_begin(struct raft *r, struct raft_peer *p);
+void raft_pulse_made_voter(struct raft *r, struct raft_peer *p);
+void raft_pulse_contact(struct raft *r, struct raft_peer *p);
+void raft_pulse_announce(struct raft *r, struct raft_peer *p, struct wire_msg *heartbeat); /* it goes out; log_term is set */
+void raft_pulse_answered(struct raft *r, struct raft_peer *p, uint64_t number);
+void raft_pulse_asked_for_vote(struct raft *r, uint64_t peer); /* it misses its leader */
+void raft_pulse_link(struct raft *r, struct raft_peer *p, bool up);
+void raft_pulse_active(struct raft *r);                       /* leader: something is proposed or read */
+void raft_pulse_flush(struct raft *r);
+uint64_t raft_pulse_deadline(const struct raft *r);
+bool raft_quorum_lost(const struct raft *r);                  /* CheckQuorum */
+void raft_pulse_announced(struct raft *r, const struct wire_msg *heartbeat); /* follower, of its leader */
+void raft_pulse_forget_leader(struct raft *r);
+void raft_pulse_doubt(struct raft *r);                        /* follower: the leader may be gone, though it may be silent for long */
+bool raft_leader_expected(const struct raft *r);              /* follower: no reason to miss the leader yet; pre-votes are refused */
+uint64_t raft_election_timeout(const struct raft *r);         /* the shortest now */
+uint64_t raft_patience(const struct raft *r);                 /* how long an answer may take: an election timeout, or what the network needs */
+bool raft_disk_hangs(const struct raft *r);
+bool raft_disk_replaces(struct raft *r);                      /* leader: it does, and another one should lead: we have stepped down */
 
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);

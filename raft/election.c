@@ -39,6 +39,7 @@ static void stand(struct raft *r, enum raft_role role)
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		r->peers[i].voted = r->peers[i].granted = false;
 	r->campaign++;
+	r->stood_us = r->now_us;
 	raft_ask_votes(r);
 }
 
@@ -113,7 +114,9 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	/* Thesis 3.10: it is the leader's own wish. Otherwise the same rules hold. */
 	bool ordered = !pre && (m->flags & WIRE_MSG_TRANSFER);
 
-	if (r->forgetful || (raft_leader_alive(r) && !ordered && (pre || !r->no_check_quorum))) {
+	bool alive = raft_leader_alive(r) && (pre || !r->no_check_quorum);
+
+	if (r->forgetful || ((alive || (pre && raft_leader_expected(r))) && !ordered)) {
 		if (pre)
 			answer(r, m, false);
 		return;

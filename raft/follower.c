@@ -127,6 +127,7 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 {
 	if (!accept_leader(r, m, WIRE_MSG_HEARTBEAT_RESP))
 		return;
+	raft_pulse_announced(r, m);
 	/* The leader tells no more than what we have acknowledged to it, perhaps before a restart; unless that was forgotten. */
 	uint64_t last = r->forgetful ? r->matched : raft_log_last(&r->log), commit = m->commit < last ? m->commit : last;
 	if (commit > r->matched)

@@ -90,6 +90,23 @@ static int check_lease(const struct raft *r, struct wire_err *err)
 	return WIRE_OK;
 }
 
+/* raft/pulse.c: nobody waits for longer than may be announced, nothing that is due waits, and who leads has a disk that is no
+ * slower than everybody else's. */
+static int check_pulse(const struct raft *r, struct wire_err *err)
+{
+	uint64_t most = r->silence_max_us;
+
+	CHECK(r->silence_us <= most && r->patience_us <= most && raft_election_timeout(r) >= r->election_us);
+	CHECK(r->election_deadline_us == UINT64_MAX || r->election_deadline_us <= r->now_us + 2 * most + raft_priority_delay(r));
+	for (uint32_t i = 0; i < r->n_peers && r->role == RAFT_LEADER; i++) {
+		const struct raft_peer *p = &r->peers[i];
+		CHECK(p->beat_due_us > r->now_us && p->beat_due_us <= r->now_us + most && p->alive_until_us <= r->now_us + most);
+		CHECK(p->quiet || p->beat_due_us <= r->now_us + r->heartbeat_us);
+		CHECK(!raft_disk_hangs(r) || r->n_new || p->forgot || !(p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) || p->match <= r->durable);
+	}
+	return WIRE_OK;
+}
+
 static int check_role(const struct raft *r, struct wire_err *err)
 {
 	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
@@ -102,7 +119,7 @@ static int check_role(const struct raft *r, struct wire_err *err)
 		remote += r->reads[i].from != 0;
 	CHECK(remote == r->n_remote_reads);
 	if (r->role != RAFT_LEADER) {
-		CHECK(!remote && r->heartbeat_due_us == UINT64_MAX && r->commit_due_us == UINT64_MAX);
+		CHECK(!remote && r->commit_due_us == UINT64_MAX);
 		return WIRE_OK;
 	}
 	CHECK(r->vote == r->self && r->term_start > 0);
@@ -151,6 +168,8 @@ int raft_invariants(const struct raft *r, struct wire_err *err)
 		rc = check_lease(r, err);
 	if (rc == WIRE_OK)
 		rc = check_keep(r, err);
+	if (rc == WIRE_OK)
+		rc = check_pulse(r, err);
 	if (rc == WIRE_OK && r->role == RAFT_LEADER)
 		rc = check_peers(r, err);
 	return rc;

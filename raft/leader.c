@@ -7,11 +7,6 @@ static uint64_t match_of(const struct raft_peer *p)
 	return p->match;
 }
 
-static uint64_t contact_of(const struct raft_peer *p)
-{
-	return p->last_contact_us;
-}
-
 bool raft_leader_is_ready(const struct raft *r)
 {
 	return r->role == RAFT_LEADER && r->commit >= r->term_start;
@@ -45,6 +40,7 @@ void raft_append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t 
 /* An entry of its own term lets a leader commit what earlier ones left (paper 5.4.2, 8). */
 void raft_leader_begin(struct raft *r)
 {
+	r->votes_took_us = r->now_us - r->stood_us;
 	raft_peers_begin(r);
 	raft_lease_begin(r);
 	r->round = r->round_done = 0;
@@ -52,7 +48,6 @@ void raft_leader_begin(struct raft *r)
 	r->term_start = raft_log_last(&r->log) + 1;
 	raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0);
 	raft_read_adopt(r);
-	r->heartbeat_due_us = r->now_us;
 }
 
 void raft_propose(struct raft *r, const struct raft_event *ev)
@@ -142,6 +137,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
 	m->corr = r->round;
 	m->log_term = raft_lease_stamp(r);
 	m->hint = r->keep_above;
+	raft_pulse_announce(r, p, m);
 }
 
 static bool owes_commit(const struct raft *r, const struct raft_peer *p)
@@ -160,16 +156,13 @@ void raft_tell_commit(struct raft *r)
 void raft_leader_timers(struct raft *r)
 {
 	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
-	if (!r->no_check_quorum && raft_quorum(r, RAFT_TO_COMMIT, contact_of, r->now_us) + r->election_us <= r->now_us) {
+	if (raft_quorum_lost(r)) {
 		raft_become_follower(r, r->term, 0);
 		return;
 	}
-	if (r->now_us >= r->heartbeat_due_us) {
-		raft_keep_update(r);
-		for (uint32_t i = 0; i < r->n_peers; i++)
-			raft_heartbeat(r, &r->peers[i]);
-		r->heartbeat_due_us = r->now_us + r->heartbeat_us;
-	}
+	if (raft_disk_replaces(r))
+		return;
+	raft_pulse_flush(r);
 	if (r->now_us >= r->commit_due_us)
 		raft_tell_commit(r);
 	raft_transfer_timers(r);
@@ -199,7 +192,10 @@ void raft_leader_flush(struct raft *r)
 	raft_priority_pump(r);
 	raft_witness_pump(r);
 	raft_transfer_pump(r);
+	if (r->n_new || r->n_reads || r->transfer_to)
+		raft_pulse_active(r);
 	raft_read_pump(r);
+	raft_pulse_flush(r);
 	bool owed = false;
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		owed |= owes_commit(r, &r->peers[i]);
@@ -211,11 +207,8 @@ void raft_leader_flush(struct raft *r)
 
 uint64_t raft_leader_deadline(const struct raft *r)
 {
-	uint64_t d = r->no_check_quorum ? UINT64_MAX : raft_quorum(r, RAFT_TO_COMMIT, contact_of, UINT64_MAX - r->election_us) + r->election_us;
-	uint64_t transfer = raft_transfer_deadline(r);
+	uint64_t d = raft_pulse_deadline(r), transfer = raft_transfer_deadline(r);
 
-	if (r->n_peers && r->heartbeat_due_us < d)
-		d = r->heartbeat_due_us;
 	if (r->commit_due_us < d)
 		d = r->commit_due_us;
 	if (transfer < d)
@@ -230,7 +223,8 @@ static struct raft_peer *hear(struct raft *r, const struct wire_msg *m)
 	struct raft_peer *p = r->role == RAFT_LEADER ? raft_peer(r, m->from) : NULL;
 
 	if (p) {
-		p->last_contact_us = p->heard_us = r->now_us;
+		p->heard_us = r->now_us;
+		raft_pulse_contact(r, p);
 	}
 	return p;
 }
@@ -255,6 +249,7 @@ void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
 		return;
 	if (m->hint > p->applied)
 		p->applied = m->hint;
+	raft_pulse_answered(r, p, m->log_term);
 	if (!p->forgot) {
 		if (m->corr > p->round_ack && m->corr <= r->round)
 			p->round_ack = m->corr;

@@ -54,7 +54,7 @@ static uint8_t own_priority(const struct raft *r)
 static bool fit(const struct raft *r, const struct raft_peer *p)
 {
 	return (p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && p->state == RAFT_REPLICATE && !p->full && !p->forgot && p->heard_us &&
-	       r->now_us < p->heard_us + r->election_us && raft_transfer_near(r, p);
+	       r->now_us < p->alive_until_us && raft_transfer_near(r, p);
 }
 
 static uint64_t wait_of(const struct raft *r, const struct raft_peer *p)

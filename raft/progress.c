@@ -22,10 +22,10 @@ static void begin(struct raft *r, struct raft_peer *p)
 {
 	p->epoch = 0;
 	p->match = p->first_match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
-	p->last_contact_us = r->now_us;
 	p->heard_us = p->fit_since_us = 0;
 	p->level = 0;
 	p->full = p->forgot = false;
+	raft_pulse_begin(r, p);
 	p->state = RAFT_PROBE;
 	p->paused = false;
 	p->next = raft_log_last(&r->log) + 1;
@@ -55,7 +55,7 @@ bool raft_peers_sync(struct raft *r)
 			*p = *old;
 			old->fl = NULL;
 			if (c->m[i].flags & ~p->flags & (RAFT_VOTER | RAFT_VOTER_OLD))
-				p->last_contact_us = r->now_us;
+				raft_pulse_made_voter(r, p);
 		} else {
 			p->id = c->m[i].id;
 			p->fl = calloc(r->window_msgs, sizeof(*p->fl));
@@ -214,6 +214,8 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.full = p->full,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,
 			.forgot = p->forgot,
+			.rtt_us = p->rtt_us,
+			.rtt_var_us = p->rtt_var_us,
 		};
 		return true;
 	}

@@ -55,7 +55,10 @@ struct raft_init {
 	uint32_t uncommitted_bytes; /* a leader refuses proposals beyond so many bytes that are not committed. 0: 64 MiB */
 	uint32_t catch_up_bytes;   /* a member further behind is sent to another one for entries. 0: 4 MiB; UINT32_MAX: never */
 	uint32_t keep_log_bytes;   /* of a witness: the most that its log may hold. 0: 1 GiB */
-	uint32_t persist_us;       /* a leader whose disk takes longer steps down. 0: election_us */
+	uint32_t persist_us;       /* a leader whose disk shows no progress for that long steps down, if another voter's does. 0: election_us */
+	/* The longest that a leader may ask its followers to wait for a heartbeat: where delays vary, and when the group is idle. The same on
+	 * all members. 0: 10 * election_us; election_us: no timeout is ever longer than that (raft/pulse.c). */
+	uint32_t silence_max_us;
 	bool telemetry;            /* fill update.events */
 	/* Raft without what is built on top of it, to be looked at; the product never sets them. no_prevote: stands for election at
 	 * once when its timer ends (paper 5.2). no_check_quorum: as a leader it stays one until it sees a later term, and
@@ -103,6 +106,7 @@ struct raft_event {
 	uint32_t n_entries;
 	const struct raft_config *config;
 	uint64_t corr, index, term, peer;
+	bool lease_used; /* somebody has read by the lease since the last event: it is worth renewing though nothing else happens */
 };
 
 /* One settled read. index: the read may be served once this node has published it. code: WIRE_OK, or WIRE_NOTLEADER /

@@ -89,13 +89,23 @@ static bool up_to_id(const struct raft *r, const struct raft_pending_read *q, ui
 
 static void add(struct raft *r, uint64_t corr, uint64_t from)
 {
+	uint64_t patience = raft_patience(r), most = r->silence_max_us;
+
+	/* Over a slow network: it may have to wait for a round that has begun, and a follower's for its way. */
+	if (patience > r->election_us)
+		patience *= r->role == RAFT_LEADER ? 2 : 3;
+	uint64_t deadline = r->now_us + (patience < most ? patience : most);
+
 	if (!raft_grow(r, (void **)&r->reads, &r->cap_reads, r->n_reads, sizeof(*r->reads)))
 		return;
+	/* In order, though patience may shrink. */
+	if (r->n_reads && r->reads[r->n_reads - 1].deadline_us > deadline)
+		deadline = r->reads[r->n_reads - 1].deadline_us;
 	r->reads[r->n_reads++] = (struct raft_pending_read){
 		.corr = corr,
 		.from = from,
 		.id = ++r->read_id,
-		.deadline_us = r->now_us + r->election_us,
+		.deadline_us = deadline,
 	};
 	if (from)
 		r->n_remote_reads++;
@@ -202,6 +212,8 @@ void raft_read_timers(struct raft *r)
 {
 	if (!r->n_reads)
 		return;
+	if (r->reads[0].deadline_us <= r->now_us)
+		raft_pulse_doubt(r); /* whom we asked may be gone */
 	settle_if(r, expired, 0, WIRE_TIMEOUT, 0);
 	raft_read_forward(r);
 }

@@ -45,7 +45,7 @@ void raft_become(struct raft *r, enum raft_role role)
 	if (role != RAFT_FOLLOWER || from == RAFT_LEADER)
 		r->leader = 0;
 	if (from == RAFT_LEADER) {
-		r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
+		r->commit_due_us = UINT64_MAX;
 		r->elected_alone = false;
 		raft_transfer_end(r);
 		raft_read_fail_all(r);
@@ -74,6 +74,7 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 		raft_reset_election(r);
 	if (leader && r->leader != leader) {
 		r->leader = leader;
+		raft_pulse_forget_leader(r);
 		raft_tell(r, RAFT_TOLD_ROLE_FOLLOWER, leader, r->term, 0, 0);
 		/* Requests to an earlier leader may never be answered. */
 		r->request_due_us = 0;
@@ -81,11 +82,13 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 	}
 }
 
-/* Randomised in [election_us, 2 * election_us) (paper 5.2), and later where others had better lead. Only voters stand for election; the others use the same
- * timer to forget a leader that is gone. */
+/* Randomised in [T, 2T), T being election_us or longer (paper 5.2; pulse.c), and later where others had better lead. Only voters
+ * stand for election; the others use the same timer to forget a leader that is gone. */
 void raft_reset_election(struct raft *r)
 {
-	r->election_deadline_us = r->now_us + r->election_us + raft_random(r) % r->election_us + raft_priority_delay(r);
+	uint64_t t = raft_election_timeout(r);
+
+	r->election_deadline_us = r->now_us + t + raft_random(r) % t + raft_priority_delay(r);
 }
 
 void raft_contact(struct raft *r)

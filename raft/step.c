@@ -57,6 +57,8 @@ struct wire_msg *raft_send(struct raft *r, enum wire_msg_type type, uint64_t to,
 void raft_append(struct raft *r, const struct wire_entry *e)
 {
 	assert(e->index == raft_log_last(&r->log) + 1 && e->term <= r->term);
+	if (r->durable == raft_log_last(&r->log))
+		r->owed_us = r->now_us;
 	if (!raft_grow(r, (void **)&r->new_entries, &r->cap_new, r->n_new, sizeof(*r->new_entries)))
 		return;
 	if (!raft_log_append(&r->log, e->term, e->size, e->kind)) {
@@ -167,9 +169,13 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->level = or(in->level, RAFT_LEVEL);
 	r->keep_log_bytes = or(in->keep_log_bytes, 1u << 30);
 	r->keep_above = in->base_index; /* what is forgotten was not needed */
+	r->persist_us = or(in->persist_us, r->election_us);
+	r->silence_max_us = or(in->silence_max_us, 10 * r->election_us);
+	if (r->silence_max_us < r->election_us)
+		r->silence_max_us = r->election_us;
 	r->term = in->term;
 	r->vote = in->vote;
-	r->heartbeat_due_us = r->commit_due_us = UINT64_MAX;
+	r->commit_due_us = UINT64_MAX;
 	raft_transfer_end(r);
 	r->read_id = raft_random(r) >> 2;
 	r->campaign = raft_random(r) >> 2;
@@ -265,6 +271,7 @@ static void on_message(struct raft *r, const struct wire_msg *m)
 	switch (m->type) {
 	case WIRE_MSG_PREVOTE_REQ:
 	case WIRE_MSG_VOTE_REQ:
+		raft_pulse_asked_for_vote(r, m->from);
 		raft_on_vote_req(r, m);
 		break;
 	case WIRE_MSG_APPEND:
@@ -295,6 +302,7 @@ static void on_message(struct raft *r, const struct wire_msg *m)
 
 static void on_persisted(struct raft *r, uint64_t index, uint64_t term)
 {
+	r->owed_us = r->now_us;
 	/* By log matching (I2) the pair names the whole log up to there; what was superseded meanwhile does not count. */
 	if (index > r->durable && raft_log_matches(&r->log, index, term))
 		r->durable = index;
@@ -304,8 +312,11 @@ static void on_link(struct raft *r, uint64_t peer, bool up)
 {
 	struct raft_peer *p = r->role == RAFT_LEADER ? raft_peer(r, peer) : NULL;
 
+	if (!up && r->role == RAFT_FOLLOWER && peer == r->leader)
+		raft_pulse_doubt(r);
 	if (!p)
 		return;
+	raft_pulse_link(r, p, up);
 	if (up) {
 		if (p->state == RAFT_PROBE)
 			p->paused = false;
@@ -335,7 +346,7 @@ static void timers(struct raft *r)
 {
 	if (r->role != RAFT_LEADER && r->now_us >= r->election_deadline_us) {
 		raft_reset_election(r);
-		if (!raft_may_campaign(r))
+		if (!raft_may_campaign(r) || raft_disk_hangs(r))
 			r->leader = 0;
 		else if (!raft_leader_alive(r)) /* it can be by the clock of the leases only */
 			raft_campaign(r);
@@ -349,12 +360,17 @@ static void timers(struct raft *r)
 
 static void handle(struct raft *r, const struct raft_event *ev)
 {
-	/* A message may be the very sign of life that a timer asks for; a proposal or a read must not be taken by a leader
-	 * whose time is over. */
+	/* A message may be the very sign of life that a timer asks for, and so may what the disk says; a proposal or a read must not be
+	 * taken by a leader whose time is over. */
+	if (ev->type == RAFT_EV_PERSISTED)
+		on_persisted(r, ev->index, ev->term);
+	if (ev->lease_used && r->role == RAFT_LEADER)
+		raft_pulse_active(r);
 	if (ev->type != RAFT_EV_MESSAGE)
 		timers(r);
 	switch (ev->type) {
 	case RAFT_EV_TICK:
+	case RAFT_EV_PERSISTED:
 		break;
 	case RAFT_EV_MESSAGE:
 		on_message(r, ev->msg);
@@ -371,9 +387,6 @@ static void handle(struct raft *r, const struct raft_event *ev)
 		break;
 	case RAFT_EV_READ:
 		raft_read_ask(r, ev->corr);
-		break;
-	case RAFT_EV_PERSISTED:
-		on_persisted(r, ev->index, ev->term);
 		break;
 	case RAFT_EV_APPLIED:
 		assert(ev->index <= r->commit);

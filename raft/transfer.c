@@ -9,8 +9,8 @@
 /* It must be able to win within an election timeout: what waits for an image is not. */
 static bool suits(const struct raft *r, const struct raft_peer *p)
 {
-	return (p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && !p->forgot && p->state != RAFT_SNAPSHOT &&
-	       p->heard_us && r->now_us < p->heard_us + r->election_us;
+	return (p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && !p->forgot && p->state != RAFT_SNAPSHOT && p->heard_us &&
+	       r->now_us < p->alive_until_us;
 }
 
 bool raft_transfer_near(const struct raft *r, const struct raft_peer *p)
@@ -71,7 +71,7 @@ static int begin(struct raft *r, uint64_t peer, uint64_t hold_us)
 	r->transfer_to = p->id;
 	r->transfer_index = raft_log_last(&r->log);
 	r->transfer_due_us = UINT64_MAX;
-	r->transfer_end_us = r->now_us + r->election_us;
+	r->transfer_end_us = r->now_us + raft_patience(r);
 	r->transfer_hold_us = hold_us;
 	return WIRE_OK;
 }

@@ -135,6 +135,7 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 	n->clock.now(n->clock.ctx, &now);
 	ev->clock = (struct raft_clock){ now.earliest_us, now.latest_us, now.status != WIRE_CLOCK_OK };
 	ev->now_us = node_now_us(n);
+	ev->lease_used = atomic_exchange_explicit(&n->lease.used, false, memory_order_relaxed);
 	if (raft_step(n->raft, ev, &u, &err)) {
 		node_fail(n, "%s", err.text);
 		return err.code;

@@ -97,6 +97,7 @@ struct node_shared { /* what other threads read, under mu */
 struct node_lease {
 	_Atomic uint64_t until_us; /* on `clock`; 0: none, UINT64_MAX: for as long as this is said */
 	_Atomic uint64_t read_index;
+	atomic_bool used; /* by some reader, since the node thread last told the core */
 	atomic_bool ended;
 };
 

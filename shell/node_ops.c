@@ -144,6 +144,8 @@ static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
 			return false;
 	}
 	*ret_index = atomic_load_explicit(&n->lease.read_index, memory_order_acquire);
+	if (!atomic_load_explicit(&n->lease.used, memory_order_relaxed))
+		atomic_store_explicit(&n->lease.used, true, memory_order_relaxed);
 	return true;
 }
 

@@ -101,6 +101,7 @@ enum wire_msg_flags {
 	WIRE_MSG_FORGOT = 4,   /* HEARTBEAT_RESP, APPEND_RESP: the sender has lost what it had promised; it must be re-admitted (raft/README.md) */
 	WIRE_MSG_FULL = 8,     /* HEARTBEAT_RESP: a witness at the limit of its journal, it takes no more entries for now */
 	WIRE_MSG_REMOVED = 16, /* REJECT: the sender's committed configuration does not have the addressee */
+	WIRE_MSG_IDLE = 32,    /* HEARTBEAT: the leader is silent for lack of news; what it announces says nothing of the network */
 };
 
 struct wire_msg {

@@ -367,7 +367,7 @@ static void run_until(struct sim *s, uint64_t at_us)
 		for (uint32_t i = 0; i < NODES && k % 16 == 0; i++)
 			for (uint32_t q = 0; q < s->n[i].n_reads; q++)
 				/* A clock that goes back makes its node wait. */
-				if (!s->n[i].asleep && s->n[i].raft && s->n[i].reads[q].at_us + (s->with_jumps ? 8000000 : 2000000) < s->now_us)
+				if (!s->n[i].asleep && s->n[i].raft && s->n[i].reads[q].at_us + (s->with_jumps ? 12000000 : 5000000) < s->now_us)
 					sim_fail(s, "node %u does not settle a read", i + 1);
 	}
 }

@@ -81,6 +81,9 @@ static void slow_leader_disk(void **state)
 	struct pilot *p = pilot_open(3, 0);
 
 	(void)state;
+	pilot_stop(p, 1);
+	p->knobs.persist_us = 5000000;
+	pilot_start(p, 1);
 	pilot_elect(p, 1);
 	p->n[1].hold = true;
 	pilot_propose(p, 1, 1);
