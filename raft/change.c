@@ -25,14 +25,19 @@ static int judge(struct raft *r, const struct raft_config *target, struct raft_c
 		return wire_fail(err, WIRE_INVALID, "this is no configuration to go to");
 	struct raft_config c = *target;
 	c.level = now->level;
+	if (raft_config_needs(&c) > c.level)
+		c.level = raft_config_needs(&c); /* refused below */
 	if (raft_config_check(&c, err) != WIRE_OK)
 		return WIRE_INVALID;
+	int rc = raft_level_change(r, &c, err);
+	if (rc != WIRE_OK)
+		return rc;
 	/* I13; thesis 3.10 */
 	if (!raft_leader_is_ready(r) || !raft_config_committed(r) || now->joint)
 		return wire_fail(err, WIRE_BUSY, "an earlier change, or the first entry of this leader, is not committed yet; try again");
 	if (r->transfer_to && !raft_self_witness(r))
 		return wire_fail(err, WIRE_BUSY, "leadership is being handed over; try again");
-	int rc = raft_witness_change(r, &c, err);
+	rc = raft_witness_change(r, &c, err);
 	if (rc != WIRE_OK)
 		return rc;
 	struct raft_config plain = c;
@@ -55,17 +60,20 @@ void raft_propose_config(struct raft *r, const struct raft_config *target)
 }
 
 /* Thesis 4.3: once the joint configuration is committed, the new one alone takes its place; once that is, a leader that
- * it leaves out steps down, having told the others that far. */
+ * it leaves out steps down, having told the others that far. With nothing of that to do, the level may be raised. */
 void raft_change_go_on(struct raft *r)
 {
+	struct raft_config next;
+
 	if (!raft_leader_is_ready(r) || !raft_config_committed(r))
 		return;
 	if (raft_config_current(r)->joint) {
-		struct raft_config final;
-		raft_config_leave(raft_config_current(r), &final);
-		append_config(r, &final);
+		raft_config_leave(raft_config_current(r), &next);
+		append_config(r, &next);
 	} else if (!raft_self_votes(r)) {
 		raft_tell_commit(r);
 		raft_become_follower(r, r->term, 0);
+	} else if (raft_level_raise(r, &next)) {
+		append_config(r, &next);
 	}
 }

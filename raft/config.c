@@ -24,6 +24,16 @@ void raft_config_put(const struct raft_config *c, struct wire_buf *b)
 	}
 }
 
+uint8_t raft_config_peek_level(const void *p, size_t n)
+{
+	struct wire_in in = wire_in_make(p, n);
+	uint8_t version = wire_get_u8(&in);
+
+	(void)wire_get_u8(&in);
+	uint8_t level = wire_get_u8(&in);
+	return in.bad || version != VERSION ? 0 : level;
+}
+
 int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, struct wire_err *err)
 {
 	struct wire_in in = wire_in_make(p, n);
@@ -35,6 +45,9 @@ int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, str
 		return wire_fail(err, WIRE_VERSION, "configuration has format version %u, this program knows %d; upgrade it",
 		                 version, VERSION);
 	c.level = wire_get_u8(&in);
+	if (!in.bad && c.level > RAFT_LEVEL)
+		return wire_fail(err, WIRE_VERSION, "the group uses feature level %u, but this program knows only those up to %u; upgrade walraft on this node",
+		                 c.level, RAFT_LEVEL);
 	c.quorums.commit = wire_get_u8(&in);
 	c.quorums.elect = wire_get_u8(&in);
 	c.old_quorums.commit = wire_get_u8(&in);

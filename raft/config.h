@@ -50,6 +50,7 @@ struct raft_config {
 
 void raft_config_put(const struct raft_config *c, struct wire_buf *b);
 int raft_config_get(const void *p, size_t n, struct raft_config *ret_config, struct wire_err *err);
+uint8_t raft_config_peek_level(const void *p, size_t n); /* of an encoded one, whatever else is in it; 0: of no known format */
 const struct raft_member *raft_config_find(const struct raft_config *c, uint64_t id); /* NULL when not a member */
 
 /* Whether it may be a target or be in force. WIRE_INVALID with the reason: flags that contradict each other, no voter or none but

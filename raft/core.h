@@ -163,6 +163,8 @@ struct raft {
 	uint64_t transfer_hold_us; /* for how long its target is to keep leadership */
 	uint64_t hold_until_us;    /* until then no transfer for the sake of priorities */
 
+	bool told_removed;         /* somebody's committed configuration does not have us, and no leader has spoken to us since */
+
 	uint64_t keep_above;       /* witness.c: known committed and durable on every data voter */
 	uint64_t keep_log_bytes;
 	uint32_t level;            /* that this program understands */
@@ -198,6 +200,8 @@ struct raft {
 	size_t n_settled, cap_settled;
 	int proposal_code;
 	uint64_t proposal_index;
+	uint64_t proposal_member;
+	struct wire_err stop; /* why this node cannot go on; code 0: it can */
 	struct wire_err refusal; /* of a CONFIG; code 0: none */
 	bool telemetry;
 	struct raft_told *told;
@@ -260,6 +264,8 @@ uint64_t raft_quorum(const struct raft *r, enum raft_quorum_kind kind, uint64_t 
 void raft_campaign(struct raft *r);
 void raft_campaign_ordered(struct raft *r); /* without a pre-vote, and heard by voters with a live leader */
 void raft_ask_votes(struct raft *r); /* (again) those who have not answered */
+void raft_heed_removal(struct raft *r, const struct wire_msg *m);
+bool raft_removed(const struct raft *r);
 bool raft_leader_alive(const struct raft *r); /* votes are refused */
 void raft_on_vote_req(struct raft *r, const struct wire_msg *m);
 void raft_on_vote_resp(struct raft *r, const struct wire_msg *m);
@@ -318,6 +324,15 @@ uint64_t raft_election_timeout(const struct raft *r);         /* the shortest no
 uint64_t raft_patience(const struct raft *r);                 /* how long an answer may take: an election timeout, or what the network needs */
 bool raft_disk_hangs(const struct raft *r);
 bool raft_disk_replaces(struct raft *r);                      /* leader: it does, and another one should lead: we have stepped down */
+
+/* ---- level.c ---- */
+uint32_t raft_level_in_force(const struct raft *r);
+int raft_level_check(uint32_t own, const struct raft_config *c, struct wire_err *err); /* WIRE_VERSION: it is above `own` */
+/* An entry's configuration; false: it cannot be read, or may not be in force. If that is for its level, the step fails. */
+bool raft_level_reads(struct raft *r, const struct wire_entry *e, struct raft_config *ret_config);
+bool raft_level_lacks(const struct raft *r, const struct raft_peer *p);
+int raft_level_change(struct raft *r, const struct raft_config *target, struct wire_err *err); /* may it be proposed? */
+bool raft_level_raise(struct raft *r, struct raft_config *ret_config); /* leader: to be proposed now */
 
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);

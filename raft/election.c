@@ -88,6 +88,28 @@ bool raft_leader_alive(const struct raft *r)
 	return r->role == RAFT_LEADER || (r->ever_contact && r->now_us < r->contact_us + r->election_us) || raft_lease_promised(r);
 }
 
+/* Removed members are sent nothing any more, so this is how they learn of it. It is news for people and changes nothing here: the
+ * one that says so may be behind, and by its own log a node may have to stand (thesis 4.2.2). */
+static bool knows_not(const struct raft *r, uint64_t id)
+{
+	const struct raft_config *c = &r->configs[0].config;
+
+	return c->n && !raft_config_find(c, id);
+}
+
+void raft_heed_removal(struct raft *r, const struct wire_msg *m)
+{
+	bool answer = m->type == WIRE_MSG_PREVOTE_RESP || m->type == WIRE_MSG_VOTE_RESP;
+
+	if (answer && (m->flags & WIRE_MSG_REMOVED) && m->corr == r->campaign && r->role != RAFT_LEADER)
+		r->told_removed = true;
+}
+
+bool raft_removed(const struct raft *r)
+{
+	return !r->leader && (r->told_removed || knows_not(r, r->self));
+}
+
 static void answer(struct raft *r, const struct wire_msg *m, bool grant)
 {
 	bool pre = m->type == WIRE_MSG_PREVOTE_REQ;
@@ -97,7 +119,7 @@ static void answer(struct raft *r, const struct wire_msg *m, bool grant)
 		return;
 	a->corr = m->corr;
 	if (!grant)
-		a->flags = WIRE_MSG_REJECT;
+		a->flags = WIRE_MSG_REJECT | (knows_not(r, m->from) ? WIRE_MSG_REMOVED : 0);
 	else if (pre)
 		a->term = m->term;
 }

@@ -72,8 +72,7 @@ static bool take(struct raft *r, uint64_t first, const struct wire_entry *entrie
 	if (!n)
 		return true;
 	for (uint32_t i = 0; i < n; i++)
-		if (entries[i].kind == WIRE_ENTRY_CONFIG &&
-		    (raft_config_get(entries[i].data, entries[i].size, &c, NULL) != WIRE_OK || raft_config_check(&c, NULL) != WIRE_OK))
+		if (entries[i].kind == WIRE_ENTRY_CONFIG && !raft_level_reads(r, &entries[i], &c))
 			return false;
 	if (first <= raft_log_last(&r->log)) {
 		/* I3, I4: what is committed is in every leader's log. */

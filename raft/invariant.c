@@ -33,6 +33,7 @@ static int check_config(const struct raft *r, struct wire_err *err)
 	for (size_t i = 0; i < r->n_configs; i++) {
 		const struct raft_log_config *c = &r->configs[i];
 		CHECK(raft_config_check(&c->config, NULL) == WIRE_OK);
+		CHECK(raft_level_check(r->level, &c->config, NULL) == WIRE_OK && (!i || c->config.level >= r->configs[i - 1].config.level));
 		CHECK(!i || (c->index > r->configs[i - 1].index && c->index > r->commit));
 		CHECK(c->index <= r->log.base_index ||
 		      (c->index <= raft_log_last(&r->log) && raft_log_at(&r->log, c->index).kind == WIRE_ENTRY_CONFIG));

@@ -189,7 +189,7 @@ void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t
 
 bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 {
-	if (p->next > raft_log_last(&r->log) || p->full)
+	if (p->next > raft_log_last(&r->log) || p->full || raft_level_lacks(r, p))
 		return false;
 	if (p->state == RAFT_PROBE)
 		return !p->paused;

@@ -133,12 +133,14 @@ struct raft_update {
 	uint32_t n_msgs;
 	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way;
 	 * CONFIG also: another one is, or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no
-	 * voter, ...); refusal says which. A witness that leads answers BUSY to both.
+	 * voter, ...); refusal says which; WIRE_VERSION (needs a feature
+	 * level that proposal_member lacks). A witness that leads answers BUSY to both.
 	 * Answer to TRANSFER: WIRE_OK (under way; also when it was already, to the same peer or with peer 0); WIRE_NOTLEADER;
 	 * WIRE_INVALID (peer is no other voter; peer 0: no other voter was heard from within an election timeout, or all such
 	 * wait for an image); WIRE_BUSY (one to another peer is under way, or a configuration is not committed or is joint). */
 	int proposal_code;
 	uint64_t proposal_index;
+	uint64_t proposal_member; /* CONFIG refused with WIRE_VERSION: the member whose feature level is too low, or not known; else 0 */
 	const char *refusal; /* why a CONFIG was refused, for a person; NULL: it was not */
 	const struct raft_read *reads;
 	uint32_t n_reads;
@@ -154,7 +156,8 @@ struct raft_update {
 	uint64_t read_index;    /* known committed; may be above `commit`, not being durable here yet */
 	uint64_t transfer_to;   /* leader: who shall lead instead; 0: no transfer is under way (any more) */
 	bool forgetful;         /* as in the init, until it is over; the journal records the end before anything else is sent */
-	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member */
+	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member, and no
+	                         * leader has spoken to it since. For people: one that is being added may be told so, too */
 	bool needs_image;       /* the leader has trimmed what this node needs */
 	uint64_t backlog_bytes; /* leader: proposed and not committed yet */
 	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it. Never falls */
@@ -171,7 +174,8 @@ struct raft *raft_new(const struct raft_init *init, struct wire_err *err);
 void raft_free(struct raft *r);
 
 /* Never fails on bad input from a peer: such a message is ignored. *ret_update is filled anew. Returns WIRE_NOMEM when
- * memory is short; the object must then only be freed (the node stops). */
+ * memory is short, WIRE_VERSION when the group uses a feature level that this program does not know (raft/level.c); the object
+ * must then only be freed (the node stops). */
 int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *ret_update, struct wire_err *err);
 
 const struct raft_config *raft_config_current(const struct raft *r); /* latest in the log, committed or not */

@@ -38,6 +38,7 @@ void raft_become(struct raft *r, enum raft_role role)
 		r->ordered = false;
 	if (role == RAFT_LEADER) {
 		r->leader = r->self;
+		r->told_removed = false;
 		r->election_deadline_us = UINT64_MAX;
 		raft_leader_begin(r);
 		return;
@@ -95,6 +96,7 @@ void raft_contact(struct raft *r)
 {
 	r->contact_us = r->now_us;
 	r->ever_contact = true;
+	r->told_removed = false;
 	raft_lease_contact(r);
 	raft_reset_election(r);
 }

@@ -80,6 +80,11 @@ void raft_commit_to(struct raft *r, uint64_t index)
 	raft_configs_prune(r);
 }
 
+static uint32_t or(uint32_t value, uint32_t standard)
+{
+	return value ? value : standard;
+}
+
 static int check_init(const struct raft_init *in, struct wire_err *err)
 {
 	uint64_t last = in->base_index + in->n_entries, term = in->base_term;
@@ -107,17 +112,21 @@ static int check_init(const struct raft_init *in, struct wire_err *err)
 		const struct raft_log_config *c = &in->configs[i];
 		if (c->index <= at || c->index > last || in->entries[c->index - in->base_index - 1].kind != WIRE_ENTRY_CONFIG)
 			return wire_fail(err, WIRE_INVALID, "no configuration belongs at index %llu", (unsigned long long)c->index);
-		if (raft_config_check(&c->config, err) != WIRE_OK) {
+		int rc = raft_level_check(or(in->level, RAFT_LEVEL), &c->config, err);
+		if (!rc)
+			rc = raft_config_check(&c->config, err);
+		if (rc) {
 			wire_context(err, "configuration at index %llu", (unsigned long long)c->index);
-			return WIRE_INVALID;
+			return rc;
 		}
 		at = c->index;
 	}
-	if (raft_config_check(&in->base_config, err) != WIRE_OK) {
+	int rc = raft_level_check(or(in->level, RAFT_LEVEL), &in->base_config, err);
+	if (!rc)
+		rc = raft_config_check(&in->base_config, err);
+	if (rc)
 		wire_context(err, "configuration at the log's base");
-		return WIRE_INVALID;
-	}
-	return WIRE_OK;
+	return rc;
 }
 
 static bool fill_log(struct raft *r, const struct raft_init *in)
@@ -133,11 +142,6 @@ static bool fill_log(struct raft *r, const struct raft_init *in)
 		if (!raft_configs_push(r, in->configs[i].index, &in->configs[i].config))
 			return false;
 	return true;
-}
-
-static uint32_t or(uint32_t value, uint32_t standard)
-{
-	return value ? value : standard;
 }
 
 struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
@@ -237,6 +241,7 @@ static void begin(struct raft *r)
 	r->n_new = r->n_msgs = r->n_pool = r->n_settled = r->n_told = 0;
 	r->proposal_code = WIRE_OK;
 	r->proposal_index = 0;
+	r->proposal_member = 0;
 	r->refusal.code = WIRE_OK;
 	wire_buf_reset(&r->config_bytes);
 }
@@ -249,6 +254,7 @@ static void on_answer(struct raft *r, const struct wire_msg *m)
 
 	if (!raft_peer(r, m->from))
 		return;
+	raft_heed_removal(r, m);
 	if (m->term > r->term && !(prevote && !(m->flags & WIRE_MSG_REJECT))) {
 		raft_become_follower(r, m->term, 0);
 		return;
@@ -442,6 +448,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.n_msgs = (uint32_t)r->n_msgs,
 		.proposal_code = r->proposal_code,
 		.proposal_index = r->proposal_index,
+		.proposal_member = r->proposal_member,
 		.refusal = r->refusal.code ? r->refusal.text : NULL,
 		.reads = r->n_settled ? r->settled : NULL,
 		.n_reads = (uint32_t)r->n_settled,
@@ -456,6 +463,8 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.transfer_to = r->transfer_to,
 		.forgetful = r->forgetful,
 		.keep_above = r->keep_above,
+		.level = raft_level_in_force(r),
+		.removed = raft_removed(r),
 		.deadline_us = deadline(r),
 		.told = r->n_told ? r->told : NULL,
 		.n_told = (uint32_t)r->n_told,
@@ -472,6 +481,11 @@ int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *r
 	if (ev->now_us > r->now_us)
 		r->now_us = ev->now_us;
 	handle(r, ev);
+	if (r->stop.code) {
+		if (err)
+			*err = r->stop;
+		return r->stop.code;
+	}
 	if (r->nomem)
 		return wire_fail(err, WIRE_NOMEM, "raft: no memory at index %llu; the node must stop",
 		                 (unsigned long long)raft_log_last(&r->log));

@@ -124,6 +124,8 @@ void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full)
 		raft_peer_to(r, p, RAFT_PROBE);
 	if (!full && p->full && p->state == RAFT_PROBE)
 		p->paused = false;
+	if (full && !p->full)
+		raft_tell(r, RAFT_TOLD_PEER_FULL, p->id, p->match, 0, 0);
 	p->full = full;
 }
 

@@ -136,6 +136,7 @@ static void pipeline_and_window(void **state)
 	p->knobs.window_msgs = 4;
 	p->count = 3;
 	for (uint32_t id = 1; id <= 3; id++) {
+		p->n[id].base_config.level = RAFT_LEVEL;
 		for (uint64_t k = 1; k <= 3; k++)
 			p->n[id].base_config.m[p->n[id].base_config.n++] = (struct raft_member){ .id = k, .flags = RAFT_VOTER };
 		pilot_start(p, id);
