@@ -5,10 +5,11 @@
 
 void check_members(const struct raft_config *c, struct members *ret)
 {
-	*ret = (struct members){ .joint = c->joint, .n = c->n };
+	*ret = (struct members){ .joint = c->joint, .level = c->level, .quorums = c->quorums, .old_quorums = c->old_quorums, .n = c->n };
 	for (uint32_t i = 0; i < c->n; i++) {
 		ret->m[i].id = c->m[i].id;
 		ret->m[i].flags = c->m[i].flags;
+		ret->m[i].priority = c->m[i].priority;
 	}
 }
 
@@ -134,7 +135,7 @@ static bool has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t cha
 
 static bool half_durable(struct sim *s, const struct members *c, uint8_t flag, uint64_t index, uint64_t chain)
 {
-	uint32_t voters = 0, have = 0;
+	uint32_t voters = 0, have = 0, size = flag == RAFT_VOTER ? c->quorums.commit : c->old_quorums.commit;
 
 	for (uint32_t i = 0; i < c->n; i++) {
 		if (!(c->m[i].flags & flag))
@@ -142,7 +143,7 @@ static bool half_durable(struct sim *s, const struct members *c, uint8_t flag, u
 		voters++;
 		have += has_durable(s, c->m[i].id, index, chain);
 	}
-	return have > voters / 2;
+	return have >= (size ? size : voters / 2 + 1);
 }
 
 bool check_quorum_durable(struct sim *s, const struct members *c, bool old_half, uint64_t index, uint64_t chain)

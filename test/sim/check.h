@@ -15,8 +15,10 @@ struct committed { /* by index */
 /* A configuration without addresses. */
 struct members {
 	bool joint;
+	uint8_t level;
+	struct raft_quorums quorums, old_quorums;
 	uint32_t n;
-	struct { uint64_t id; uint8_t flags; } m[RAFT_MEMBERS_MAX];
+	struct { uint64_t id; uint8_t flags, priority; } m[RAFT_MEMBERS_MAX];
 };
 
 struct node_config { uint64_t index; struct members m; };

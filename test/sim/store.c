@@ -484,10 +484,11 @@ static void config_at(const struct sim *s, uint64_t index, struct raft_config *r
 {
 	const struct members *m = &s->check->configs[s->check->committed[index].config];
 
-	*ret = (struct raft_config){ .joint = m->joint, .n = m->n };
+	*ret = (struct raft_config){ .joint = m->joint, .level = m->level, .quorums = m->quorums, .old_quorums = m->old_quorums, .n = m->n };
 	for (uint32_t i = 0; i < m->n; i++) {
 		ret->m[i].id = m->m[i].id;
 		ret->m[i].flags = m->m[i].flags;
+		ret->m[i].priority = m->m[i].priority;
 	}
 }
 
