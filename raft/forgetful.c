@@ -128,6 +128,8 @@ bool raft_peer_remembers(struct raft *r, struct raft_peer *p, const struct wire_
 	if (!p->forgot || (heartbeat && m->index < p->match)) {
 		raft_tell(r, RAFT_TOLD_PEER_FORGOT, p->id, p->match, refusal ? m->hint : m->index, 0);
 		p->forgot = true;
+		if (r->transfer_to == p->id) /* it will not stand */
+			raft_transfer_end(r);
 		restart(r, p, refusal ? 0 : m->index);
 		if (refusal)
 			p->next = raft_log_back_up(&r->log, m->hint < m->index ? m->hint : m->index, m->log_term) + 1;

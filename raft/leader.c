@@ -2,9 +2,10 @@
 #include "raft/core.h"
 #include "wire/hash.h"
 
+/* Who has forgotten what it promised is as good as crashed (forgetful.c). */
 static uint64_t match_of(const struct raft_peer *p)
 {
-	return p->match;
+	return p->forgot ? 0 : p->match;
 }
 
 bool raft_leader_is_ready(const struct raft *r)
@@ -224,7 +225,8 @@ static struct raft_peer *hear(struct raft *r, const struct wire_msg *m)
 
 	if (p) {
 		p->heard_us = r->now_us;
-		raft_pulse_contact(r, p);
+		if (!p->forgot)
+			raft_pulse_contact(r, p);
 	}
 	return p;
 }

@@ -37,8 +37,7 @@ static uint64_t half_quorum(const struct raft *r, bool old_half, enum raft_quoru
 		v[n++] = self_value;
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		if (r->peers[i].flags & flag)
-			/* Who has forgotten what it promised is as good as crashed (forgetful.c). */
-			v[n++] = r->peers[i].forgot && r->role == RAFT_LEADER ? 0 : get(&r->peers[i]);
+			v[n++] = get(&r->peers[i]);
 	if (!n)
 		return 0;
 	for (uint32_t i = 1; i < n; i++) {

@@ -151,11 +151,42 @@ static void change_config(struct sim *s, struct sim_node *n)
 		sim_step(s, n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
 }
 
+/* The driver's part for forgetful nodes: no voters as long as they are; the others are promoted again. */
+static bool readmit(struct sim *s, struct sim_node *n)
+{
+	struct raft_config c = *raft_config_current(n->raft);
+	struct raft_progress p;
+	bool anybody = false, change = false;
+
+	for (uint32_t i = 0; i < c.n; i++) {
+		bool forgot = raft_progress_of(n->raft, c.m[i].id, &p) && p.forgot;
+		anybody |= s->n[c.m[i].id - 1].forgetful;
+		if (forgot && (c.m[i].flags & RAFT_VOTER)) {
+			c.m[i].flags = RAFT_LEARNER | RAFT_RISING;
+			change = true;
+		} else if (!forgot && (c.m[i].flags & RAFT_RISING) && p.last_contact_us) {
+			c.m[i].flags = RAFT_VOTER;
+			change = true;
+		}
+	}
+	if (change && !c.joint)
+		sim_step(s, n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
+	return anybody;
+}
+
 static void hand_over(struct sim *s, struct sim_node *n)
 {
 	uint64_t peer = sim_chance(s, 500) ? 0 : 1 + sim_random(s, NODES);
 
 	sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TRANSFER, .peer = peer });
+}
+
+static bool lossy(struct sim *s)
+{
+	for (uint32_t i = 0; i < NODES; i++)
+		if (s->n[i].forgetful)
+			return true;
+	return false;
 }
 
 static void client(struct sim *s)
@@ -171,7 +202,9 @@ static void client(struct sim *s)
 		uint64_t limit = s->quiet ? n->commit + 32 : LOG_MAX - 64;
 		if (sim_chance(s, 500) && n->log.last < limit)
 			propose(s, n);
-		else if (s->with_configs && !s->quiet && sim_chance(s, 30))
+		else if (s->with_losses && n->role == RAFT_LEADER && sim_chance(s, 200) && readmit(s, n))
+			; /* nobody else may go meanwhile */
+		else if (s->with_configs && !s->quiet && !lossy(s) && sim_chance(s, 30))
 			change_config(s, n);
 		if (s->with_transfers && !s->quiet && sim_chance(s, 60))
 			hand_over(s, n);
@@ -259,6 +292,8 @@ static void fault(struct sim *s)
 		return;
 	if (sim_chance(s, 200))
 		sim_clock_rate(s, n);
+	if (s->with_losses && sim_chance(s, 150) && sim_may_lose(s))
+		sim_lose(s, n);
 	switch (sim_random(s, 11)) {
 	case 0:
 	case 1:
@@ -382,7 +417,7 @@ static bool settled(struct sim *s, uint64_t floor)
 		bool all = true;
 		const struct raft_config *c = raft_config_current(n->raft);
 		for (uint32_t k = 0; k < c->n; k++)
-			all &= s->n[c->m[k].id - 1].commit > floor;
+			all &= s->n[c->m[k].id - 1].commit > floor && !s->n[c->m[k].id - 1].forgetful;
 		if (all)
 			return true;
 	}
@@ -489,6 +524,7 @@ static void set_up(struct sim *s, uint32_t bad_clocks)
 	s->with_crashes = sim_chance(s, 700);
 	s->with_cuts = sim_chance(s, 700);
 	s->with_transfers = sim_chance(s, 600);
+	s->with_losses = sim_chance(s, 300);
 	for (uint32_t i = 0; i < voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
 	s->configs[s->n_configs++] = (struct raft_log_config){ .config = first };

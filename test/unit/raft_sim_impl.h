@@ -24,7 +24,7 @@ struct sim_log {
 struct sim_write { /* one update's worth, not durable yet */
 	uint64_t done_us;
 	uint64_t truncate_from, term, vote, first, commit;
-	bool must_sync;
+	bool must_sync, forgetful;
 	uint32_t n_entries;
 	struct sim_entry *entries; /* arena */
 	uint32_t n_msgs;
@@ -45,6 +45,7 @@ struct sim_node {
 	uint64_t lease_until_us, read_index; /* what the driver shows to other threads */
 	/* durable */
 	uint64_t term, vote, commit_mark;
+	bool forgetful;
 	struct raft_config base_config;
 	struct sim_log disk;
 	/* lost by a crash */
@@ -75,7 +76,7 @@ struct sim {
 	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
 	uint32_t disk_us; /* longest write; 0: durable at once */
 	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers, with_jumps;
-	bool all_absolute, worst_rates;
+	bool with_losses, all_absolute, worst_rates;
 	uint32_t told_ppm; /* drift_ppm for the core */
 	uint32_t drift_ppm, clock_error_us;
 	bool cut[NODES][NODES];
@@ -112,6 +113,8 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev);
 void sim_disk(struct sim *s, struct sim_node *n); /* completes writes that are due */
 void sim_start(struct sim *s, struct sim_node *n);
 void sim_crash(struct sim *s, struct sim_node *n);
+bool sim_may_lose(struct sim *s); /* a voter's disk, and the group goes on */
+void sim_lose(struct sim *s, struct sim_node *n); /* its disk; it is down after that */
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index);
 bool sim_needs_image(struct sim *s, struct sim_node *n); /* its disk lacks the last committed entry */
 void sim_image(struct sim *s, struct sim_node *n); /* gives a stopped node the committed state of now */

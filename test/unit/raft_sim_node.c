@@ -56,7 +56,7 @@ static void check_told(struct sim *s, struct sim_node *n, const struct wire_msg 
 	    m->log_term != term_at(&n->log, m->index))
 		sim_fail(s, "node %u sends TIMEOUT_NOW of term %u at %u", (unsigned)n->id, (unsigned)m->term,
 		         (unsigned)m->index);
-	if (to->now_term <= m->term && to->disk.base <= m->index && term_at(&to->disk, m->index) != m->log_term)
+	if (!to->forgetful && to->now_term <= m->term && to->disk.base <= m->index && term_at(&to->disk, m->index) != m->log_term)
 		sim_fail(s, "node %u tells node %u to stand, which lacks %u", (unsigned)n->id, (unsigned)m->to,
 		         (unsigned)m->index);
 	if (m->term < LOG_MAX)
@@ -186,7 +186,7 @@ static void check_leader(struct sim *s, struct sim_node *n, const struct raft_up
 static void write_update(struct sim *s, struct sim_node *n, const struct raft_update *u)
 {
 	struct sim_write w = { .truncate_from = u->truncate_from, .term = u->term, .vote = u->vote, .n_entries = u->n_entries,
-		               .must_sync = u->must_sync, .commit = u->commit };
+		               .must_sync = u->must_sync, .forgetful = u->forgetful, .commit = u->commit };
 
 	if (u->n_entries) {
 		w.first = u->entries[0].index;
@@ -290,6 +290,7 @@ void sim_disk(struct sim *s, struct sim_node *n)
 			put(&n->disk, w.truncate_from, w.first, w.entries, w.n_entries);
 			n->term = w.term;
 			n->vote = w.vote;
+			n->forgetful = w.forgetful;
 			n->commit_mark = w.commit;
 		}
 		for (uint32_t i = 0; i < w.n_msgs; i++) {
@@ -338,7 +339,7 @@ void sim_start(struct sim *s, struct sim_node *n)
 	n->raft = raft_new(&(struct raft_init){
 		.self = n->id, .seed = sim_random(s, UINT64_MAX), .now_us = sim_clock(s, n), .drift_ppm = s->told_ppm, .term = n->term, .vote = n->vote,
 		.base_index = n->disk.base, .base_term = n->disk.base_term, .base_config = n->base_config, .entries = entries,
-		.n_entries = n_entries, .configs = configs, .n_configs = n_configs, .commit = n->commit, .applied = n->applied,
+		.forgetful = n->forgetful, .n_entries = n_entries, .configs = configs, .n_configs = n_configs, .commit = n->commit, .applied = n->applied,
 		.window_msgs = s->seed % 3 ? 0 : 3, .window_bytes = s->seed % 4 ? 0 : 256, .append_max_bytes = s->seed % 5 ? 0 : 64,
 	}, &err);
 	if (!n->raft) {
@@ -358,6 +359,36 @@ void sim_crash(struct sim *s, struct sim_node *n)
 	if (sim_chance(s, 300)) /* the whole machine */
 		sim_clock_start(s, n);
 	s->counts->crashes++;
+}
+
+/* One at a time, and never one of two: there is no quorum without it (raft/forgetful.c). */
+bool sim_may_lose(struct sim *s)
+{
+	for (uint32_t i = 0; i < NODES; i++) {
+		struct sim_node *n = &s->n[i];
+		uint32_t voters = 0, old = 0;
+		if (!n->raft || n->forgetful)
+			return false;
+		const struct raft_config *c = raft_config_current(n->raft);
+		for (uint32_t k = 0; k < c->n; k++) {
+			voters += (c->m[k].flags & RAFT_VOTER) != 0;
+			old += (c->m[k].flags & RAFT_VOTER_OLD) != 0;
+		}
+		if (c->n && (voters < 3 || (c->joint && old < 3)))
+			return false;
+	}
+	return true;
+}
+
+void sim_lose(struct sim *s, struct sim_node *n)
+{
+	sim_crash(s, n);
+	n->term = n->vote = n->commit_mark = 0;
+	n->disk.base = n->disk.base_term = n->disk.last = 0;
+	n->base_config.n = 0;
+	n->forgetful = true;
+	n->vote_sent_term = n->vote_sent_to = 0;
+	s->counts->losses++;
 }
 
 static void trim_log(struct sim_log *l, uint64_t index)
