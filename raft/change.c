@@ -11,6 +11,8 @@ static void append_config(struct raft *r, const struct raft_config *c)
 		return;
 	}
 	raft_append_local(r, WIRE_ENTRY_CONFIG, r->config_bytes.data, (uint32_t)r->config_bytes.len);
+	if (r->nomem)
+		return;
 	raft_configs_push(r, raft_log_last(&r->log), c);
 }
 

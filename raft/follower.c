@@ -87,7 +87,7 @@ static bool take(struct raft *r, uint64_t first, const struct wire_entry *entrie
 		struct wire_entry e = entries[i];
 		e.index = first + i;
 		raft_append(r, &e);
-		if (e.kind == WIRE_ENTRY_CONFIG && raft_config_get(e.data, e.size, &c, NULL) == WIRE_OK)
+		if (!r->nomem && e.kind == WIRE_ENTRY_CONFIG && raft_config_get(e.data, e.size, &c, NULL) == WIRE_OK)
 			raft_configs_push(r, e.index, &c);
 	}
 	return !r->nomem;
