@@ -313,7 +313,7 @@ static void open_world(struct world *w, uint32_t groups)
 	w->groups = groups;
 	for (uint64_t k = 1; k <= NODES; k++)
 		in.base_config.m[in.base_config.n++] = (struct raft_member){ .id = k, .flags = RAFT_VOTER };
-	in.base_config.level = 1;
+	in.base_config.level = RAFT_LEVEL; /* else a configuration follows, and this network carries no data */
 	for (uint64_t id = 1; id <= NODES; id++) {
 		w->h[id].out = raft_bundle_new();
 		assert_non_null(w->h[id].out);
