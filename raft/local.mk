@@ -14,7 +14,7 @@ libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
 RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
 	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
 	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_forgetful test/unit/test_raft_witness \
-	test/unit/test_raft_pulse test/unit/test_raft_level
+	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
@@ -37,6 +37,8 @@ test_unit_test_raft_forgetful_SOURCES = test/unit/test_raft_forgetful.c $(RAFT_P
 test_unit_test_raft_forgetful_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_level_SOURCES = test/unit/test_raft_level.c $(RAFT_PILOT)
 test_unit_test_raft_level_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_priority_SOURCES = test/unit/test_raft_priority.c $(RAFT_PILOT)
+test_unit_test_raft_priority_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_witness_SOURCES = test/unit/test_raft_witness.c $(RAFT_PILOT)
 test_unit_test_raft_witness_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_bundle_SOURCES = test/unit/test_raft_bundle.c

@@ -7,7 +7,7 @@
  * must not be refused, since it may be the only one that can win.
  *
  * Handing over. A leader gives way to the voter with the highest priority above its own that has been fit for RAFT_FIT_HEARTBEATS
- * without interruption: heard within an election timeout, its log replicated in a pipeline and near the end. After a try the next one to
+ * without interruption: heard lately (as CheckQuorum counts), its log replicated in a pipeline and near the end. After a try the next one to
  * the same member waits for RAFT_RETRY_TIMEOUTS election timeouts, then twice as long each time, up to RAFT_RETRY_LONGEST of
  * them; a member that nothing was tried with for eight times its wait begins anew. The memory is the node's, over its terms as
  * a leader, so that a member that cannot win, or cannot stay, disturbs ever less.
@@ -22,7 +22,7 @@ static bool data_before(uint8_t flags, uint8_t self)
 	return !(flags & RAFT_WITNESS) && (self & RAFT_WITNESS);
 }
 
-/* How much later than others it stands. */
+/* How much later than others it stands. In steps of what the network needs, not of what an idle leader may be silent. */
 uint64_t raft_priority_delay(const struct raft *r)
 {
 	const struct raft_config *c = raft_config_current(r);
@@ -41,7 +41,7 @@ uint64_t raft_priority_delay(const struct raft *r)
 		before = RAFT_PRIORITY_STEPS;
 	if (before && !self->priority)
 		before = RAFT_PRIORITY_STEPS + 1;
-	return before * r->election_us;
+	return before * raft_patience(r);
 }
 
 static uint8_t own_priority(const struct raft *r)

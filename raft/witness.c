@@ -71,7 +71,8 @@ static uint64_t held_by(struct raft *r, uint64_t id)
 /* Learners, and witnesses themselves, take no part in K. They are waited for while they are there: it is cheaper for all. */
 static bool waited_for(const struct raft *r, const struct raft_peer *p)
 {
-	return p->state != RAFT_SNAPSHOT && p->heard_us && r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us;
+	return p->state != RAFT_SNAPSHOT && p->heard_us &&
+	       r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us + r->silence_max_us;
 }
 
 void raft_keep_update(struct raft *r)

@@ -224,7 +224,7 @@ static void what_may_be_forgotten(void **state)
 	pilot_propose(p, 1, 1);
 	pilot_wait(p, 300000);
 	assert_int_equal(keep_of(p, 3), all + 2); /* the learner was there a moment ago */
-	pilot_wait(p, 10000000);
+	pilot_wait(p, 16000000);
 	assert_int_equal(keep_of(p, 3), all + 3); /* and is gone */
 	/* The leader's own disk. */
 	p->n[1].hold = true;
