@@ -66,7 +66,6 @@ static int check_transfer(const struct raft *r, struct wire_err *err)
 /* K of witness.c. What earlier leaders told may be above what a new one knows to be committed, but lies below its term. */
 static int check_keep(const struct raft *r, struct wire_err *err)
 {
-	CHECK(!raft_self_witness(r) || r->log.base_index <= r->keep_above);
 	if (r->role != RAFT_LEADER)
 		return WIRE_OK;
 	CHECK(r->keep_above <= r->commit || r->keep_above < r->term_start);

@@ -172,7 +172,6 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->telemetry = in->telemetry;
 	r->level = or(in->level, RAFT_LEVEL);
 	r->keep_log_bytes = or(in->keep_log_bytes, 1u << 30);
-	r->keep_above = in->base_index; /* what is forgotten was not needed */
 	r->persist_us = or(in->persist_us, r->election_us);
 	r->silence_max_us = or(in->silence_max_us, 10 * r->election_us);
 	if (r->silence_max_us < r->election_us)
@@ -342,7 +341,7 @@ static void on_trimmed(struct raft *r, uint64_t index)
 		return;
 	assert(index <= r->commit && index <= r->durable);
 	/* K of witness.c. */
-	assert(!raft_self_witness(r) || index <= r->keep_above);
+	assert(!raft_self_witness(r) || index <= raft_keep_above(r));
 	raft_log_trim(&r->log, index);
 	if (r->applied < index)
 		r->applied = index;
@@ -462,7 +461,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
 		.forgetful = r->forgetful,
-		.keep_above = r->keep_above,
+		.keep_above = raft_keep_above(r),
 		.level = raft_level_in_force(r),
 		.removed = raft_removed(r),
 		.deadline_us = deadline(r),

@@ -22,7 +22,8 @@
  *     had committed, which lies below that. It starts as a learner, from an image or from the leader's log, and asks when it is there.
  *   - A witness begins somewhere, too: it becomes a voter only once every data voter has what it had when this leader first
  *     heard from it; its log begins no later. An image for a witness is a position only, not above its keep_above.
- *   - A data voter does not become a witness: as such it may have forgotten what others lack. It is removed first.
+ *   - Who has the database, as a voter or a learner, does not become a witness: it may have forgotten what others lack. It is
+ *     removed first.
  *   - A voter whose disk is lost is forgetful, and counts again as a data voter only after it has been made one anew. Until then it is a
  *     dead data node.
  * Asserted in step.c (TRIMMED), in invariant.c, and in the simulator.
@@ -94,6 +95,14 @@ void raft_keep_update(struct raft *r)
 	raft_keep_told(r, keep);
 }
 
+/* What a data node has trimmed says nothing of the others: after a restart it does not know how far they were. What a witness has
+ * forgotten was not needed when it did, by K; or it had not been one yet, and then none counts on it before every data voter has
+ * what it began with. It is not told to others, which hear what the leader of the term knows. */
+uint64_t raft_keep_above(const struct raft *r)
+{
+	return raft_self_witness(r) && r->log.base_index > r->keep_above ? r->log.base_index : r->keep_above;
+}
+
 void raft_keep_told(struct raft *r, uint64_t index)
 {
 	if (index > r->keep_above && index <= RAFT_NUMBER_MAX)
@@ -103,7 +112,7 @@ void raft_keep_told(struct raft *r, uint64_t index)
 /* What it must keep has reached the limit. */
 bool raft_witness_full(struct raft *r)
 {
-	return raft_self_witness(r) && raft_log_bytes_above(&r->log, r->keep_above) >= r->keep_log_bytes;
+	return raft_self_witness(r) && raft_log_bytes_above(&r->log, raft_keep_above(r)) >= r->keep_log_bytes;
 }
 
 /* Entries from `first` on, of which it has none that is superseded. */
@@ -179,8 +188,9 @@ int raft_witness_change(struct raft *r, const struct raft_config *target, struct
 		return wire_fail(err, WIRE_BUSY, "a witness leads, until a member that has the database takes over; try again");
 	for (uint32_t i = 0; i < target->n; i++) {
 		const struct raft_member *m = &target->m[i];
-		if ((m->flags & RAFT_WITNESS) && data_voter(raft_config_find(now, m->id)))
-			return wire_fail(err, WIRE_INVALID, "member %llu has the database and votes; to be a witness it must be removed and "
+		const struct raft_member *was = raft_config_find(now, m->id);
+		if ((m->flags & RAFT_WITNESS) && was && !(was->flags & RAFT_WITNESS))
+			return wire_fail(err, WIRE_INVALID, "member %llu has the database; to be a witness it must be removed and "
 			                 "added again", (unsigned long long)m->id);
 		witnesses |= witness_voter(m);
 	}

@@ -146,6 +146,7 @@ bool node_start(struct node *n)
 	in.commit = in.applied = n->applied_index;
 	in.election_us = ELECTION_US;
 	in.heartbeat_us = HEARTBEAT_US;
+	in.silence_max_us = ELECTION_US; /* a tick is a heartbeat, and ten are a timeout, whatever goes on */
 	in.silence_max_us = ELECTION_US; /* ten ticks are an election timeout, however long messages wait */
 	in.window_msgs = n->options.window_msgs;
 	in.append_max_bytes = n->options.append_bytes;

@@ -18,4 +18,4 @@ EXTRA_DIST += test/script/README.md test/script/run.py \
 	test/script/snapshot_lost.txt test/script/snapshot_replaces.txt test/script/transfer.txt \
 	test/script/transfer_given_up.txt test/script/transfer_late_order.txt \
 	test/script/vote_refused_under_leader.txt test/script/witness.txt test/script/witness_added.txt \
-	test/script/witness_keeps.txt test/script/witness_replaced_data.txt
+	test/script/witness_keeps.txt test/script/witness_keeps_restart.txt test/script/witness_replaced_data.txt
