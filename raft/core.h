@@ -77,6 +77,9 @@ struct raft_peer {
 	uint64_t tried_us;        /* when the latest was begun */
 	uint64_t fit_since_us;    /* priority.c: since when it could lead; 0: it cannot, or need not */
 	uint64_t heard_us;        /* latest answer to this leader; 0: none */
+	uint64_t round_target, round_began_us; /* rounds.c: the round that runs, if one is open */
+	uint32_t rounds, round_us;             /* finished ones, how long the latest took */
+	bool round_open;
 	uint64_t alive_until_us;  /* CheckQuorum counts it until then (pulse.c) */
 	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
 	uint64_t round_ack;       /* latest read round that it answered */
@@ -372,6 +375,11 @@ bool raft_lease_wants_entry(const struct raft *r);                /* only a furt
 uint64_t raft_lease_until(const struct raft *r);                  /* 0: none now */
 void raft_lease_contact(struct raft *r);                          /* follower: a sign of the leader */
 bool raft_lease_promised(const struct raft *r);                   /* follower: it may still count on us */
+
+/* ---- rounds.c ---- */
+void raft_round_begin(struct raft *r, struct raft_peer *p);
+void raft_round_step(struct raft *r, struct raft_peer *p); /* leader, at the end of each step */
+bool raft_caught_up(const struct raft *r, const struct raft_peer *p);
 
 /* ---- forgetful.c ---- */
 void raft_forgetful_begin(struct raft *r);

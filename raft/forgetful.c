@@ -108,6 +108,7 @@ static void restart(struct raft *r, struct raft_peer *p, uint64_t match)
 	p->applied = p->leased_us = p->round_ack = 0;
 	raft_peer_to(r, p, RAFT_PROBE);
 	p->next = p->match + 1;
+	raft_round_begin(r, p);
 }
 
 bool raft_peer_remembers(struct raft *r, struct raft_peer *p, const struct wire_msg *m)

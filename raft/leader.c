@@ -188,8 +188,10 @@ void raft_leader_flush(struct raft *r)
 		return;
 	if (raft_lease_wants_entry(r))
 		raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
-	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++)
+	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++) {
+		raft_round_step(r, &r->peers[i]);
 		replicate(r, &r->peers[i]);
+	}
 	raft_priority_pump(r);
 	raft_witness_pump(r);
 	raft_transfer_pump(r);

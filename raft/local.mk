@@ -1,8 +1,10 @@
 # The core: consensus as a pure function.
 RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c raft/pulse.c raft/change.c \
 	raft/follower.c raft/progress.c raft/quorum.c raft/readindex.c raft/lease.c raft/transfer.c raft/witness.c raft/priority.c raft/level.c raft/log.c raft/config.c raft/invariant.c \
-	raft/forgetful.c raft/bundle.h raft/bundle.c \
+	raft/bundle.h raft/bundle.c \
 	raft/telemetry.h raft/telemetry.c
+# Members that lack something, and where they get it.
+RAFT_CORE_SOURCES += raft/forgetful.c raft/rounds.c
 # The journal.
 RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_use.c raft/journal_open.c \
 	raft/journal_scan.c raft/journal_replay.c raft/journal_recover.c raft/journal_salvage.c raft/journal_seg.c \
@@ -13,12 +15,17 @@ libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
 
 RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
 	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
-	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_forgetful test/unit/test_raft_witness \
+	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_witness \
 	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
+RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
 RAFT_PILOT = test/unit/raft_pilot.h test/unit/raft_pilot.c
+test_unit_test_raft_forgetful_SOURCES = test/unit/test_raft_forgetful.c $(RAFT_PILOT)
+test_unit_test_raft_forgetful_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_rounds_SOURCES = test/unit/test_raft_rounds.c $(RAFT_PILOT)
+test_unit_test_raft_rounds_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_SOURCES = test/unit/test_raft.c $(RAFT_PILOT)
 test_unit_test_raft_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_replication_SOURCES = test/unit/test_raft_replication.c $(RAFT_PILOT)
@@ -33,8 +40,6 @@ test_unit_test_raft_lease_SOURCES = test/unit/test_raft_lease.c $(RAFT_PILOT)
 test_unit_test_raft_lease_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_lease_clock_SOURCES = test/unit/test_raft_lease_clock.c $(RAFT_PILOT)
 test_unit_test_raft_lease_clock_LDADD = $(RAFT_TEST_LIBS)
-test_unit_test_raft_forgetful_SOURCES = test/unit/test_raft_forgetful.c $(RAFT_PILOT)
-test_unit_test_raft_forgetful_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_level_SOURCES = test/unit/test_raft_level.c $(RAFT_PILOT)
 test_unit_test_raft_level_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_priority_SOURCES = test/unit/test_raft_priority.c $(RAFT_PILOT)

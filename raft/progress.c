@@ -25,6 +25,7 @@ static void begin(struct raft *r, struct raft_peer *p)
 	p->heard_us = p->fit_since_us = 0;
 	p->level = 0;
 	p->full = p->forgot = false;
+	raft_round_begin(r, p);
 	raft_pulse_begin(r, p);
 	p->state = RAFT_PROBE;
 	p->paused = false;
@@ -214,6 +215,9 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.full = p->full,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,
 			.forgot = p->forgot,
+			.rounds = p->rounds,
+			.round_us = p->round_us,
+			.caught_up = raft_caught_up(r, p),
 			.rtt_us = p->rtt_us,
 			.rtt_var_us = p->rtt_var_us,
 		};

@@ -1,0 +1,38 @@
+/* Catch-up rounds (thesis 4.2.1): is a member near enough to the leader's log to be made a voter without holding commits up?
+ *
+ * A round is to replicate what was in the leader's log when the round began. The first begins with the leader's term, or when the
+ * member is added; the next one as soon as the last is over and there is something that the member lacks. Rounds shrink as it
+ * gains on the leader; it is caught up once one took less than an election timeout, and as long as the one that runs has not
+ * taken longer. A member that is slower than the writers never is. Only for who decides: nothing here is needed for safety. */
+#include "raft/core.h"
+
+void raft_round_begin(struct raft *r, struct raft_peer *p)
+{
+	p->rounds = p->round_us = 0;
+	p->round_target = raft_log_last(&r->log);
+	p->round_began_us = r->now_us;
+	p->round_open = true;
+}
+
+void raft_round_step(struct raft *r, struct raft_peer *p)
+{
+	/* What it has is not known before it has answered. */
+	if (p->round_open && p->heard_us && p->match >= p->round_target) {
+		uint64_t took = r->now_us - p->round_began_us;
+		p->rounds++;
+		p->round_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
+		p->round_open = false;
+		raft_tell(r, RAFT_TOLD_PEER_ROUND, p->id, p->rounds, p->round_us, p->round_target);
+	}
+	if (!p->round_open && p->match < raft_log_last(&r->log)) {
+		p->round_target = raft_log_last(&r->log);
+		p->round_began_us = r->now_us;
+		p->round_open = true;
+	}
+}
+
+bool raft_caught_up(const struct raft *r, const struct raft_peer *p)
+{
+	return p->rounds && p->round_us < r->election_us && !p->forgot && r->now_us < p->alive_until_us &&
+	       (!p->round_open || r->now_us < p->round_began_us + r->election_us);
+}
