@@ -85,7 +85,8 @@ static int check_lease(const struct raft *r, struct wire_err *err)
 		return WIRE_OK;
 	CHECK(raft_leader_is_ready(r) && raft_config_committed(r) && !raft_config_current(r)->joint);
 	CHECK(r->transfer_due_us == UINT64_MAX && (!l->told || r->commit > l->told));
-	CHECK((until == UINT64_MAX) == raft_alone(r));
+	/* Every election needs this node's own vote. */
+	CHECK((until == UINT64_MAX) == (raft_config_quorum(raft_config_current(r), false, RAFT_TO_COMMIT) == 1 && raft_self_votes(r)));
 	CHECK(until == UINT64_MAX || (!l->clock.unsure && until > l->clock.latest_us && until <= latest + l->length_us));
 	return WIRE_OK;
 }

@@ -127,7 +127,7 @@ uint64_t raft_lease_until(const struct raft *r)
 		return 0;
 	uint64_t sent = raft_quorum(r, RAFT_TO_COMMIT, leased_of, UINT64_MAX);
 
-	if (sent == UINT64_MAX) /* the only voter */
+	if (sent == UINT64_MAX) /* a commit quorum by itself: no election without its own vote */
 		return UINT64_MAX;
 	if (!sent || r->lease.clock.unsure || sent + r->lease.length_us <= r->lease.clock.latest_us)
 		return 0;

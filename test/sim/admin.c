@@ -25,21 +25,17 @@ static bool usable(struct sim *s, uint64_t id)
 {
 	const struct sim_node *n = sim_by_id(s, id);
 
-	return n && n->has_journal && id != s->lost_id;
+	return n && n->has_journal && id != s->lost_id && !n->forgetful && !n->dur_forgetful;
 }
 
-/* Whether a majority of the voters have their disks. */
+/* Whether quorums of the voters have their disks. */
 static bool safe(struct sim *s, const struct raft_config *c, uint64_t without)
 {
-	uint32_t voters = 0, good = 0;
+	uint32_t good = 0;
 
-	for (uint32_t i = 0; i < c->n; i++) {
-		if (!(c->m[i].flags & RAFT_VOTER))
-			continue;
-		voters++;
-		good += c->m[i].id != without && usable(s, c->m[i].id);
-	}
-	return good > voters / 2;
+	for (uint32_t i = 0; i < c->n; i++)
+		good += (c->m[i].flags & RAFT_VOTER) && c->m[i].id != without && usable(s, c->m[i].id);
+	return good >= raft_config_quorum(c, false, RAFT_TO_COMMIT) && good >= raft_config_quorum(c, false, RAFT_TO_ELECT);
 }
 
 static bool settled(const struct sim_node *l)
@@ -71,6 +67,9 @@ static bool propose(struct sim *s, struct sim_node *l, struct raft_config *c)
 	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = c };
 	int code = WIRE_OK;
 
+	/* Sizes that were right for other voters. */
+	if (raft_config_check(c, NULL) != WIRE_OK)
+		c->quorums = (struct raft_quorums){ 0 };
 	if (!safe(s, c, 0) || !node_ask(l, ev, &code, NULL))
 		return false;
 	sim_trace(s, "admin: node %llu is asked for a configuration of %llu members, code %llu", l->id, c->n, (uint64_t)code, 0, 0, 0);
@@ -94,13 +93,26 @@ static void add(struct raft_config *c, uint64_t id, uint8_t flags)
 	c->n++;
 }
 
+/* Sizes of quorums that meet; a majority half of the time. */
+void admin_draw_quorums(struct sim *s, struct raft_config *c)
+{
+	uint32_t n = raft_config_voters(c, false);
+
+	c->quorums = (struct raft_quorums){ 0 };
+	if (!n || rng_chance(&s->rng, 500))
+		return;
+	uint32_t elect = n / 2 + 1 + rng_below32(&s->rng, n - n / 2), least = n + 1 - elect;
+	c->quorums.elect = (uint8_t)elect;
+	c->quorums.commit = (uint8_t)(least + rng_below32(&s->rng, n - least + 1));
+}
+
 static struct sim_node *stranger(struct sim *s, const struct raft_config *c)
 {
 	uint32_t first = rng_below32(&s->rng, SLOTS);
 
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct sim_node *n = &s->n[(first + i) % SLOTS];
-		if (!raft_config_find(c, n->id) && n->id != s->lost_id && !n->rotted)
+		if (!raft_config_find(c, n->id) && n->id != s->lost_id && !n->rotted && !n->forgetful)
 			return n;
 	}
 	return NULL;
@@ -122,7 +134,7 @@ static bool promote(struct sim *s, struct sim_node *l, struct raft_config *c)
 
 	for (uint32_t i = 0; i < c->n; i++) {
 		if (!(c->m[i].flags & RAFT_LEARNER) || !usable(s, c->m[i].id) || !raft_progress_of(l->raft, c->m[i].id, &p) ||
-		    p.match + 8 < l->commit)
+		    p.match + 8 < l->commit || p.forgot)
 			continue;
 		c->m[i].flags = RAFT_VOTER;
 		propose(s, l, c);
@@ -131,16 +143,43 @@ static bool promote(struct sim *s, struct sim_node *l, struct raft_config *c)
 	return false;
 }
 
+/* One that has forgotten what it promised is to be no voter for a while. */
+static bool demote(struct sim *s, struct sim_node *l, struct raft_config *c)
+{
+	struct raft_progress p;
+
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (!(c->m[i].flags & RAFT_VOTER) || !raft_progress_of(l->raft, c->m[i].id, &p) || !p.forgot)
+			continue;
+		c->m[i].flags = RAFT_LEARNER | RAFT_RISING;
+		propose(s, l, c);
+		return true;
+	}
+	return false;
+}
+
+/* Another one may be lost once this one's id is no member, or the node itself again. */
+static void end_loss(struct sim *s, const struct raft_config *c)
+{
+	struct sim_node *n = sim_by_id(s, s->lost_id);
+
+	if (n && n->has_journal)
+		check_refresh(n);
+	if (!raft_config_find(c, s->lost_id) ? !n || (!n->rotted && !n->forgetful && !n->dur_forgetful)
+	                                     : n && n->has_journal && !n->rotted && !n->forgetful && !n->dur_forgetful)
+		s->lost_id = 0;
+}
+
 static void restore(struct sim *s, struct sim_node *l)
 {
 	static struct raft_config c;
-	bool lost = false;
 
 	c = *raft_config_current(l->raft);
-	for (uint32_t i = 0; i < c.n; i++)
-		lost |= c.m[i].id == s->lost_id;
-	if (s->lost_id && !lost && !(sim_by_id(s, s->lost_id) && sim_by_id(s, s->lost_id)->rotted))
-		s->lost_id = 0;
+	if (s->lost_id)
+		end_loss(s, &c);
+	bool lost = s->lost_id && raft_config_find(&c, s->lost_id);
+	if (demote(s, l, &c))
+		return;
 	if (lost && !sim_by_id(s, s->lost_id)) {
 		drop(&c, s->lost_id);
 		propose(s, l, &c);
@@ -229,6 +268,8 @@ bool admin_change(struct sim *s)
 		for (uint32_t i = 0; i < c.n; i++)
 			if (!usable(s, c.m[i].id))
 				c.m[i].flags = RAFT_LEARNER;
+		if (s->p.shaped)
+			admin_draw_quorums(s, &c);
 		break;
 	}
 	if (count(&c, RAFT_VOTER) >= (s->p.voters + 1) / 2)

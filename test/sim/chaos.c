@@ -131,6 +131,16 @@ static bool lose_disk(struct sim *s, struct sim_node *n)
 	return true;
 }
 
+/* The node comes back under its id, without what it had promised. */
+static bool forget(struct sim *s, struct sim_node *n, enum chaos_kind kind)
+{
+	struct sim_node *from = sim_leader(s);
+
+	if (!admin_may_lose(s, n) || n->forgetful || n->dur_forgetful)
+		return false;
+	return kind == CHAOS_ROLL_BACK ? node_roll_back(n) : rng_chance(&s->rng, 300) && node_forget(n, from);
+}
+
 static bool disk_fault(struct sim *s, struct sim_node *n, enum chaos_kind kind)
 {
 	if (!n->has_journal)
@@ -215,6 +225,9 @@ static bool strike(struct sim *s, enum chaos_kind kind)
 		return true;
 	case CHAOS_MISTAKE:
 		return mistake(n);
+	case CHAOS_FORGET:
+	case CHAOS_ROLL_BACK:
+		return forget(s, n, kind);
 	case CHAOS_KINDS:
 		break;
 	}

@@ -46,6 +46,7 @@ void check_free(struct sim *s)
 		free(k->keys[i].v);
 	for (size_t i = 0; i < k->n_lost; i++)
 		free(k->lost[i].log);
+	free(k->votes);
 	free(k->lost);
 	free(k->history);
 	free(k->committed);
@@ -112,6 +113,7 @@ void check_refresh(struct sim_node *n)
 		n->dur_attested = w->attests;
 	n->dur_term = w->term;
 	n->dur_vote = w->vote;
+	n->dur_forgetful = w->forgetful;
 	n->n_written -= k;
 	memmove(n->written, n->written + k, n->n_written * sizeof(*n->written));
 }
@@ -121,33 +123,33 @@ static bool has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t cha
 	const struct check *k = s->check;
 	struct sim_node *n = sim_by_id(s, id);
 
-	if (n && n->has_journal) {
+	if (n && n->has_journal)
 		check_refresh(n);
-		if (index <= n->log_base)
-			return index <= k->last && k->committed[index].chain == chain;
-		return n->dur_index >= index && n->log[index].chain == chain;
+	/* What one acknowledges that has forgotten its votes must not count (raft/forgetful.c). */
+	if (n && n->has_journal && !n->dur_forgetful) {
+		if (index <= n->log_base && index <= k->last && k->committed[index].chain == chain)
+			return true;
+		if (index > n->log_base && n->dur_index >= index && n->log[index].chain == chain)
+			return true;
 	}
+	/* It may have been lost since, under the same id too. */
 	for (size_t i = 0; i < k->n_lost; i++)
-		if (k->lost[i].id == id)
-			return k->lost[i].dur_index >= index && k->lost[i].log[index].chain == chain;
+		if (k->lost[i].id == id && k->lost[i].dur_index >= index && k->lost[i].log[index].chain == chain)
+			return true;
 	return false;
 }
 
-static bool half_durable(struct sim *s, const struct members *c, uint8_t flag, uint64_t index, uint64_t chain)
+static bool half_durable(struct sim *s, const struct members *c, bool old_half, uint64_t index, uint64_t chain)
 {
-	uint32_t voters = 0, have = 0, size = flag == RAFT_VOTER ? c->quorums.commit : c->old_quorums.commit;
+	uint32_t have = 0;
 
-	for (uint32_t i = 0; i < c->n; i++) {
-		if (!(c->m[i].flags & flag))
-			continue;
-		voters++;
-		have += has_durable(s, c->m[i].id, index, chain);
-	}
-	return have >= (size ? size : voters / 2 + 1);
+	for (uint32_t i = 0; i < c->n; i++)
+		if (c->m[i].flags & (old_half ? RAFT_VOTER_OLD : RAFT_VOTER))
+			have += has_durable(s, c->m[i].id, index, chain);
+	return have >= check_quorum_size(c, old_half, false);
 }
 
 bool check_quorum_durable(struct sim *s, const struct members *c, bool old_half, uint64_t index, uint64_t chain)
 {
-	return half_durable(s, c, RAFT_VOTER, index, chain) &&
-	       (!c->joint || !old_half || half_durable(s, c, RAFT_VOTER_OLD, index, chain));
+	return half_durable(s, c, false, index, chain) && (!c->joint || !old_half || half_durable(s, c, true, index, chain));
 }

@@ -21,6 +21,8 @@ struct members {
 	struct { uint64_t id; uint8_t flags, priority; } m[RAFT_MEMBERS_MAX];
 };
 
+struct vote { uint64_t term, voter, candidate; };
+
 struct node_config { uint64_t index; struct members m; };
 
 struct attempt { /* a proposal of a client */
@@ -63,6 +65,8 @@ struct check {
 	uint64_t made[MACHINE_CLIENTS]; /* version that the client's latest write made */
 	struct happened *history;
 	size_t n_history, cap_history;
+	struct vote *votes; /* that were sent */
+	size_t n_votes, cap_votes;
 	struct lost_member *lost;
 	size_t n_lost, cap_lost;
 };
@@ -74,13 +78,19 @@ uint64_t check_chain(uint64_t before, uint64_t term, uint8_t kind, uint64_t sum,
 void check_members(const struct raft_config *c, struct members *ret);
 /* A node published its entry `index`; the first that does so extends the committed log. */
 void check_published(struct sim_node *n, uint64_t index, const struct wire_entry *e);
-/* Whether majorities of the configuration have the log up to index, with that chain, on their disks. old_half: also of the
+/* Whether commit quorums of the configuration have the log up to index, with that chain, on their disks. old_half: also of the
  * outgoing one when it is joint. */
 bool check_quorum_durable(struct sim *s, const struct members *c, bool old_half, uint64_t index, uint64_t chain);
 
 /* I1 */ void check_i1_leader(struct sim_node *n, uint64_t term);
+/* Its quorums, by check_quorums.c alone. */
+uint32_t check_quorum_size(const struct members *c, bool old_half, bool elect);
+void check_quorums_config(struct sim_node *n, uint64_t index, const struct members *c);
+void check_quorums_vote(struct sim_node *n, const struct wire_msg *m);
+void check_quorums_elected(struct sim_node *n);
 /* I2 */ void check_i2_appended(struct sim_node *n, uint64_t index);
 /*    */ void check_i2_recovered(struct sim_node *n, uint64_t index); /* must have been seen before */
+/*    */ uint64_t check_i2_chain(struct sim *s, uint64_t index, uint64_t term); /* of the log with that entry; 0: nobody ever had one */
 /* I3 */ void check_i3_complete(struct sim_node *n);
 /* I4 */ void check_i4_same(struct sim_node *n, uint64_t index);
 /* I5 */ void check_i5_acked(struct sim *s, uint64_t index);
@@ -103,6 +113,10 @@ void check_i8_committed(struct sim *s, const struct machine_op *op, uint64_t ind
 void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);
 /* I9 */ void check_i9_message(struct sim_node *n, const struct wire_msg *m, uint64_t mark);
 /*    */ void check_i9_publish(struct sim_node *n, uint64_t index);
+/* I9, of nodes that have forgotten */
+void check_forgetful_begins(struct sim_node *n);
+void check_forgetful_message(struct sim_node *n, const struct wire_msg *m);
+void check_forgetful_ends(struct sim_node *n); /* it says so */
 /* I11 */ void check_i11_elected(struct sim_node *n);
 /*     */ void check_i11_told(struct sim_node *n, const struct wire_msg *m);
 /* I12 */ void check_i12_message(struct sim_node *n, const struct wire_msg *m);

@@ -34,10 +34,12 @@ void check_i13_in_force(struct sim_node *n)
 {
 	const struct raft_config *c = raft_config_current(n->raft);
 	const struct node_config *mine = &n->configs[n->n_configs - 1];
-	bool same = c->joint == mine->m.joint && c->n == mine->m.n;
+	const struct raft_quorums q[] = { c->quorums, c->old_quorums, mine->m.quorums, mine->m.old_quorums };
+	bool same = c->joint == mine->m.joint && c->n == mine->m.n && c->level == mine->m.level && q[0].commit == q[2].commit &&
+	            q[0].elect == q[2].elect && q[1].commit == q[3].commit && q[1].elect == q[3].elect;
 
 	for (uint32_t i = 0; same && i < c->n; i++)
-		same = c->m[i].id == mine->m.m[i].id && c->m[i].flags == mine->m.m[i].flags;
+		same = c->m[i].id == mine->m.m[i].id && c->m[i].flags == mine->m.m[i].flags && c->m[i].priority == mine->m.m[i].priority;
 	if (!same)
 		sim_fail(n->sim, "I13 one change at a time", "%s goes by another configuration than the latest of its log, that at %llu",
 		         node_name(n), (unsigned long long)mine->index);

@@ -65,3 +65,10 @@ void check_i2_recovered(struct sim_node *n, uint64_t index)
 	else if (e->chain != n->log[index].chain)
 		differ(n, index);
 }
+
+uint64_t check_i2_chain(struct sim *s, uint64_t index, uint64_t term)
+{
+	make_room(s->check);
+	const struct known *e = find(s->check, index, term);
+	return e->index ? e->chain : 0;
+}

@@ -11,6 +11,7 @@ static const char *const fault_names[CHAOS_KINDS] = {
 	[CHAOS_ROT] = "bit rot", [CHAOS_WIPE] = "disk lost", [CHAOS_MEMBERS] = "members changed at random", [CHAOS_TRANSFER] = "transfers",
 	[CHAOS_CLEAN] = "ended cleanly", [CHAOS_LINK] = "false news of links", [CHAOS_BURST] = "bursts of writes",
 	[CHAOS_MEMORY] = "memory short soon", [CHAOS_MISTAKE] = "wrong calls",
+	[CHAOS_FORGET] = "disk lost under the same id", [CHAOS_ROLL_BACK] = "disk as it was earlier",
 };
 
 static void print_faults(const struct sim_counts *c)
@@ -22,8 +23,8 @@ static void print_faults(const struct sim_counts *c)
 	printf("# disks: %llu writes lost by power losses, %llu torn, %llu names lost; %llu crashes in the middle of a write\n",
 	       (ull)c->disk.lost_writes, (ull)c->disk.torn_writes, (ull)c->disk.lost_names, (ull)c->disk.cut_writes);
 	printf("#   %llu sync errors, %llu write errors, %llu writes found no room, %llu bits rotted: found %llu times, in an unattested tail %llu "
-	       "times; %llu disks lost\n", (ull)c->disk.sync_errors, (ull)c->disk.write_errors, (ull)c->disk.full, (ull)c->disk.rots,
-	       (ull)c->rots_found, (ull)c->rots_cut, (ull)c->wipes);
+	       "times; %llu disks lost\n#   %llu more of nodes that came back under their ids, %llu old disks, %llu damaged journals salvaged: %llu re-admitted\n", (ull)c->disk.sync_errors, (ull)c->disk.write_errors, (ull)c->disk.full, (ull)c->disk.rots,
+	       (ull)c->rots_found, (ull)c->rots_cut, (ull)c->wipes, (ull)c->forgets, (ull)c->rollbacks, (ull)c->salvages, (ull)c->readmitted);
 }
 
 static void print_messages(const struct sim_counts *c)

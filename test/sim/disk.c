@@ -343,6 +343,27 @@ struct sim_disk *disk_new(struct rng *rng, struct disk_counts *counts)
 	return d;
 }
 
+struct sim_disk *disk_copy(const struct sim_disk *d)
+{
+	struct sim_disk *c = disk_new(d->rng, d->counts);
+
+	/* Names are as at the last sync of the directory, contents as at those of the files. */
+	c->dir = d->n_past ? d->past[0].dir : d->dir;
+	for (uint32_t k = 0; k < c->dir.n; k++) {
+		const struct inode *from = &d->inodes[c->dir.names[k].inode];
+		struct inode *to = &c->inodes[c->dir.names[k].inode];
+		to->used = true;
+		resize(to, from->durable_size);
+		to->durable_size = from->durable_size;
+		if (from->durable_size) {
+			memcpy(to->now, from->durable, from->durable_size);
+			memcpy(to->durable, from->durable, from->durable_size);
+		}
+	}
+	disk_collect(c);
+	return c;
+}
+
 void disk_free(struct sim_disk *d)
 {
 	if (!d)

@@ -25,7 +25,8 @@ struct disk_counts {
 };
 
 struct sim_disk *disk_new(struct rng *rng, struct disk_counts *counts); /* counts are added to. Aborts without memory */
-void disk_free(struct sim_disk *d);
+struct sim_disk *disk_copy(const struct sim_disk *d); /* what is durable by now */
+void disk_free(struct sim_disk *d); /* NULL is fine */
 const struct wire_env *disk_env(struct sim_disk *d);
 
 /* The crash comes at the call after so many; 0 also: now. */

@@ -19,7 +19,7 @@ static void wrong_config(struct sim_node *n)
 	uint64_t last = n->log_last;
 
 	c = *raft_config_current(n->raft);
-	switch (rng_below(&n->sim->rng, 6)) {
+	switch (rng_below(&n->sim->rng, 8)) {
 	case 0:
 		for (uint32_t i = 0; i < c.n; i++)
 			c.m[i].flags = RAFT_LEARNER;
@@ -40,7 +40,17 @@ static void wrong_config(struct sim_node *n)
 	case 5:
 		c.m[0].id = 0;
 		break;
+	case 6: /* two elections need not meet */
+		c.quorums.elect = (uint8_t)(raft_config_voters(&c, false) / 2);
+		c.quorums.commit = (uint8_t)raft_config_voters(&c, false);
+		break;
+	case 7: /* an election and a commit need not meet */
+		c.quorums.elect = (uint8_t)(raft_config_voters(&c, false) / 2 + 1);
+		c.quorums.commit = (uint8_t)(raft_config_voters(&c, false) - c.quorums.elect);
+		break;
 	}
+	if ((c.quorums.elect && !c.quorums.commit) || (c.quorums.commit && !c.quorums.elect) || c.joint)
+		c.joint = true; /* 0 stands for a majority: that one could be */
 	if (n->raft && node_ask(n, ev, &code, NULL) && !n->failing)
 		refused(n, "a configuration that cannot be", code, n->role == RAFT_LEADER ? WIRE_INVALID : WIRE_NOTLEADER);
 	if (n->log_last != last && n->role != RAFT_LEADER)

@@ -109,6 +109,8 @@ static void send_now(struct sim_node *n, struct sim_msg *sm)
 		              .n_entries = sm->n_entries, .entries = sm->entries };
 
 	check_i9_message(n, &m, sm->mark);
+	check_forgetful_message(n, &m);
+	check_quorums_vote(n, &m);
 	check_i11_told(n, &m);
 	check_i12_message(n, &m);
 	net_send(n->sim, sm);
@@ -213,6 +215,9 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	if (u->role_changed)
 		sim_trace(s, "node %llu: role %llu in term %llu, leader %llu; log to %llu, committed %llu", n->id, u->role, u->term, u->leader,
 		          u->last_index, u->commit);
+	if (n->forgetful && !u->forgetful)
+		n->readmitted = true;
+	n->forgetful = u->forgetful;
 	n->role = u->role;
 	n->term = u->term;
 	n->leader = u->leader;
@@ -228,6 +233,7 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	s->counts->elections++;
 	n->commit_at_election = u->commit;
 	check_i1_leader(n, u->term);
+	check_quorums_elected(n);
 	check_i3_complete(n);
 	check_i11_elected(n);
 }
@@ -252,6 +258,9 @@ static void after_step(struct sim_node *n, const struct raft_update *u)
 		client_serve(n);
 	if (u->config_changed || u->truncate_from)
 		check_i13_in_force(n);
+	if (n->readmitted)
+		check_forgetful_ends(n);
+	n->readmitted = false;
 	if (n->commit <= n->machine.index || n->failing || s->failed)
 		return;
 	if (!s->p.apply_us) {

@@ -188,6 +188,8 @@ static void draw_params(struct sim *s)
 	struct sim_params *p = &s->p;
 
 	p->voters = PICK(s, 1, 2, 3, 3, 3, 3, 4, 5, 5);
+	p->level = rng_chance(&s->rng, 850) ? 2 : 1;
+	p->shaped = p->level >= 2 && rng_chance(&s->rng, 400);
 	p->clients = 1 + rng_below32(&s->rng, CLIENTS);
 	p->election_us = PICK(s, 300000, 600000, 1200000, 2400000);
 	p->heartbeat_us = p->election_us / PICK(s, 3, 6, 6, 6);
@@ -233,6 +235,9 @@ static void set_up(struct sim *s)
 	draw_params(s);
 	for (uint32_t i = 0; i < s->p.voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER, .priority = RAFT_PRIORITY };
+	first.level = s->p.level;
+	if (s->p.shaped)
+		admin_draw_quorums(s, &first);
 	check_new(s, &first);
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct sim_node *n = &s->n[i];
@@ -273,6 +278,7 @@ static void free_node(struct sim_node *n)
 	for (uint32_t i = 0; n->cache && i < n->sim->p.cache_slots; i++)
 		free(n->cache[i].data);
 	disk_free(n->disk);
+	disk_free(n->backup);
 	free(n->late);
 	free(n->inbox);
 	free(n->cache);

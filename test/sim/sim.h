@@ -7,7 +7,8 @@
  *   disk.c     files that forget (a wire_env)
  *   machine.c  the replicated state machine
  *   node.c     a node's driver: the loop of raft/README.md
- *   store.c    a node's journal, checkpoints, starting, stopping, images
+ *   store.c    a node's journal, checkpoints, starting, stopping
+ *   install.c  new and lost disks, images
  *   client.c   clients that read, write and retry
  *   admin.c    who is a member, who leads
  *   chaos.c    faults
@@ -36,12 +37,12 @@ enum {
 enum chaos_kind {
 	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
 	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST,
-	CHAOS_MEMORY, CHAOS_MISTAKE, CHAOS_KINDS
+	CHAOS_MEMORY, CHAOS_MISTAKE, CHAOS_FORGET, CHAOS_ROLL_BACK, CHAOS_KINDS
 };
 
 struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
-	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes;
+	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted;
 	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
 	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
@@ -53,6 +54,8 @@ void sim_counts_add(struct sim_counts *a, const struct sim_counts *b);
 /* What a run is like; drawn from the seed. */
 struct sim_params {
 	uint32_t voters, clients;
+	uint8_t level;                                       /* feature level that the group begins with */
+	bool shaped;                                         /* quorums of other sizes than a majority */
 	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, cache_slots;
 	uint32_t delay_us, jitter_us, slow_us, loss, repeat; /* loss, repeat: per mille */
 	uint32_t bytes_per_ms;                               /* of a link; 0: any number */
@@ -109,7 +112,7 @@ struct log_link { uint64_t term, chain; }; /* chain: hash of the log up to here 
 
 /* What was written to the journal, and what the disk must have told before it counts as durable. attests: up to where the log
  * was durable when it was written, which its records say; damage below that is always found. */
-struct written { uint64_t mark, index, term, vote, attests; };
+struct written { uint64_t mark, index, term, vote, attests; bool forgetful; };
 
 struct members; /* check.h */
 struct node_config;
@@ -121,6 +124,8 @@ struct sim_node {
 	uint64_t life;
 	bool up, has_journal, wiped; /* wiped: the disk of a member is lost */
 	bool rotted, broken;         /* damage was done to its disk; it refuses to start for it */
+	bool salvaging; /* of its journal; not known to have ended */
+	bool forgetful, readmitted, dur_forgetful; /* it may have lost what it had promised; the same as its disk knows it */
 	uint64_t asleep_until_us;
 	/* clock */
 	uint64_t clock_real_us, clock_local_us;
@@ -128,8 +133,9 @@ struct sim_node {
 	uint64_t clock_early_us, clock_late_us; /* errors of an interval clock; 0, 0: it has none */
 	bool clock_unsure;
 
-	struct sim_disk *disk;
+	struct sim_disk *disk, *backup; /* backup: as it was once; NULL: none */
 	struct raft_journal *journal;
+	bool journal_forgetful; /* it says so */
 	struct raft *raft;
 	bool failing;
 
@@ -159,7 +165,7 @@ struct sim_node {
 	struct wire_buf scratch;
 
 	/* what it has published, and what of that is on its disk */
-	struct machine machine, checkpoint;
+	struct machine machine, checkpoint, backup_checkpoint;
 	uint64_t applied_told;
 	bool apply_due;
 
@@ -172,6 +178,7 @@ struct sim_node {
 	uint64_t dur_index, dur_attested, dur_term, dur_vote;
 	uint64_t must_mark; /* of the latest write that had to be synced */
 	uint64_t voted_term, voted_for; /* what others have heard of it */
+	uint64_t forgot_at; /* what was committed when it came back as one that has forgotten */
 	uint64_t commit_at_election, commit_heard;
 	struct node_config *configs; /* in its log: the one in force at the base, and all above */
 	size_t n_configs, cap_configs;
@@ -270,14 +277,20 @@ void store_remember(struct sim_node *n, const struct raft_update *u); /* for the
 void store_upkeep(struct sim_node *n);
 void store_trim(struct sim_node *n);
 void store_publish(struct sim_node *n, uint64_t upto);
+/* ---- install.c ---- */
 void node_create(struct sim_node *n, const struct raft_config *c); /* a journal for a first member */
-void node_start(struct sim_node *n);
-/* Ends the process: clean, by a kill (what was written stays), or with the power (what was not synced may go). */
+void node_start(struct sim_node *n); /* store.c */
+/* store.c: ends the process: clean, by a kill (what was written stays), or with the power (what was not synced may go). */
 enum node_end { END_CLEAN, END_KILL, END_POWER };
 void node_stop(struct sim_node *n, enum node_end how);
 void node_wipe(struct sim_node *n); /* a lost disk; the next node there has another id */
 /* A stopped or running node gets the state of `from`; keep: it stays the same node, with its term and vote. */
 void node_install(struct sim_node *n, struct sim_node *from, bool keep);
+/* The same id with an empty disk, or with one from earlier (node_backup). False: it cannot be now. */
+bool node_forget(struct sim_node *n, struct sim_node *from);
+bool node_roll_back(struct sim_node *n);
+bool node_salvage(struct sim_node *n, struct sim_node *from); /* of a journal that is damaged; install.c */
+void node_backup(struct sim_node *n);
 
 /* ---- client.c, admin.c, chaos.c ---- */
 void client_begin(struct sim *s);
@@ -293,6 +306,7 @@ void client_gone(struct sim_node *n);    /* the node stopped */
 void admin_event(struct sim *s);
 bool admin_transfer(struct sim *s); /* true: it is under way */
 bool admin_change(struct sim *s);
+void admin_draw_quorums(struct sim *s, struct raft_config *c);
 bool admin_may_lose(struct sim *s, const struct sim_node *n); /* its disk may be lost without the group's being so */
 struct sim_node *sim_leader(struct sim *s);                   /* the one with the latest term; NULL: none */
 struct sim_node *sim_by_id(struct sim *s, uint64_t id);       /* NULL: no such node any more */

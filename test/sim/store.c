@@ -40,13 +40,16 @@ static void put_link(struct sim_node *n, const struct wire_entry *e)
 		check_i13_appended(n, e);
 		n->configs = sim_grow(n->configs, &n->cap_configs, n->n_configs, sizeof(*n->configs));
 		n->configs[n->n_configs].index = e->index;
-		check_members(&c, &n->configs[n->n_configs++].m);
+		check_members(&c, &n->configs[n->n_configs].m);
+		check_quorums_config(n, e->index, &n->configs[n->n_configs++].m);
 	}
 	n->log_last = e->index;
 }
 
 static void forget_from(struct sim_node *n, uint64_t from)
 {
+	uint64_t was = n->log[from].chain;
+
 	n->log_last = from - 1;
 	while (n->n_configs > 1 && n->configs[n->n_configs - 1].index >= from)
 		n->n_configs--;
@@ -60,7 +63,7 @@ static void forget_from(struct sim_node *n, uint64_t from)
 		w->index = w->index >= from ? from - 1 : w->index;
 		w->attests = w->attests >= from ? from - 1 : w->attests;
 	}
-	if (from <= n->sim->check->last)
+	if (was == n->sim->check->committed[from <= n->sim->check->last ? from : 0].chain)
 		if (n->log_last < n->machine.index)
 			sim_fail(n->sim, "I4 state machine safety", "%s truncates its log from %llu, and has published %llu", node_name(n),
 			         (unsigned long long)from, (unsigned long long)n->machine.index);
@@ -114,7 +117,7 @@ static void note_written(struct sim_node *n)
 	n->must_mark = disk_mark(n->disk);
 	n->written = sim_grow(n->written, &n->cap_written, n->n_written, sizeof(*n->written));
 	n->written[n->n_written++] = (struct written){ .mark = n->must_mark, .index = n->log_last, .term = n->hard_term,
-		                                       .vote = n->hard_vote, .attests = n->dur_index };
+		                                       .vote = n->hard_vote, .attests = n->dur_index, .forgetful = n->forgetful };
 }
 
 void store_write(struct sim_node *n, const struct raft_update *u)
@@ -127,6 +130,8 @@ void store_write(struct sim_node *n, const struct raft_update *u)
 		rc = raft_journal_append_truncate(n->journal, u->truncate_from, &err);
 	if (!rc && u->n_entries)
 		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, &err);
+	if (!rc && u->hard_state_changed && n->journal_forgetful && !u->forgetful)
+		rc = raft_journal_append_forgetful(n->journal, n->journal_forgetful = false, &err);
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, &err);
 	bool memory = node_called(n);
@@ -236,11 +241,14 @@ void store_upkeep(struct sim_node *n)
 		return;
 	node_call(n);
 	rc = raft_journal_upkeep(n->journal, &err);
+	rc = rc == WIRE_FULL ? WIRE_OK : rc; /* what there is can be filled */
 	if (!rc && rng_chance(&s->rng, 300))
 		rc = raft_journal_append_commit(n->journal, n->commit, &err);
 	node_called(n);
-	if (rc && rc != WIRE_FULL)
+	if (rc)
 		node_fail(n, "upkeep", &err);
+	else if (!rc && (s->p.chaos_mask >> CHAOS_ROLL_BACK & 1) && !n->forgetful && rng_chance(&s->rng, 5))
+		node_backup(n);
 	else if (n->machine.index >= n->checkpoint.index + s->p.trim_every && n->machine.index <= n->commit)
 		checkpoint(n);
 	node_drain(n);
@@ -307,6 +315,14 @@ static void give_up(struct sim_node *n)
 	node_wipe(n);
 }
 
+/* Its disk, if it died, works again; another try. */
+static void open_again(struct sim_node *n)
+{
+	if (disk_crashed(n->disk))
+		disk_revive(n->disk, rng_chance(&n->sim->rng, 600));
+	again_later(n);
+}
+
 static void open_failed(struct sim_node *n, int rc, const struct wire_err *err)
 {
 	struct sim *s = n->sim;
@@ -320,9 +336,14 @@ static void open_failed(struct sim_node *n, int rc, const struct wire_err *err)
 		s->counts->power_losses += power;
 		disk_revive(n->disk, power);
 		again_later(n);
-	} else if (rc == WIRE_CORRUPT && n->rotted) {
-		s->counts->rots_found++;
-		give_up(n);
+	} else if (rc == WIRE_CORRUPT && (n->rotted || n->salvaging)) {
+		s->counts->rots_found += !n->salvaging;
+		if (!n->salvaging && rng_chance(&s->rng, 400))
+			give_up(n);
+		else if (node_salvage(n, sim_leader(s)))
+			again_later(n);
+		else
+			open_again(n);
 	} else if (rc == WIRE_CORRUPT || rc == WIRE_NOTFOUND || s->quiet) {
 		sim_fail(s, "I10 only what is synced counts", "%s cannot start: %s", node_name(n), err->text);
 	} else {
@@ -343,7 +364,7 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.n_entries = st->n_entries, .configs = st->configs, .n_configs = st->n_configs, .commit = st->commit,
 		.applied = st->base_index, .election_us = s->p.election_us, .heartbeat_us = s->p.heartbeat_us,
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
-		.drift_ppm = s->p.bound_ppm,
+		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = RAFT_LEVEL,
 	}, &err);
 	if (node_called(n) && !n->raft)
 		sim_fail(s, "core", "%s does not start: %s", node_name(n), err.text);
@@ -384,17 +405,18 @@ void node_start(struct sim_node *n)
 		again_later(n);
 		return;
 	}
-	if (rc) {
-		open_failed(n, rc, &err);
-		return;
-	}
-	if (st.n_holes) {
+	if (!rc && st.n_holes) {
+		/* The core cannot fetch them yet. */
 		raft_journal_close(n->journal);
 		n->journal = NULL;
-		if (!n->rotted)
+		if (!n->rotted && !n->salvaging)
 			sim_fail(s, "I10 only what is synced counts", "%s cannot read entry %llu after a start", node_name(n), (unsigned long long)st.holes[0]);
-		s->counts->rots_found++;
+		s->counts->rots_found += !n->salvaging;
 		give_up(n);
+		return;
+	}
+	if (rc) {
+		open_failed(n, rc, &err);
 		return;
 	}
 	s->counts->starts++;
@@ -404,11 +426,19 @@ void node_start(struct sim_node *n)
 		give_up(n);
 		return;
 	}
-	if (n->rotted) {
+	if (n->rotted && !n->salvaging) {
 		n->rotted = false;
 		s->lost_id = 0;
 	}
 	n->marked = st.mark.index;
+	n->forgetful = n->journal_forgetful = st.forgetful;
+	if (st.forgetful != n->dur_forgetful && !(n->salvaging && st.forgetful))
+		sim_fail(s, "I9 forgetful nodes", "%s starts as %s, on its disk it is not so", node_name(n),
+		         st.forgetful ? "one that has forgotten" : "if it had forgotten nothing");
+	n->dur_forgetful = st.forgetful;
+	if (n->salvaging)
+		n->rotted = false;
+	n->salvaging = false;
 	n->term = n->hard_term = st.term;
 	n->hard_vote = st.vote;
 	n->last_index = n->log_last;
@@ -429,106 +459,4 @@ void node_start(struct sim_node *n)
 	node_ask(n, ev, NULL, NULL);
 	node_drain(n);
 	node_settled(n);
-}
-
-/* ---- new journals ---- */
-
-static void fresh_disk(struct sim_node *n)
-{
-	disk_free(n->disk);
-	n->disk = disk_new(&n->sim->rng, &n->sim->counts->disk);
-	n->has_journal = n->broken = n->rotted = false;
-}
-
-static void make_journal(struct sim_node *n, uint64_t term, uint64_t index, uint64_t index_term, const struct raft_config *c)
-{
-	struct sim *s = n->sim;
-	struct raft_journal_opts opts = store_options(s);
-	struct raft_journal_mark mark = { .index = index, .checksum = n->checkpoint.hash, .db_pages = 1 };
-	struct wire_err err;
-
-	if (raft_journal_create(disk_env(n->disk), STORE_DIRECTORY, &opts, term, index, index_term, c, &mark, &err))
-		sim_fail(s, "journal", "%s: %s", node_name(n), err.text);
-	n->has_journal = true;
-	n->log_base = n->log_last = n->dur_index = n->dur_attested = n->marked = index;
-	n->dur_term = term;
-	n->dur_vote = 0;
-	n->n_written = 0;
-	while (n->cap_log <= index)
-		n->log = sim_grow(n->log, &n->cap_log, n->cap_log, sizeof(*n->log));
-	n->log[index] = (struct log_link){ .term = index_term, .chain = s->check->committed[index].chain };
-}
-
-void node_create(struct sim_node *n, const struct raft_config *c)
-{
-	fresh_disk(n);
-	n->checkpoint = (struct machine){ 0 };
-	make_journal(n, 0, 0, 0, c);
-}
-
-void node_wipe(struct sim_node *n)
-{
-	check_i5_wiped(n);
-	n->sim->lost_id = n->id;
-	n->sim->counts->wipes++;
-	sim_trace(n->sim, "node %llu: its disk is lost", n->id, 0, 0, 0, 0, 0);
-	node_stop(n, END_KILL);
-	n->life++;
-	fresh_disk(n);
-	n->generation++;
-	n->id = 1 + n->slot + 100 * n->generation;
-	n->voted_term = n->voted_for = 0;
-}
-
-static void config_at(const struct sim *s, uint64_t index, struct raft_config *ret)
-{
-	const struct members *m = &s->check->configs[s->check->committed[index].config];
-
-	*ret = (struct raft_config){ .joint = m->joint, .level = m->level, .quorums = m->quorums, .old_quorums = m->old_quorums, .n = m->n };
-	for (uint32_t i = 0; i < m->n; i++) {
-		ret->m[i].id = m->m[i].id;
-		ret->m[i].flags = m->m[i].flags;
-		ret->m[i].priority = m->m[i].priority;
-	}
-}
-
-static void keep_vote(struct sim_node *n, uint64_t term, uint64_t vote)
-{
-	struct raft_journal_opts opts = store_options(n->sim);
-	struct raft_journal_state st;
-	struct raft_journal *j;
-	struct wire_err err;
-
-	if (raft_journal_open(disk_env(n->disk), STORE_DIRECTORY, &opts, &j, &st, &err)) {
-		sim_fail(n->sim, "journal", "%s: %s", node_name(n), err.text);
-		return;
-	}
-	if (raft_journal_append_vote(j, term, vote, &err))
-		sim_fail(n->sim, "journal", "%s: %s", node_name(n), err.text);
-	raft_journal_close(j);
-	n->dur_term = term;
-	n->dur_vote = vote;
-}
-
-void node_install(struct sim_node *n, struct sim_node *from, bool keep)
-{
-	struct sim *s = n->sim;
-	uint64_t index = from->machine.index, term = n->hard_term, vote = n->hard_vote, index_term = s->check->committed[index].term;
-	struct raft_config c;
-
-	if (n->up)
-		node_stop(n, END_KILL);
-	fresh_disk(n);
-	n->life++;
-	n->checkpoint = from->machine;
-	config_at(s, index, &c);
-	make_journal(n, keep && term > index_term ? term : index_term, index, index_term, &c);
-	if (keep && term >= index_term)
-		keep_vote(n, term, vote);
-	sim_trace(s, "node %llu: gets an image of index %llu from node %llu", n->id, index, from->id, 0, 0, 0);
-	if (keep)
-		s->counts->images++;
-	else
-		s->counts->joins++;
-	node_start(n);
 }

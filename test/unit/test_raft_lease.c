@@ -394,6 +394,28 @@ static void single_voter(void **state)
 	pilot_close(p);
 }
 
+/* The same where one voter alone commits, and all are needed for an election (quorum.c): its own vote is given after the end. */
+static void quorum_of_one(void **state)
+{
+	struct raft_config c = { .quorums = { 1, 2 } };
+	struct pilot *p;
+
+	(void)state;
+	pilot_members(&c, "vv");
+	p = pilot_open_as(&c, 2);
+	pilot_elect(p, 1);
+	pilot_wait(p, HEARTBEAT_US);
+	pilot_isolate(p, 2, true);
+	pilot_wait(p, 2000000);
+	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
+	assert_true(lease(p, 1) == UINT64_MAX);
+	pilot_deliver(p, (struct wire_msg){ .type = WIRE_MSG_VOTE_REQ, .flags = WIRE_MSG_TRANSFER, .from = 2, .to = 1, .term = 9, .index = 99,
+	                                    .log_term = 8, .corr = 1 });
+	assert_int_equal(p->n[1].u.vote, 2);
+	assert_int_equal(lease(p, 1), 0);
+	pilot_close(p);
+}
+
 /* I11: a restarted voter still keeps the promise that it may have given before. */
 static void restarted_voter_keeps_its_promise(void **state)
 {
@@ -447,6 +469,7 @@ int main(void)
 		cmocka_unit_test(comes_back_with_an_entry),
 		cmocka_unit_test(void_during_a_change),
 		cmocka_unit_test(single_voter),
+		cmocka_unit_test(quorum_of_one),
 		cmocka_unit_test(restarted_voter_keeps_its_promise),
 		cmocka_unit_test(no_leases),
 	};
