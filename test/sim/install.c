@@ -51,7 +51,7 @@ void node_wipe(struct sim_node *n)
 	n->generation++;
 	n->id = 1 + n->slot + 100 * n->generation;
 	n->voted_term = n->voted_for = 0;
-	n->forgetful = n->dur_forgetful = false;
+	n->forgetful = n->dur_forgetful = n->journal_forgetful = n->salvaging = false;
 }
 
 static void config_at(const struct sim *s, uint64_t index, struct raft_config *ret)
@@ -99,10 +99,9 @@ void node_install(struct sim_node *n, struct sim_node *from, bool same)
 	n->checkpoint = from->machine;
 	config_at(s, index, &c);
 	make_journal(n, same && term > index_term ? term : index_term, index, index_term, &c);
-	if (n->forgetful)
-		keep(n, index_term, 0, true);
-	else if (same && term >= index_term)
-		keep(n, term, vote, false);
+	bool goes_on = same && term >= index_term;
+	if (goes_on || n->forgetful)
+		keep(n, goes_on ? term : index_term, goes_on ? vote : 0, n->forgetful);
 	sim_trace(s, "node %llu: gets an image of index %llu from node %llu", n->id, index, from->id, 0, 0, 0);
 	if (same)
 		s->counts->images++;
@@ -120,7 +119,7 @@ static void forget(struct sim_node *n)
 	check_i5_wiped(n);
 	node_stop(n, END_KILL);
 	n->life++;
-	n->forgetful = true;
+	n->forgetful = n->journal_forgetful = true;
 	s->lost_id = n->id;
 	check_forgetful_begins(n);
 	/* Nothing that it had may be asked for. */
