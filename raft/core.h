@@ -32,14 +32,14 @@
 /* ---- log.c: metadata of the log, a ring ---- */
 struct raft_log_meta {
 	uint64_t term;
+	uint64_t end; /* bytes of all entries up to this one, from some beginning */
 	uint32_t size;
 	uint8_t kind;
 };
 struct raft_log {
 	struct raft_log_meta *ring;
 	size_t cap, head, n; /* cap is a power of two or 0 */
-	uint64_t base_index, base_term;
-	uint64_t mark, mark_bytes; /* bytes of the entries above mark */
+	uint64_t base_index, base_term, base_end;
 };
 uint64_t raft_log_last(const struct raft_log *l);
 uint64_t raft_log_last_term(const struct raft_log *l);
@@ -49,8 +49,7 @@ bool raft_log_matches(const struct raft_log *l, uint64_t index, uint64_t term);
 bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t kind); /* false: no memory */
 void raft_log_truncate(struct raft_log *l, uint64_t from);
 void raft_log_trim(struct raft_log *l, uint64_t upto);
-/* Bytes of the entries above an index that never falls from call to call (less when it is above the end). Amortised O(1). */
-uint64_t raft_log_bytes_above(struct raft_log *l, uint64_t index);
+uint64_t raft_log_bytes_above(const struct raft_log *l, uint64_t index); /* of the entries above index */
 /* Largest index <= `index` whose term is <= `term`, as far as the log reaches down; the entry at which two logs may
  * still agree (fast back-up, end of section 5.3 of the paper). */
 uint64_t raft_log_back_up(const struct raft_log *l, uint64_t index, uint64_t term);
@@ -98,6 +97,11 @@ struct raft_peer {
 	struct raft_inflight *fl; /* ring of window_msgs, allocated with the peer */
 	uint32_t fl_head, fl_n;
 	uint64_t fl_bytes;
+	/* flow.c */
+	uint64_t window, slow_bytes; /* bytes that may be in flight; where slow start ends */
+	uint64_t batch_due_us; /* when what waits goes out at the latest; 0: nothing waits */
+	bool catching; /* larger appends, until all is sent */
+	bool backing;  /* stalled, no progress since */
 };
 
 /* ---- readindex.c ---- */
@@ -124,6 +128,7 @@ struct raft_lease {
 struct raft {
 	uint64_t self, now_us, rng;
 	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us, persist_us, silence_max_us;
+	uint32_t uncommitted_bytes;
 
 	uint64_t term, vote;
 	struct raft_log log;
@@ -308,6 +313,19 @@ int raft_witness_change(struct raft *r, const struct raft_config *target, struct
 uint64_t raft_priority_delay(const struct raft *r);
 void raft_priority_pump(struct raft *r); /* leader: hands over to who had better lead */
 uint64_t raft_priority_deadline(const struct raft *r);
+/* ---- flow.c ---- */
+void raft_flow_begin(struct raft *r, struct raft_peer *p);
+uint64_t raft_flow_stall(const struct raft *r, const struct raft_peer *p); /* how long progress may take */
+void raft_flow_acked(struct raft *r, struct raft_peer *p, uint64_t in_flight, uint64_t acked); /* bytes; in_flight: with them */
+void raft_flow_stalled(struct raft *r, struct raft_peer *p);
+void raft_flow_moved(struct raft *r, struct raft_peer *p);         /* its match did */
+uint64_t raft_flow_append_max(const struct raft *r, const struct raft_peer *p);
+void raft_flow_note(struct raft *r, struct raft_peer *p);          /* what waits for it, before anything is sent */
+bool raft_flow_ready(const struct raft *r, const struct raft_peer *p); /* REPLICATE: an append may go now */
+uint64_t raft_flow_deadline(const struct raft *r);
+uint64_t raft_flow_backlog(const struct raft *r);
+bool raft_flow_admits(struct raft *r, const struct wire_entry *entries, uint32_t n);
+
 /* ---- pulse.c ---- */
 void raft_pulse_begin(struct raft *r, struct raft_peer *p);
 void raft_pulse_made_voter(struct raft *r, struct raft_peer *p);

@@ -141,6 +141,9 @@ static int check_peers(const struct raft *r, struct wire_err *err)
 		CHECK(p->fl_n <= r->window_msgs && (p->fl_n || !p->fl_bytes));
 		CHECK(p->state == RAFT_REPLICATE || !p->fl_n);
 		CHECK(p->state == RAFT_PROBE || !p->paused);
+		/* raft/flow.c */
+		CHECK(p->window && p->window <= r->window_bytes && (!p->batch_due_us || p->next <= raft_log_last(&r->log)));
+		CHECK(!p->backing || p->state != RAFT_REPLICATE);
 		CHECK(p->state != RAFT_REPLICATE || p->fl_n || p->next == p->match + 1);
 		/* Nothing waits that could be sent, unless it needs what is trimmed. */
 		CHECK(!raft_peer_may_send(r, p));

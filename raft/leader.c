@@ -62,7 +62,7 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 		if (ev->entries[i].kind != WIRE_ENTRY_DATA)
 			r->proposal_code = WIRE_INVALID;
 	/* Thesis 3.10: the one that shall lead must be able to get level. */
-	if (r->proposal_code == WIRE_OK && (r->transfer_to || raft_self_witness(r)))
+	if (r->proposal_code == WIRE_OK && (r->transfer_to || raft_self_witness(r) || !raft_flow_admits(r, ev->entries, ev->n_entries)))
 		r->proposal_code = WIRE_BUSY;
 	if (r->proposal_code != WIRE_OK)
 		return;
@@ -75,8 +75,8 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 	}
 }
 
-/* The most that one append may hold from p->next on. */
-static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t *ret_bytes)
+/* As much as one append may hold, from `from` on; one entry always. */
+static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t most, uint64_t *ret_bytes)
 {
 	uint64_t bytes = 0, last = raft_log_last(&r->log);
 	uint32_t n = 0;
@@ -84,7 +84,7 @@ static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t
 	r->msg_at[r->n_msgs - 1] = r->n_pool;
 	for (uint64_t i = from; i <= last && n < WIRE_ENTRIES_MAX; i++) {
 		struct raft_log_meta e = raft_log_at(&r->log, i);
-		if (n && bytes + e.size > r->append_max_bytes)
+		if (n && bytes + e.size > most)
 			break;
 		if (!raft_grow(r, (void **)&r->pool, &r->cap_pool, r->n_pool, sizeof(*r->pool)))
 			break;
@@ -99,6 +99,7 @@ static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t
 
 static void replicate(struct raft *r, struct raft_peer *p)
 {
+	raft_flow_note(r, p);
 	while (raft_peer_may_send(r, p)) {
 		uint64_t prev = p->next - 1, bytes;
 		if (prev < r->log.base_index) {
@@ -112,7 +113,7 @@ static void replicate(struct raft *r, struct raft_peer *p)
 		m->log_term = raft_log_term(&r->log, prev);
 		m->commit = r->commit;
 		m->corr = p->epoch;
-		uint64_t last = prev + fill(r, m, p->next, &bytes);
+		uint64_t last = prev + fill(r, m, p->next, raft_flow_append_max(r, p), &bytes);
 		if (r->nomem)
 			return;
 		raft_peer_sent(r, p, last, bytes);
@@ -214,6 +215,8 @@ uint64_t raft_leader_deadline(const struct raft *r)
 
 	if (r->commit_due_us < d)
 		d = r->commit_due_us;
+	if (raft_flow_deadline(r) < d)
+		d = raft_flow_deadline(r);
 	if (transfer < d)
 		d = transfer;
 	if (raft_priority_deadline(r) < d)

@@ -1,5 +1,5 @@
 # The core: consensus as a pure function.
-RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c raft/pulse.c raft/change.c \
+RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.c raft/election.c raft/leader.c raft/pulse.c raft/flow.c raft/change.c \
 	raft/follower.c raft/progress.c raft/quorum.c raft/readindex.c raft/lease.c raft/transfer.c raft/witness.c raft/priority.c raft/level.c raft/log.c raft/config.c raft/invariant.c \
 	raft/bundle.h raft/bundle.c \
 	raft/telemetry.h raft/telemetry.c
@@ -13,7 +13,7 @@ RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/jo
 noinst_LTLIBRARIES += libraft.la
 libraft_la_SOURCES = $(RAFT_CORE_SOURCES) $(RAFT_JOURNAL_SOURCES)
 
-RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
+RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft_flow test/unit/test_raft test/unit/test_raft_replication test/unit/test_raft_config \
 	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
 	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_witness \
 	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
@@ -48,6 +48,8 @@ test_unit_test_raft_witness_SOURCES = test/unit/test_raft_witness.c $(RAFT_PILOT
 test_unit_test_raft_witness_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_bundle_SOURCES = test/unit/test_raft_bundle.c
 test_unit_test_raft_bundle_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_flow_SOURCES = test/unit/test_raft_flow.c $(RAFT_PILOT)
+test_unit_test_raft_flow_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_pulse_SOURCES = test/unit/test_raft_pulse.c $(RAFT_PILOT)
 test_unit_test_raft_pulse_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h test/unit/raft_sim_impl.h \

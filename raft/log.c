@@ -1,10 +1,10 @@
-/* Metadata of the log: one 16-byte record per entry above the base, in a ring that doubles when full, so that lookup is
- * O(1) and append and trim are amortised O(1). */
+/* Metadata of the log: one 24-byte record per entry above the base, in a ring that doubles when full, so that lookup is
+ * O(1), also of the bytes above an entry, and append and trim are amortised O(1). */
 #include "raft/core.h"
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(sizeof(struct raft_log_meta) == 16, "one entry's metadata stays small");
+_Static_assert(sizeof(struct raft_log_meta) == 24, "one entry's metadata stays small");
 
 uint64_t raft_log_last(const struct raft_log *l)
 {
@@ -36,6 +36,12 @@ bool raft_log_matches(const struct raft_log *l, uint64_t index, uint64_t term)
 	return index >= l->base_index && index <= raft_log_last(l) && raft_log_term(l, index) == term;
 }
 
+/* Bytes of all entries up to there, counted from some beginning. */
+static uint64_t end_of(const struct raft_log *l, uint64_t index)
+{
+	return index > l->base_index ? raft_log_at(l, index).end : l->base_end;
+}
+
 static bool grow(struct raft_log *l)
 {
 	size_t cap = l->cap ? l->cap * 2 : 64;
@@ -56,27 +62,22 @@ bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t k
 {
 	if (l->n == l->cap && !grow(l))
 		return false;
-	l->ring[(l->head + l->n) & (l->cap - 1)] = (struct raft_log_meta){ .term = term, .size = size, .kind = kind };
+	l->ring[(l->head + l->n) & (l->cap - 1)] =
+		(struct raft_log_meta){ .term = term, .end = end_of(l, raft_log_last(l)) + size, .size = size, .kind = kind };
 	l->n++;
-	l->mark_bytes += size;
 	return true;
 }
 
 void raft_log_truncate(struct raft_log *l, uint64_t from)
 {
 	assert(from > l->base_index && from <= raft_log_last(l));
-	for (uint64_t i = from > l->mark ? from : l->mark + 1; i <= raft_log_last(l); i++)
-		l->mark_bytes -= raft_log_at(l, i).size;
-	if (l->mark >= from)
-		l->mark = from - 1;
 	l->n = (size_t)(from - l->base_index - 1);
 }
 
 void raft_log_trim(struct raft_log *l, uint64_t upto)
 {
 	assert(upto >= l->base_index && upto <= raft_log_last(l));
-	if (l->mark < upto)
-		(void)raft_log_bytes_above(l, upto);
+	l->base_end = end_of(l, upto);
 	l->base_term = raft_log_term(l, upto);
 	size_t drop = (size_t)(upto - l->base_index);
 	if (l->cap)
@@ -85,16 +86,11 @@ void raft_log_trim(struct raft_log *l, uint64_t upto)
 	l->base_index = upto;
 }
 
-uint64_t raft_log_bytes_above(struct raft_log *l, uint64_t index)
+uint64_t raft_log_bytes_above(const struct raft_log *l, uint64_t index)
 {
 	uint64_t last = raft_log_last(l);
 
-	if (l->mark < l->base_index)
-		l->mark = l->base_index;
-	for (; l->mark < index && l->mark < last; l->mark++)
-		l->mark_bytes -= raft_log_at(l, l->mark + 1).size;
-	assert(index >= l->mark || index < l->base_index || l->mark == last);
-	return l->mark_bytes;
+	return end_of(l, last) - end_of(l, index < last ? index : last);
 }
 
 uint64_t raft_log_back_up(const struct raft_log *l, uint64_t index, uint64_t term)

@@ -30,7 +30,7 @@ static void begin(struct raft *r, struct raft_peer *p)
 	p->state = RAFT_PROBE;
 	p->paused = false;
 	p->next = raft_log_last(&r->log) + 1;
-	p->stall_us = 2 * (uint64_t)r->heartbeat_us;
+	raft_flow_begin(r, p);
 	p->fl_head = p->fl_n = 0;
 	p->fl_bytes = 0;
 }
@@ -112,29 +112,37 @@ void raft_peer_to(struct raft *r, struct raft_peer *p, enum raft_progress_state 
 
 static void free_inflight(struct raft *r, struct raft_peer *p)
 {
+	uint64_t before = p->fl_bytes;
+
 	while (p->fl_n && p->fl[p->fl_head].last <= p->match) {
 		p->fl_bytes -= p->fl[p->fl_head].bytes;
 		p->fl_head = (p->fl_head + 1) % r->window_msgs;
 		p->fl_n--;
 	}
+	raft_flow_acked(r, p, before, before - p->fl_bytes);
 }
 
 /* The peer's log is durable and equals ours up to index. */
 void raft_peer_ack(struct raft *r, struct raft_peer *p, uint64_t index)
 {
-	if (index > p->match) {
+	bool moved = index > p->match;
+
+	if (moved) {
 		p->match = index;
 		if (!p->first_match)
 			p->first_match = index;
 		p->sent_us = r->now_us;
-		p->stall_us = 2 * (uint64_t)r->heartbeat_us;
+		raft_flow_moved(r, p);
 	}
 	bool reached = p->match + 1 >= p->next;
 	if (p->next <= p->match)
 		p->next = p->match + 1;
-	if (p->state == RAFT_SNAPSHOT && p->match >= r->log.base_index)
+	if (p->state == RAFT_SNAPSHOT && p->match >= r->log.base_index) {
 		raft_peer_to(r, p, RAFT_PROBE);
-	if (p->state == RAFT_PROBE && reached)
+		p->catching = true;
+	}
+	/* After a stall, no more than one append with each heartbeat until one has got through. */
+	if (p->state == RAFT_PROBE && reached && (moved || !p->backing))
 		raft_peer_to(r, p, RAFT_REPLICATE);
 	else if (p->state == RAFT_REPLICATE)
 		free_inflight(r, p);
@@ -159,14 +167,17 @@ void raft_peer_reject(struct raft *r, struct raft_peer *p, const struct wire_msg
 	p->next = next;
 }
 
-/* Called at a sign of life: entries were sent a while ago, and nothing came of it. The wait doubles, so that a peer with
- * a slow disk is not drowned in repetitions. */
+/* Called at a sign of life: entries were sent a while ago, and nothing came of it. The wait doubles; in between each sign of life is
+ * answered with one small append (flow.c), so that a peer with a slow disk is not drowned in repetitions. */
 void raft_peer_check_stall(struct raft *r, struct raft_peer *p)
 {
 	bool waiting = p->state == RAFT_REPLICATE ? p->fl_n > 0 : p->state == RAFT_PROBE && p->paused;
 
+	if (waiting && p->backing && p->state == RAFT_PROBE && r->now_us >= p->sent_us + r->heartbeat_us)
+		p->paused = false;
 	if (!waiting || r->now_us < p->sent_us + p->stall_us)
 		return;
+	raft_flow_stalled(r, p);
 	if (p->stall_us < 8 * (uint64_t)r->election_us)
 		p->stall_us *= 2;
 	raft_peer_to(r, p, RAFT_PROBE);
@@ -175,6 +186,8 @@ void raft_peer_check_stall(struct raft *r, struct raft_peer *p)
 /* An append with entries up to `last` went out. */
 void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t bytes)
 {
+	if (p->next > raft_log_last(&r->log) || last == raft_log_last(&r->log))
+		p->batch_due_us = 0;
 	if (p->state == RAFT_PROBE) {
 		p->paused = true;
 		p->sent_us = r->now_us;
@@ -194,7 +207,7 @@ bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 		return false;
 	if (p->state == RAFT_PROBE)
 		return !p->paused;
-	return p->state == RAFT_REPLICATE && p->fl_n < r->window_msgs && p->fl_bytes < r->window_bytes;
+	return p->state == RAFT_REPLICATE && raft_flow_ready(r, p);
 }
 
 bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress *ret_progress)
@@ -220,6 +233,7 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.caught_up = raft_caught_up(r, p),
 			.rtt_us = p->rtt_us,
 			.rtt_var_us = p->rtt_var_us,
+			.window_bytes = p->window,
 		};
 		return true;
 	}

@@ -36,7 +36,7 @@ struct raft_init {
 	uint32_t election_us;     /* shortest election timeout; the longest is twice that. 0: 300,000 */
 	uint32_t heartbeat_us;    /* 0: 50,000 */
 	uint32_t window_msgs;     /* appends in flight per follower. 0: 64 */
-	uint32_t window_bytes;    /* 0: 8 MiB */
+	uint32_t window_bytes;    /* the most that it may grow to, of entries' bytes (raft/flow.c). 0: 8 MiB */
 	uint32_t append_max_bytes; /* entries' bytes in one append (one larger entry goes alone). 0: 1 MiB */
 	uint32_t commit_delay_us; /* how long a moved commit index may wait for an append to carry it. 0: 500 */
 	/* Leases (I11): by how much the rate of any member's clock may be wrong, parts per million. 0: RAFT_DRIFT_PPM;
@@ -131,7 +131,8 @@ struct raft_update {
 	uint32_t n_fills;
 	struct wire_msg *msgs; /* entries in APPENDs carry metadata; the driver fills data from its cache or the journal */
 	uint32_t n_msgs;
-	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way;
+	/* Answer to PROPOSE, CONFIG: WIRE_OK with the first index given; WIRE_NOTLEADER; WIRE_BUSY (a transfer is under way, or, with
+	 * backlog_bytes, too much is not committed yet;
 	 * CONFIG also: another one is, or no entry of this term is committed yet: I13); WIRE_INVALID (CONFIG: would leave no
 	 * voter, ...); refusal says which; WIRE_VERSION (needs a feature
 	 * level that proposal_member lacks). A witness that leads answers BUSY to both.

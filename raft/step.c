@@ -172,6 +172,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->telemetry = in->telemetry;
 	r->level = or(in->level, RAFT_LEVEL);
 	r->keep_log_bytes = or(in->keep_log_bytes, 1u << 30);
+	r->uncommitted_bytes = or(in->uncommitted_bytes, 64u << 20);
 	r->persist_us = or(in->persist_us, r->election_us);
 	r->silence_max_us = or(in->silence_max_us, 10 * r->election_us);
 	if (r->silence_max_us < r->election_us)
@@ -460,6 +461,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.lease_until_us = raft_lease_until(r),
 		.read_index = r->commit,
 		.transfer_to = r->transfer_to,
+		.backlog_bytes = raft_flow_backlog(r),
 		.forgetful = r->forgetful,
 		.keep_above = raft_keep_above(r),
 		.level = raft_level_in_force(r),
