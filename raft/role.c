@@ -69,7 +69,9 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 		if (r->role != RAFT_LEADER)
 			r->leader = 0;
 	}
-	bool restart = new_term || r->role != RAFT_FOLLOWER;
+	/* Paper 5.2: a follower's timer begins anew by a leader or by a vote that it gives, not by a later term alone: who asks in vain
+	 * again and again must not keep those from standing who could win. */
+	bool restart = r->role != RAFT_FOLLOWER;
 	raft_become(r, RAFT_FOLLOWER);
 	if (restart)
 		raft_reset_election(r);

@@ -172,13 +172,18 @@ bool node_start(struct node *n)
 	return true;
 }
 
+static void drop_writes(struct node *n)
+{
+	for (size_t i = 0; i < n->n_writes; i++)
+		write_free(&n->writes[i]);
+	n->n_writes = 0;
+}
+
 void node_stop(struct node *n)
 {
 	raft_free(n->raft);
 	n->raft = NULL;
-	for (size_t i = 0; i < n->n_writes; i++)
-		write_free(&n->writes[i]);
-	n->n_writes = 0;
+	drop_writes(n);
 	n->hold = n->fail_next = false;
 	while (n->n_reads) {
 		n->n_reads--;
@@ -326,6 +331,10 @@ static void install(struct node *n, struct image *i, uint64_t from)
 		entries_free(&n->applied);
 		entries_copy(&n->applied, &i->applied, UINT64_MAX);
 		n->applied_index = i->index;
+		/* The journal begins anew with the term and vote of now; what was to be written to the old one, and told then, is not. */
+		n->disk.term = n->mem.term;
+		n->disk.vote = n->mem.vote;
+		drop_writes(n);
 		step(n, (struct raft_event){ .type = RAFT_EV_IMAGE, .index = i->index, .term = i->term, .config = &i->config });
 		if (n->raft && n->u.commit < i->index) { /* a core that cannot take it while it runs */
 			raft_free(n->raft);
