@@ -289,6 +289,8 @@ static void step(struct node *n, struct raft_event ev)
 
 	world.begun = true;
 	ev.now_us = n->now_us;
+	/* Round trips are what the driver makes them: without a clock for leases they are not measured, and nothing adapts to them. */
+	ev.clock.unsure = !n->options.lease;
 	if (raft_step(n->raft, &ev, &u, &err) != WIRE_OK) {
 		broke(n, err.text);
 		return;
