@@ -209,6 +209,7 @@ struct raft {
 	int proposal_code;
 	uint64_t proposal_index;
 	uint64_t proposal_member;
+	bool transfer_ended;
 	struct wire_err stop; /* why this node cannot go on; code 0: it can */
 	struct wire_err refusal; /* of a CONFIG; code 0: none */
 	bool telemetry;
@@ -300,6 +301,7 @@ void raft_change_go_on(struct raft *r); /* leader: the next configuration, when 
 
 /* ---- witness.c ---- */
 bool raft_self_witness(const struct raft *r);
+bool raft_self_keeps(const struct raft *r);           /* a witness in any configuration that may still count */
 void raft_keep_update(struct raft *r);               /* leader */
 uint64_t raft_keep_above(const struct raft *r);      /* keep_above, or where a witness's log began in an earlier life */
 void raft_keep_told(struct raft *r, uint64_t index); /* committed and durable on every data voter, as its leader says */

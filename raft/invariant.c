@@ -98,7 +98,7 @@ static int check_pulse(const struct raft *r, struct wire_err *err)
 	uint64_t most = r->silence_max_us;
 
 	CHECK(r->silence_us <= most && r->patience_us <= most && raft_election_timeout(r) >= r->election_us);
-	CHECK(r->election_deadline_us == UINT64_MAX || r->election_deadline_us <= r->now_us + 2 * most + (RAFT_PRIORITY_STEPS + 1) * (uint64_t)r->election_us);
+	CHECK(r->election_deadline_us == UINT64_MAX || r->election_deadline_us <= r->now_us + (RAFT_PRIORITY_STEPS + 3) * most);
 	for (uint32_t i = 0; i < r->n_peers && r->role == RAFT_LEADER; i++) {
 		const struct raft_peer *p = &r->peers[i];
 		CHECK(p->beat_due_us > r->now_us && p->beat_due_us <= r->now_us + most && p->alive_until_us <= r->now_us + most);

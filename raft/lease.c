@@ -9,7 +9,8 @@
  * L = L'(1-d)/(1+d) that is less than L'/(1+d): the voter's promise still holds. It had not voted in a later term before
  * either, or it would not have taken the heartbeat. If that is so for a quorum (both halves of a joint configuration) then
  * no later term has a leader: two quorums share a voter, and the leader's own vote is given only after its lease is void.
- * Nothing can be committed that the leader does not know of, once an entry of its own term is.
+ * Nothing can be committed that the leader does not know of, once an entry of its own term is. A leader that is a quorum of commits by
+ * itself, the only voter or by chosen sizes, is in every quorum that elects: its lease holds for as long as it leads.
  *
  * A clock that tells true time with its error (earliest_us .. latest_us, as ClockBound does) is compared by its ends. The
  * leader takes a = earliest when it sends, so that the true time of sending A >= a, and asks for latest < a + L now: the

@@ -53,7 +53,7 @@ test_unit_test_raft_flow_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_pulse_SOURCES = test/unit/test_raft_pulse.c $(RAFT_PILOT)
 test_unit_test_raft_pulse_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_sim_SOURCES = test/unit/test_raft_sim.c test/unit/raft_sim.h test/unit/raft_sim_impl.h \
-	test/unit/raft_sim.c test/unit/raft_sim_node.c test/unit/raft_sim_clock.c
+	test/unit/raft_sim.c test/unit/raft_sim_shape.c test/unit/raft_sim_node.c test/unit/raft_sim_clock.c
 test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
 EXTRA_DIST += raft/README.md raft/JOURNAL.md

@@ -242,6 +242,7 @@ static void begin(struct raft *r)
 	r->proposal_code = WIRE_OK;
 	r->proposal_index = 0;
 	r->proposal_member = 0;
+	r->transfer_ended = false;
 	r->refusal.code = WIRE_OK;
 	wire_buf_reset(&r->config_bytes);
 }
@@ -342,7 +343,7 @@ static void on_trimmed(struct raft *r, uint64_t index)
 		return;
 	assert(index <= r->commit && index <= r->durable);
 	/* K of witness.c. */
-	assert(!raft_self_witness(r) || index <= raft_keep_above(r));
+	assert(!raft_self_keeps(r) || index <= raft_keep_above(r));
 	raft_log_trim(&r->log, index);
 	if (r->applied < index)
 		r->applied = index;

@@ -3,7 +3,8 @@
  * although the leader is alive. Nothing here is needed for safety: who is told this could as well have waited for its
  * election timeout, and wins by the same votes.
  *
- * Three ask for it: the driver (raft_transfer), priorities (priority.c), and a witness that leads (witness.c). */
+ * Three ask for it: the driver (raft_transfer), priorities (priority.c), and a witness that leads (witness.c). The last two wait for another
+ * step when one has just ended, so that each end is seen. */
 #include "raft/core.h"
 
 /* It must be able to win within an election timeout: what waits for an image is not. */
@@ -83,13 +84,13 @@ void raft_transfer(struct raft *r, uint64_t peer)
 
 void raft_transfer_auto(struct raft *r, struct raft_peer *p)
 {
-	if (!r->transfer_to)
+	if (!r->transfer_to && !r->transfer_ended)
 		(void)begin(r, p->id, 0);
 }
 
 void raft_transfer_next(struct raft *r)
 {
-	struct raft_peer *p = r->transfer_to ? NULL : best(r, true);
+	struct raft_peer *p = r->transfer_to || r->transfer_ended ? NULL : best(r, true);
 
 	if (p && begin(r, p->id, 0) == WIRE_OK)
 		p->tried_us = r->now_us;
@@ -97,6 +98,7 @@ void raft_transfer_next(struct raft *r)
 
 void raft_transfer_end(struct raft *r)
 {
+	r->transfer_ended |= r->transfer_to != 0;
 	r->transfer_to = r->transfer_index = r->transfer_hold_us = 0;
 	r->transfer_due_us = r->transfer_end_us = UINT64_MAX;
 }

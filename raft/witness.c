@@ -16,16 +16,17 @@
  *   - keep_above is computed by the leader as the smallest of its commit index and of what is durable on each data voter; one that
  *     is no peer any more, but may still count, holds it where it is. What is committed is never superseded (I3, I4), and what is
  *     durable stays, so the number stays true in later terms, under other leaders: a node keeps the largest it has heard.
- *   - One thing can make it untrue: another data voter. So where witnesses vote, a member becomes a data voter (a new one, or a
+ *   - One thing can make it untrue: another data voter. So where there are witnesses, a member becomes a data voter (a new one, or a
  *     witness that has a database now) only once it has durably all that any witness may have been told: up to the
  *     leader's own keep_above, and up to the first entry of the term, since earlier leaders told no more than what they
  *     had committed, which lies below that. It starts as a learner, from an image or from the leader's log, and asks when it is there.
  *   - A witness begins somewhere, too: it becomes a voter only once every data voter has what it had when this leader first
  *     heard from it; its log begins no later. An image for a witness is a position only, not above its keep_above.
  *   - Who has the database, as a voter or a learner, does not become a witness: it may have forgotten what others lack. It is
- *     removed first.
- *   - A voter whose disk is lost is forgetful, and counts again as a data voter only after it has been made one anew. Until then it is a
- *     dead data node.
+ *     removed first, and comes back with a new log. A witness that is made a full replica keeps to all this until that is committed.
+ *   - A voter whose disk is lost is forgetful, and counts again as a data voter only after it has been made one anew, by the rule above.
+ *     Until then it is a dead data node: it neither votes nor holds keep_above, else a witness that lags could not be helped, and
+ *     nobody else may be left to commit its re-admission.
  * Asserted in step.c (TRIMMED), in invariant.c, and in the simulator.
  *
  * Leading. A witness stands later than data voters do (priority.c), but must be able to win: it may be the only one that has it
@@ -60,6 +61,16 @@ bool raft_self_witness(const struct raft *r)
 	return false;
 }
 
+bool raft_self_keeps(const struct raft *r)
+{
+	for (size_t i = 0; i < r->n_configs; i++) {
+		const struct raft_member *m = raft_config_find(&r->configs[i].config, r->self);
+		if (m && (m->flags & RAFT_WITNESS))
+			return true;
+	}
+	return false;
+}
+
 /* Known to be durable there, and to be as here. */
 static uint64_t held_by(struct raft *r, uint64_t id)
 {
@@ -84,7 +95,8 @@ void raft_keep_update(struct raft *r)
 	for (size_t k = 0; k < r->n_configs && keep > r->keep_above; k++) {
 		const struct raft_config *c = &r->configs[k].config;
 		for (uint32_t i = 0; i < c->n; i++) {
-			uint64_t held = data_voter(&c->m[i]) ? held_by(r, c->m[i].id) : keep;
+			const struct raft_peer *p = raft_peer(r, c->m[i].id);
+			uint64_t held = data_voter(&c->m[i]) && !(p && p->forgot) ? held_by(r, c->m[i].id) : keep;
 			if (held < keep)
 				keep = held;
 		}
@@ -100,7 +112,7 @@ void raft_keep_update(struct raft *r)
  * what it began with. It is not told to others, which hear what the leader of the term knows. */
 uint64_t raft_keep_above(const struct raft *r)
 {
-	return raft_self_witness(r) && r->log.base_index > r->keep_above ? r->log.base_index : r->keep_above;
+	return raft_self_keeps(r) && r->log.base_index > r->keep_above ? r->log.base_index : r->keep_above;
 }
 
 void raft_keep_told(struct raft *r, uint64_t index)
@@ -192,7 +204,7 @@ int raft_witness_change(struct raft *r, const struct raft_config *target, struct
 		if ((m->flags & RAFT_WITNESS) && was && !(was->flags & RAFT_WITNESS))
 			return wire_fail(err, WIRE_INVALID, "member %llu has the database; to be a witness it must be removed and "
 			                 "added again", (unsigned long long)m->id);
-		witnesses |= witness_voter(m);
+		witnesses |= (m->flags & RAFT_WITNESS) != 0;
 	}
 	for (uint32_t i = 0; i < target->n && witnesses && rc == WIRE_OK; i++) {
 		const struct raft_member *m = &target->m[i], *was = raft_config_find(now, m->id);

@@ -147,6 +147,8 @@ static void change_config(struct sim *s, struct sim_node *n)
 		c.m[c.n++].flags = dice < 6 ? RAFT_VOTER : RAFT_LEARNER;
 		voter |= dice < 6;
 	}
+	if (s->with_shapes && n->raft)
+		sim_shape(s, raft_config_current(n->raft), &c);
 	if (voter)
 		sim_step(s, n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c });
 }
@@ -162,10 +164,11 @@ static bool readmit(struct sim *s, struct sim_node *n)
 		bool forgot = raft_progress_of(n->raft, c.m[i].id, &p) && p.forgot;
 		anybody |= s->n[c.m[i].id - 1].forgetful;
 		if (forgot && (c.m[i].flags & RAFT_VOTER)) {
-			c.m[i].flags = RAFT_LEARNER | RAFT_RISING;
+			c.m[i].flags = RAFT_LEARNER | RAFT_RISING | (c.m[i].flags & RAFT_WITNESS);
+			c.quorums = (struct raft_quorums){ 0 }; /* with one voter less they may not fit */
 			change = true;
 		} else if (!forgot && (c.m[i].flags & RAFT_RISING) && p.last_contact_us) {
-			c.m[i].flags = RAFT_VOTER;
+			c.m[i].flags = RAFT_VOTER | (c.m[i].flags & RAFT_WITNESS);
 			change = true;
 		}
 	}
@@ -269,7 +272,7 @@ static void bring_images(struct sim *s)
 				continue;
 			if (n->raft)
 				sim_crash(s, n);
-			sim_image(s, n);
+			sim_image(s, n, s->n[a].keep_above);
 			start(s, n);
 		}
 	}
@@ -476,7 +479,7 @@ static void check_handover(struct sim *s)
 			const struct raft_config *c = raft_config_current(n->raft);
 			uint32_t voters = 0;
 			for (uint32_t k = 0; k < c->n; k++)
-				voters += (c->m[k].flags & RAFT_VOTER) != 0;
+				voters += (c->m[k].flags & RAFT_VOTER) && !(c->m[k].flags & RAFT_WITNESS);
 			if (voters == 1 && raft_config_committed(n->raft))
 				return;
 			sim_step(s, n, (struct raft_event){ .type = RAFT_EV_TRANSFER });
@@ -527,6 +530,7 @@ static void set_up(struct sim *s, uint32_t bad_clocks)
 	s->with_losses = sim_chance(s, 300);
 	for (uint32_t i = 0; i < voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
+	sim_shape_draw(s, &first);
 	s->configs[s->n_configs++] = (struct raft_log_config){ .config = first };
 	set_up_clocks(s, bad_clocks);
 	for (uint32_t i = 0; i < NODES; i++) {

@@ -55,6 +55,7 @@ struct sim_node {
 	uint64_t commit, applied;
 	enum raft_role role;
 	bool ready;
+	uint64_t keep_above; /* as its core said last */
 	uint64_t leader, now_term;
 	uint64_t transfer_to, transfer_since_us; /* on the node's clock */
 	struct sim_read reads[READS_MAX];
@@ -77,6 +78,8 @@ struct sim {
 	uint32_t disk_us; /* longest write; 0: durable at once */
 	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers, with_jumps;
 	bool with_losses, all_absolute, worst_rates;
+	bool with_shapes; /* quorums of other sizes, priorities, witnesses */
+	uint32_t witnesses, have_data; /* bits by id: members are witnesses; have been made full replicas */
 	uint32_t told_ppm; /* drift_ppm for the core */
 	uint32_t drift_ppm, clock_error_us;
 	bool cut[NODES][NODES];
@@ -117,7 +120,13 @@ bool sim_may_lose(struct sim *s); /* a voter's disk, and the group goes on */
 void sim_lose(struct sim *s, struct sim_node *n); /* its disk; it is down after that */
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index);
 bool sim_needs_image(struct sim *s, struct sim_node *n); /* its disk lacks the last committed entry */
-void sim_image(struct sim *s, struct sim_node *n); /* gives a stopped node the committed state of now */
+/* Gives a stopped node the committed state of now; a witness, which has none, a place up to which nothing is needed. */
+void sim_image(struct sim *s, struct sim_node *n, uint64_t keep_above);
+void sim_shape_draw(struct sim *s, struct raft_config *first); /* at the start of a run */
+void sim_shape(struct sim *s, const struct raft_config *now, struct raft_config *c); /* a random configuration gets the rest */
+bool sim_shape_spares(const struct raft_config *c, uint64_t id); /* there are quorums without it */
+bool sim_is_witness(const struct sim *s, uint64_t id); /* in any configuration that may still count */
+void sim_check_keep(struct sim *s); /* K of raft/witness.c */
 void sim_check_matching(struct sim *s);
 const struct raft_config *sim_config_at(struct sim *s, uint64_t index);
 

@@ -73,11 +73,14 @@ static void check_transfer(struct sim *s, struct sim_node *n, const struct raft_
 		sim_fail(s, "node %u appends, or is %s, during a transfer", (unsigned)n->id, raft_role_name(u->role));
 	if (u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_BUSY)
 		sim_fail(s, "node %u answers %d to a proposal during a transfer", (unsigned)n->id, u->proposal_code);
-	if (u->role == RAFT_LEADER && !u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_OK)
+	if (u->role == RAFT_LEADER && !u->transfer_to && ev->type == RAFT_EV_PROPOSE && u->proposal_code != WIRE_OK &&
+	    !(u->proposal_code == WIRE_BUSY && sim_is_witness(s, n->id)))
 		sim_fail(s, "node %u answers %d to a proposal, no transfer under way", (unsigned)n->id, u->proposal_code);
 	if (u->transfer_to && n->transfer_to && !fresh &&
 	    (u->transfer_to != n->transfer_to || n->clock_top_us >= n->transfer_since_us + PATIENCE_US))
 		sim_fail(s, "node %u: a transfer does not end", (unsigned)n->id);
+	if (u->transfer_to && !n->transfer_to)
+		n->transfer_since_us = n->clock_top_us; /* its own idea, or asked for */
 	if (fresh && (!n->transfer_to || n->clock_top_us >= n->transfer_since_us + PATIENCE_US)) {
 		n->transfer_since_us = n->clock_top_us;
 		s->counts->transfers++;
@@ -138,6 +141,7 @@ static void publish(struct sim *s, struct sim_node *n, uint64_t commit)
 		s->counts->configs++;
 	}
 	n->commit = commit;
+	sim_check_keep(s);
 	sim_check_leases(s, NULL);
 }
 
@@ -262,6 +266,7 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev)
 	if (turned)
 		sim_clock_rate(s, n);
 	n->ready = u.leader_ready;
+	n->keep_above = u.keep_above;
 	n->leader = u.leader;
 	n->now_term = u.term;
 	settle(s, n, &u);
@@ -376,6 +381,9 @@ bool sim_may_lose(struct sim *s)
 		}
 		if (c->n && (voters < 3 || (c->joint && old < 3)))
 			return false;
+		for (uint64_t id = 1; id <= NODES; id++)
+			if (!sim_shape_spares(c, id))
+				return false;
 	}
 	return true;
 }
@@ -399,6 +407,8 @@ static void trim_log(struct sim_log *l, uint64_t index)
 
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index)
 {
+	if (sim_is_witness(s, n->id) && index > n->keep_above)
+		index = n->keep_above;
 	if (!n->raft || index <= n->log.base || index > n->applied || index > n->disk.last || n->w_n)
 		return;
 	n->base_config = *sim_config_at(s, index);
@@ -415,11 +425,11 @@ bool sim_needs_image(struct sim *s, struct sim_node *n)
 	return term_at(&n->disk, s->committed.last) != s->committed.e[s->committed.last].term;
 }
 
-void sim_image(struct sim *s, struct sim_node *n)
+void sim_image(struct sim *s, struct sim_node *n, uint64_t keep_above)
 {
-	uint64_t index = s->committed.last, term = s->committed.e[index].term;
+	uint64_t index = sim_is_witness(s, n->id) ? keep_above : s->committed.last, term = s->committed.e[index].term;
 
-	if (n->raft || !sim_needs_image(s, n))
+	if (n->raft || !sim_needs_image(s, n) || index > s->committed.last || index < n->disk.base || term_at(&n->disk, index) == term)
 		return;
 	n->disk.base = n->disk.last = n->commit_mark = index;
 	n->disk.base_term = term;
