@@ -1,7 +1,6 @@
 /* The node thread: feeds the core, in the order of durability that raft/README.md gives. The thread also writes and syncs the
  * journal: two hand-overs less on the way of a commit than with a thread of its own, and a node whose disk hangs falls silent by itself. */
 #include "shell/node_impl.h"
-#include "wire/hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +121,7 @@ static int absorb(struct shell_node *n, const struct raft_update *u)
 	n->must_sync |= u->must_sync;
 	n->last_index = u->last_index;
 	n->deadline_us = u->deadline_us;
+	n->backlog_bytes = u->backlog_bytes;
 	share(n, u);
 	return WIRE_OK;
 }
@@ -214,66 +214,6 @@ static int trim(struct shell_node *n)
 }
 
 /* --- events --- */
-
-static int handle_propose(struct shell_node *n, struct request *r)
-{
-	struct wire_entry e = { .kind = WIRE_ENTRY_DATA, .size = r->size, .data = r->data };
-	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .entries = &e, .n_entries = 1 };
-	struct pending *p = NULL, **at;
-	uint64_t index = 0, term = n->shared.term; /* only this thread changes it */
-	int code = WIRE_FENCED, rc = WIRE_OK;
-	bool wanted;
-
-	pthread_mutex_lock(&n->mu);
-	wanted = !r->abandoned;
-	n->proposing = wanted;
-	pthread_mutex_unlock(&n->mu);
-	if (r->is_close && !(p = calloc(1, sizeof *p)))
-		code = WIRE_NOMEM;
-	else if (n->shared.role == RAFT_LEADER && term == r->epoch && wanted) {
-		e.sum = wire_hash(r->data, r->size, 0);
-		rc = node_step(n, &ev, &code, &index);
-	}
-	pthread_mutex_lock(&n->mu);
-	n->proposing = false;
-	if (rc || code || !r->is_close) {
-		/* A step that failed may have sent the entry already. */
-		node_settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
-		free(p);
-	} else {
-		*p = (struct pending){ .index = index, .term = term, .req = r };
-		for (at = &n->pending; *at; at = &(*at)->next)
-			;
-		*at = p;
-	}
-	pthread_mutex_unlock(&n->mu);
-	return rc;
-}
-
-static int handle_requests(struct shell_node *n, struct request *list)
-{
-	struct request *next;
-	int rc = WIRE_OK;
-
-	for (struct request *r = list; r; r = next) {
-		next = r->next;
-		r->next = NULL;
-		if (rc) {
-			pthread_mutex_lock(&n->mu);
-			node_settle(r, WIRE_CLOSED, 0);
-			pthread_mutex_unlock(&n->mu);
-		} else if (r->kind == REQUEST_PROPOSE) {
-			rc = handle_propose(n, r);
-		} else {
-			struct raft_event ev = { .type = RAFT_EV_READ, .corr = r->corr };
-
-			r->next = n->reads;
-			n->reads = r;
-			rc = node_step(n, &ev, NULL, NULL);
-		}
-	}
-	return rc;
-}
 
 static bool is_raft(uint8_t type)
 {
@@ -382,6 +322,8 @@ static int run_batch(struct shell_node *n, struct batch *b)
 			rc = handle_msg(n, m);
 		wire_link_msg_free(m);
 	}
+	if (!rc)
+		rc = node_handle_held(n);
 	if (rc) {
 		for (struct request *r = b->requests, *next; r; r = next) {
 			next = r->next;
@@ -391,7 +333,7 @@ static int run_batch(struct shell_node *n, struct batch *b)
 		}
 		return rc;
 	}
-	rc = handle_requests(n, b->requests);
+	rc = node_handle_requests(n, b->requests);
 	if (!rc && b->hand_over)
 		rc = hand_over(n);
 	now = node_now_us(n);
@@ -429,6 +371,7 @@ static void settle_all(struct shell_node *n)
 		node_settle(r, WIRE_CLOSED, 0);
 	}
 	n->reads = NULL;
+	node_drop_held(n);
 	/* What came in after the last batch. */
 	for (struct request *r = n->requests, *next; r; r = next) {
 		next = r->next;
@@ -475,6 +418,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.commit = st->commit,
 		.applied = st->base_index, /* the rest follows as an event, once the database is open */
 		.window_bytes = 4u << 20,
+		.uncommitted_bytes = 4u << 20, /* more cannot be on its way to a follower */
 		.drift_ppm = n->clock.drift_ppm,
 		.telemetry = true,
 		.keep_log_bytes = n->store->witness ? n->conf.keep_log_bytes : UINT32_MAX,

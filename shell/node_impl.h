@@ -143,6 +143,8 @@ struct shell_node {
 	char failure[512];
 	struct node_shared shared;
 	struct node_lease lease;
+	/* Entries sent, and how many lz4 blocks were unpacked for that: none, they go as they are stored. */
+	_Atomic uint64_t entries_sent, send_unpacks;
 	struct wire_clock clock; /* of the leases */
 	struct pending *pending; /* ascending index */
 	enum { HAND_OVER_NONE, HAND_OVER_ASKED, HAND_OVER_REFUSED, HAND_OVER_UNDER_WAY } hand_over;
@@ -155,6 +157,8 @@ struct shell_node {
 	struct wire_msg *late;
 	size_t n_late, cap_late;
 	struct request *reads;
+	struct request *held;   /* proposals refused for the backlog, oldest first */
+	uint64_t backlog_bytes, held_backlog; /* of the latest step; when the latest proposal was held */
 	struct raft_config linked; /* whose members the link dials */
 	uint64_t leads_term, leads_since_us; /* the latest term that this node led in, and since when */
 	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
@@ -230,6 +234,10 @@ void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* 
 int node_send_raft(struct shell_node *n, struct wire_msg *m);       /* a message of the core: fills entries' data */
 int node_send_late(struct shell_node *n, const struct wire_msg *m); /* keeps it for after the sync */
 /* settle.c; mu held */
+int node_handle_requests(struct shell_node *n, struct request *list); /* node thread; takes the list's references */
+int node_handle_held(struct shell_node *n);
+void node_drop_held(struct shell_node *n); /* mu held */
+
 void request_unref(struct request *r);
 void node_settle(struct request *r, int code, uint64_t index);
 void node_settle_pending(struct shell_node *n);

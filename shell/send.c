@@ -1,5 +1,6 @@
 /* Sending, and the cache of entries that saves reading the journal for it. Node thread only. */
 #include "shell/node_impl.h"
+#include "wire/hash.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,7 @@ void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m)
 
 int node_send_raft(struct shell_node *n, struct wire_msg *m)
 {
+	uint64_t unpacks = wire_lz4_unpacks();
 	struct wire_err err;
 
 	if (m->type == WIRE_MSG_HEARTBEAT)
@@ -137,6 +139,8 @@ int node_send_raft(struct shell_node *n, struct wire_msg *m)
 		}
 	}
 	node_send(n, m->to, m);
+	atomic_fetch_add_explicit(&n->entries_sent, m->n_entries, memory_order_relaxed);
+	atomic_fetch_add_explicit(&n->send_unpacks, wire_lz4_unpacks() - unpacks, memory_order_relaxed);
 	return WIRE_OK;
 }
 

@@ -130,6 +130,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"journal_bytes_appended\":%" PRIu64 ",\"journal_disk_bytes\":%" PRIu64 ",\"journal_syncs\":%" PRIu64
 	       ",\"journal_entries\":%" PRIu64 ",\"journal_base\":%" PRIu64 ",",
 	    j.bytes_appended, j.disk_bytes, j.syncs, j.entries, raft_journal_base(n->journal));
+	put(b, "\"entries_sent\":%" PRIu64 ",\"send_unpacks\":%" PRIu64 ",", atomic_load(&n->entries_sent), atomic_load(&n->send_unpacks));
 	put(b, "\"events\":");
 	node_events_counts_json(n->events, b);
 	put(b, ",");

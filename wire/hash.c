@@ -36,10 +36,18 @@ bool wire_lz4_pack(struct wire_buf *dst, const void *src, size_t n)
 	return true;
 }
 
+static _Thread_local uint64_t unpacks;
+
+uint64_t wire_lz4_unpacks(void)
+{
+	return unpacks;
+}
+
 int wire_lz4_unpack(void *dst, size_t raw_len, const void *src, size_t n, struct wire_err *err)
 {
 	int got;
 
+	unpacks++;
 	if (n > LZ4_MAX_INPUT_SIZE || raw_len > LZ4_MAX_INPUT_SIZE)
 		return wire_fail(err, WIRE_CORRUPT, "lz4 block of %zu bytes for %zu is larger than any block can be", n,
 		                 raw_len);

@@ -19,4 +19,7 @@ bool wire_lz4_pack(struct wire_buf *dst, const void *src, size_t n);
 /* Unpacks a block of `n` bytes into exactly raw_len bytes at dst. WIRE_CORRUPT when it does not give exactly that. */
 int wire_lz4_unpack(void *dst, size_t raw_len, const void *src, size_t n, struct wire_err *err);
 
+/* How often the calling thread has called it. */
+uint64_t wire_lz4_unpacks(void);
+
 #endif
