@@ -87,9 +87,19 @@ static void drop(struct raft_config *c, uint64_t id)
 	}
 }
 
-static void add(struct raft_config *c, uint64_t id, uint8_t flags)
+uint8_t admin_draw_priority(struct sim *s)
 {
-	c->m[c->n] = (struct raft_member){ .id = id, .flags = flags, .priority = RAFT_PRIORITY };
+	static const uint8_t some[] = { 0, 1, 50, RAFT_PRIORITY, RAFT_PRIORITY, 200 };
+
+	return s->p.priorities ? some[rng_below(&s->rng, sizeof(some))] : RAFT_PRIORITY;
+}
+
+/* What it is stays what it has: a witness among them is a node without a database. */
+static void add(struct sim *s, struct raft_config *c, struct sim_node *n, uint8_t flags)
+{
+	if (n->has_journal && n->witness)
+		flags |= RAFT_WITNESS;
+	c->m[c->n] = (struct raft_member){ .id = n->id, .flags = flags, .priority = admin_draw_priority(s) };
 	c->n++;
 }
 
@@ -136,7 +146,7 @@ static bool promote(struct sim *s, struct sim_node *l, struct raft_config *c)
 		if (!(c->m[i].flags & RAFT_LEARNER) || !usable(s, c->m[i].id) || !raft_progress_of(l->raft, c->m[i].id, &p) ||
 		    p.match + 8 < l->commit || p.forgot)
 			continue;
-		c->m[i].flags = RAFT_VOTER;
+		c->m[i].flags = (uint8_t)(RAFT_VOTER | (c->m[i].flags & RAFT_WITNESS));
 		propose(s, l, c);
 		return true;
 	}
@@ -151,7 +161,7 @@ static bool demote(struct sim *s, struct sim_node *l, struct raft_config *c)
 	for (uint32_t i = 0; i < c->n; i++) {
 		if (!(c->m[i].flags & RAFT_VOTER) || !raft_progress_of(l->raft, c->m[i].id, &p) || !p.forgot)
 			continue;
-		c->m[i].flags = RAFT_LEARNER | RAFT_RISING;
+		c->m[i].flags = (uint8_t)(RAFT_LEARNER | RAFT_RISING | (c->m[i].flags & RAFT_WITNESS));
 		propose(s, l, c);
 		return true;
 	}
@@ -170,6 +180,27 @@ static void end_loss(struct sim *s, const struct raft_config *c)
 		s->lost_id = 0;
 }
 
+/* A witness that has a database now. */
+static void end_rise(struct sim *s, struct sim_node *l, struct raft_config *c)
+{
+	for (uint32_t i = 0; i < c->n; i++) {
+		const struct sim_node *n = sim_by_id(s, c->m[i].id);
+		if (!(c->m[i].flags & RAFT_WITNESS) || !n || !n->has_journal || n->witness)
+			continue;
+		c->m[i].flags &= (uint8_t)~(RAFT_WITNESS | RAFT_RISING);
+		propose(s, l, c);
+		return;
+	}
+}
+
+/* Of a member to be added: a new node may become a witness if there are too few. */
+static uint8_t new_flags(struct sim *s, const struct raft_config *c, const struct sim_node *n)
+{
+	bool more = count(c, RAFT_WITNESS) < s->p.witnesses && c->level >= 2;
+
+	return RAFT_LEARNER | (more && !n->has_journal ? RAFT_WITNESS : 0);
+}
+
 static void restore(struct sim *s, struct sim_node *l)
 {
 	static struct raft_config c;
@@ -186,11 +217,13 @@ static void restore(struct sim *s, struct sim_node *l)
 	} else if (count(&c, RAFT_VOTER) < s->p.voters) {
 		struct sim_node *n = count(&c, RAFT_LEARNER) ? NULL : stranger(s, &c);
 		if (n) {
-			add(&c, n->id, RAFT_LEARNER);
+			add(s, &c, n, new_flags(s, &c, n));
 			propose(s, l, &c);
 		} else {
 			promote(s, l, &c);
 		}
+	} else {
+		end_rise(s, l, &c);
 	}
 }
 
@@ -199,15 +232,19 @@ static void carry_images(struct sim *s, struct sim_node *l)
 	const struct raft_config *c = raft_config_current(l->raft);
 	struct raft_progress p;
 
-	for (uint32_t i = 0; i < c->n && !s->failed; i++) {
+	/* A witness has none to give; what it has published is a position. */
+	for (uint32_t i = 0; i < c->n && !s->failed && !l->witness; i++) {
 		uint64_t id = c->m[i].id;
 		struct sim_node *n = sim_by_id(s, id);
 		if (!n || n == l || n->rotted || rng_chance(&s->rng, 400))
 			continue;
+		if (!n->has_journal)
+			n->witness = (c->m[i].flags & RAFT_WITNESS) != 0;
+		uint64_t at = node_image_index(n, l);
 		if (!n->has_journal) {
 			node_install(n, l, false);
-		} else if (n->up && raft_progress_of(l->raft, id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < l->machine.index &&
-		           (n->log_last < l->machine.index || n->log[l->machine.index].chain != l->log[l->machine.index].chain)) {
+		} else if (n->up && raft_progress_of(l->raft, id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < at &&
+		           (n->log_last < at || n->log[at].chain != s->check->committed[at].chain)) {
 			node_install(n, l, true);
 		} else {
 			continue;
@@ -246,6 +283,10 @@ bool admin_change(struct sim *s)
 	if (c.joint || !c.n)
 		return false;
 	uint64_t some = c.m[rng_below(&s->rng, c.n)].id;
+	if (rng_chance(&s->rng, 100))
+		for (uint32_t i = 0; i < c.n && node_awake(l); i++)
+			if (sim_by_id(s, c.m[i].id) && sim_by_id(s, c.m[i].id) != l && node_rise(sim_by_id(s, c.m[i].id), l))
+				return true;
 	switch (rng_below(&s->rng, 5)) {
 	case 0:
 		drop(&c, some);
@@ -254,20 +295,23 @@ bool admin_change(struct sim *s)
 		n = stranger(s, &c);
 		drop(&c, some);
 		if (n && n->has_journal)
-			add(&c, n->id, RAFT_VOTER);
+			add(s, &c, n, RAFT_VOTER);
 		break;
 	case 2:
 		n = stranger(s, &c);
 		if (n && c.n < SLOTS)
-			add(&c, n->id, n->has_journal && rng_chance(&s->rng, 300) ? RAFT_VOTER : RAFT_LEARNER);
+			add(s, &c, n, n->has_journal && rng_chance(&s->rng, 300) ? RAFT_VOTER : new_flags(s, &c, n));
 		break;
 	default:
 		for (uint32_t i = 0; i < c.n; i++)
 			if (rng_chance(&s->rng, 300))
-				c.m[i].flags = rng_chance(&s->rng, 600) ? RAFT_VOTER : RAFT_LEARNER;
+				c.m[i].flags = (uint8_t)((rng_chance(&s->rng, 600) ? RAFT_VOTER : RAFT_LEARNER) | (c.m[i].flags & RAFT_WITNESS));
 		for (uint32_t i = 0; i < c.n; i++)
 			if (!usable(s, c.m[i].id))
-				c.m[i].flags = RAFT_LEARNER;
+				c.m[i].flags = (uint8_t)(RAFT_LEARNER | (c.m[i].flags & RAFT_WITNESS));
+		for (uint32_t i = 0; i < c.n && s->p.priorities; i++)
+			if (rng_chance(&s->rng, 200))
+				c.m[i].priority = admin_draw_priority(s);
 		if (s->p.shaped)
 			admin_draw_quorums(s, &c);
 		break;
@@ -288,6 +332,8 @@ bool admin_transfer(struct sim *s)
 	if (!l || !node_ask(l, ev, &code, NULL))
 		return false;
 	s->counts->transfers += code == WIRE_OK;
+	if (code == WIRE_OK)
+		s->asked_until_us = s->now_us + 250 * (uint64_t)s->p.election_us;
 	/* One that does not learn that another leads. */
 	if (code == WIRE_OK && !s->quiet && (s->p.chaos_mask >> CHAOS_CUT & 1) && rng_chance(&s->rng, 300))
 		sim_post(s, (struct sim_event){ .at_us = s->now_us + rng_below(&s->rng, 6 * (uint64_t)(s->p.delay_us + s->p.jitter_us)),

@@ -228,6 +228,12 @@ static bool strike(struct sim *s, enum chaos_kind kind)
 	case CHAOS_FORGET:
 	case CHAOS_ROLL_BACK:
 		return forget(s, n, kind);
+	case CHAOS_UPGRADE:
+		if (n->level == RAFT_LEVEL || !n->up)
+			return false;
+		n->level = RAFT_LEVEL;
+		s->counts->upgrades++;
+		return crash(s, n, END_CLEAN);
 	case CHAOS_KINDS:
 		break;
 	}
@@ -246,13 +252,20 @@ void chaos_event(struct sim *s)
 
 void chaos_end(struct sim *s)
 {
+	bool limited = s->p.keep_log_bytes != 0;
+
 	s->quiet = true;
+	s->p.keep_log_bytes = 0;
 	s->p.loss = s->p.repeat = s->p.slow_us = 0;
 	net_heal(s);
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		struct sim_node *n = &s->n[i];
 		disk_clear_faults(n->disk);
 		n->memory_in = 0;
+		/* Programs are replaced, and witnesses get a larger limit: where the group cannot do without one, that is what it takes. */
+		if (n->level < RAFT_LEVEL || (limited && node_is_witness(n)))
+			node_stop(n, END_CLEAN);
+		n->level = RAFT_LEVEL;
 		node_set_clock(n, 0, 0);
 		n->clock_unsure = false;
 		n->asleep_until_us = s->now_us;

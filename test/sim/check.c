@@ -82,6 +82,7 @@ static void extend(struct sim_node *n, uint64_t index, const struct wire_entry *
 	if (e->kind == WIRE_ENTRY_CONFIG && raft_config_get(e->data, e->size, &c, NULL) == WIRE_OK) {
 		add_config(k, &c);
 		s->counts->configs++;
+		s->counts->raised += k->configs[k->n_configs - 1].level > k->configs[k->n_configs - 2].level;
 		sim_trace(s, "committed: configuration at %llu, %llu members, joint %llu", index, c.n, c.joint, 0, 0, 0);
 	}
 	if (machine_apply(&k->machine, e->term, has ? &op : NULL))
@@ -118,7 +119,7 @@ void check_refresh(struct sim_node *n)
 	memmove(n->written, n->written + k, n->n_written * sizeof(*n->written));
 }
 
-static bool has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t chain)
+bool check_has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t chain)
 {
 	const struct check *k = s->check;
 	struct sim_node *n = sim_by_id(s, id);
@@ -145,7 +146,7 @@ static bool half_durable(struct sim *s, const struct members *c, bool old_half, 
 
 	for (uint32_t i = 0; i < c->n; i++)
 		if (c->m[i].flags & (old_half ? RAFT_VOTER_OLD : RAFT_VOTER))
-			have += has_durable(s, c->m[i].id, index, chain);
+			have += check_has_durable(s, c->m[i].id, index, chain);
 	return have >= check_quorum_size(c, old_half, false);
 }
 

@@ -117,6 +117,12 @@ void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);
 void check_forgetful_begins(struct sim_node *n);
 void check_forgetful_message(struct sim_node *n, const struct wire_msg *m);
 void check_forgetful_ends(struct sim_node *n); /* it says so */
+/* I5, of witnesses; trimmed: its journal */
+void check_witness_trimmed(struct sim_node *n);
+void check_witness_told(struct sim_node *n, const struct raft_update *u);
+/* Levels: a configuration was appended */
+void check_level_config(struct sim_node *n, uint64_t index, const struct members *c);
+bool check_has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t chain); /* it has, or had when its disk was lost */
 /* I11 */ void check_i11_elected(struct sim_node *n);
 /*     */ void check_i11_told(struct sim_node *n, const struct wire_msg *m);
 /* I12 */ void check_i12_message(struct sim_node *n, const struct wire_msg *m);

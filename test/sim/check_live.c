@@ -16,10 +16,25 @@ static bool all_equal(struct sim *s)
 		const struct sim_node *n = sim_by_id(s, c->m[i].id);
 		if (!n || !n->has_journal)
 			continue; /* lost, or just added: the administrator's business */
-		if (!n->up || n->machine.index != l->machine.index || n->machine.hash != l->machine.hash || n->log_last != l->log_last)
+		if (!n->up || n->machine.index != l->machine.index || (!n->witness && n->machine.hash != l->machine.hash) || n->log_last != l->log_last)
 			return false;
 	}
 	return true;
+}
+
+static void tell_progress(struct sim *s)
+{
+	const struct sim_node *l = sim_leader(s);
+	struct raft_progress p;
+
+	for (uint32_t i = 0; l && i < raft_config_current(l->raft)->n; i++)
+		if (raft_progress_of(l->raft, raft_config_current(l->raft)->m[i].id, &p))
+			sim_trace(s, "leader %llu of member %llu: state %llu (probe, replicate, snapshot), match %llu, next %llu; its flags are %llu", l->id,
+			          raft_config_current(l->raft)->m[i].id, p.state, p.match, p.next, raft_config_current(l->raft)->m[i].flags);
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (s->n[i].has_journal)
+			sim_trace(s, "node %llu: up %llu, log %llu to %llu, published %llu, witness %llu", s->n[i].id, s->n[i].up, s->n[i].log_base, s->n[i].log_last,
+			          s->n[i].machine.index, s->n[i].witness);
 }
 
 static bool wait_for(struct sim *s, uint64_t writes)
@@ -31,6 +46,8 @@ static bool wait_for(struct sim *s, uint64_t writes)
 		if (writes ? s->counts->writes_ok > writes : all_equal(s))
 			return true;
 	}
+	if (!s->failed)
+		tell_progress(s);
 	return false;
 }
 

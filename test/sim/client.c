@@ -254,6 +254,10 @@ void client_read(struct sim_node *n, uint32_t client)
 
 	if (s->c[client].state != CLIENT_READING || s->c[client].slot != n->slot)
 		return;
+	if (n->witness) {
+		read_failed(n, client);
+		return;
+	}
 	n->readings = sim_grow(n->readings, &n->cap_readings, n->n_readings, sizeof(*n->readings));
 	if (s->p.lease_reads && node_has_lease(n)) {
 		n->readings[n->n_readings++] = (struct sim_reading){ .corr = ev.corr, .asked_us = s->c[client].began_us, .client = client,

@@ -11,7 +11,7 @@ static const char *const fault_names[CHAOS_KINDS] = {
 	[CHAOS_ROT] = "bit rot", [CHAOS_WIPE] = "disk lost", [CHAOS_MEMBERS] = "members changed at random", [CHAOS_TRANSFER] = "transfers",
 	[CHAOS_CLEAN] = "ended cleanly", [CHAOS_LINK] = "false news of links", [CHAOS_BURST] = "bursts of writes",
 	[CHAOS_MEMORY] = "memory short soon", [CHAOS_MISTAKE] = "wrong calls",
-	[CHAOS_FORGET] = "disk lost under the same id", [CHAOS_ROLL_BACK] = "disk as it was earlier",
+	[CHAOS_FORGET] = "disk lost under the same id", [CHAOS_ROLL_BACK] = "disk as it was earlier", [CHAOS_UPGRADE] = "programs replaced",
 };
 
 static void print_faults(const struct sim_counts *c)
@@ -52,8 +52,10 @@ void run_print(const struct sim_counts *c, double wall_s)
 	       (ull)c->commits, (ull)c->writes_ok, (ull)c->writes_lost, (ull)c->writes_unknown, (ull)c->writes_again);
 	printf("# reads: %llu served, %llu of them by lease, %llu failed; %llu operations of clients judged by test/lin\n", (ull)c->reads_ok,
 	       (ull)c->lease_reads, (ull)c->reads_failed, (ull)c->judged);
-	printf("# %llu elections, %llu transfers asked for, %llu membership changes, %llu images, %llu new nodes joined, %llu trims\n",
-	       (ull)c->elections, (ull)c->transfers, (ull)c->configs, (ull)c->images, (ull)c->joins, (ull)c->trims);
+	printf("# %llu elections, %llu transfers asked for, %llu membership changes, %llu images, %llu new nodes joined, %llu trims\n"
+	       "#   witnesses led %llu times, %llu of them became full replicas; the feature level rose %llu times\n",
+	       (ull)c->elections, (ull)c->transfers, (ull)c->configs, (ull)c->images, (ull)c->joins, (ull)c->trims,
+	       (ull)c->witnesses_led, (ull)c->risen, (ull)c->raised);
 	printf("# %llu crashes (%llu power losses, %llu within a call of the disk), %llu starts\n", (ull)c->crashes, (ull)c->power_losses,
 	       (ull)c->io_crashes, (ull)c->starts);
 	print_faults(c);

@@ -34,7 +34,10 @@ static void make_journal(struct sim_node *n, uint64_t term, uint64_t index, uint
 
 void node_create(struct sim_node *n, const struct raft_config *c)
 {
+	const struct raft_member *m = raft_config_find(c, n->id);
+
 	fresh_disk(n);
+	n->witness = m && (m->flags & RAFT_WITNESS);
 	n->checkpoint = (struct machine){ 0 };
 	make_journal(n, 0, 0, 0, c);
 }
@@ -52,6 +55,7 @@ void node_wipe(struct sim_node *n)
 	n->id = 1 + n->slot + 100 * n->generation;
 	n->voted_term = n->voted_for = 0;
 	n->forgetful = n->dur_forgetful = n->journal_forgetful = n->salvaging = false;
+	n->witness = n->full = false;
 }
 
 static void config_at(const struct sim *s, uint64_t index, struct raft_config *ret)
@@ -86,17 +90,23 @@ static void keep(struct sim_node *n, uint64_t term, uint64_t vote, bool forgetfu
 	n->dur_forgetful = forgetful;
 }
 
+/* A witness gets a position only, none that a data voter may lack. */
+uint64_t node_image_index(const struct sim_node *n, const struct sim_node *from)
+{
+	return n->witness && from->keep_above < from->machine.index ? from->keep_above : from->machine.index;
+}
+
 void node_install(struct sim_node *n, struct sim_node *from, bool same)
 {
 	struct sim *s = n->sim;
-	uint64_t index = from->machine.index, term = n->hard_term, vote = n->hard_vote, index_term = s->check->committed[index].term;
+	uint64_t index = node_image_index(n, from), term = n->hard_term, vote = n->hard_vote, index_term = s->check->committed[index].term;
 	struct raft_config c;
 
 	if (n->up)
 		node_stop(n, END_KILL);
 	fresh_disk(n);
 	n->life++;
-	n->checkpoint = from->machine;
+	n->checkpoint = n->witness ? (struct machine){ .index = index } : from->machine;
 	config_at(s, index, &c);
 	make_journal(n, same && term > index_term ? term : index_term, index, index_term, &c);
 	bool goes_on = same && term >= index_term;
@@ -218,5 +228,31 @@ bool node_salvage(struct sim_node *n, struct sim_node *from)
 	s->counts->salvages++;
 	n->rotted = false;
 	n->dur_forgetful = true;
+	return true;
+}
+
+/* ---- a witness becomes a full replica ---- */
+
+/* It keeps its journal where the image lies within it. To the core it is a witness until the configuration changes. */
+bool node_rise(struct sim_node *n, struct sim_node *from)
+{
+	uint64_t index = from->machine.index;
+
+	if (!n->witness || from->witness || n->forgetful || index < n->marked || index > n->sim->check->last)
+		return false;
+	n->sim->counts->risen++;
+	sim_trace(n->sim, "node %llu: a witness gets a database, of index %llu from node %llu", n->id, index, from->id, 0, 0, 0);
+	disk_free(n->backup);
+	n->backup = NULL;
+	if (index > n->log_last) {
+		n->witness = false;
+		node_install(n, from, true);
+		return true;
+	}
+	node_stop(n, END_CLEAN);
+	n->life++;
+	n->witness = false;
+	n->checkpoint = from->machine;
+	node_start(n);
 	return true;
 }

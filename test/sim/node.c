@@ -63,6 +63,17 @@ bool node_has_lease(const struct sim_node *n)
 	return (n->clock_early_us ? c.latest_us : node_local_us(n)) < n->lease_until_us;
 }
 
+bool node_is_witness(const struct sim_node *n)
+{
+	for (size_t i = n->n_configs; i > 0; i--) {
+		const struct members *m = &n->configs[i - 1].m;
+		for (uint32_t k = 0; k < m->n; k++)
+			if (m->m[k].id == n->id)
+				return (m->m[k].flags & RAFT_WITNESS) != 0;
+	}
+	return false;
+}
+
 bool node_awake(const struct sim_node *n)
 {
 	return n->up && n->asleep_until_us <= n->sim->now_us;
@@ -231,6 +242,7 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	if (!leads)
 		return;
 	s->counts->elections++;
+	s->counts->witnesses_led += node_is_witness(n);
 	n->commit_at_election = u->commit;
 	check_i1_leader(n, u->term);
 	check_quorums_elected(n);
@@ -248,6 +260,8 @@ static void after_step(struct sim_node *n, const struct raft_update *u)
 	if (u->last_index != n->log_last)
 		sim_fail(s, "I2 log matching", "%s: the core's log ends at %llu, the journal's at %llu", node_name(n),
 		         (unsigned long long)u->last_index, (unsigned long long)n->log_last);
+	check_witness_told(n, u);
+	n->keep_above = u->keep_above;
 	n->commit = u->commit;
 	n->last_index = u->last_index;
 	n->must_sync |= u->must_sync;
@@ -288,7 +302,9 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 	int rc = raft_step(n->raft, ev, &u, &err);
 	bool memory = node_called(n);
 	if (rc) {
-		if (memory || rc != WIRE_NOMEM)
+		/* Its program is too old for what it finds in its log. */
+		bool old = rc == WIRE_VERSION && n->level < RAFT_LEVEL;
+		if (!old && (memory || rc != WIRE_NOMEM))
 			sim_fail(s, "core", "%s: %s", node_name(n), err.text);
 		node_fail(n, "step", &err);
 		return;
@@ -296,6 +312,8 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 	if (u.deadline_us <= ev->now_us)
 		sim_fail(s, "liveness", "%s wants to be stepped again at once, after event %d as %s", node_name(n), ev->type,
 		         raft_role_name(u.role));
+	if (s->verbose && u.refusal)
+		printf("#   %s refuses a change: %s\n", node_name(n), u.refusal);
 	if (ret_code)
 		*ret_code = u.proposal_code;
 	if (ret_index)
@@ -345,8 +363,6 @@ static void handle_msg(struct sim_node *n, struct sim_msg *sm)
 		              .n_entries = sm->n_entries, .entries = sm->n_entries ? sm->entries : NULL };
 	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m };
 
-	if (m.type == WIRE_MSG_HEARTBEAT && m.term >= n->term)
-		n->keep_above = m.hint;
 	if ((m.type == WIRE_MSG_HEARTBEAT || m.type == WIRE_MSG_APPEND) && m.commit > n->commit_heard)
 		n->commit_heard = m.commit;
 	step(n, &ev, NULL, NULL);

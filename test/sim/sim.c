@@ -189,7 +189,13 @@ static void draw_params(struct sim *s)
 
 	p->voters = PICK(s, 1, 2, 3, 3, 3, 3, 4, 5, 5);
 	p->level = rng_chance(&s->rng, 850) ? 2 : 1;
+	p->witnesses = p->level >= 2 && p->voters >= 2 && rng_chance(&s->rng, 350) ? 1 + rng_below32(&s->rng, p->voters / 2) : 0;
+	p->priorities = rng_chance(&s->rng, 400);
+	p->old_programs = rng_chance(&s->rng, 300) ? 300 : 0;
+	if (p->old_programs)
+		p->level = 1;
 	p->shaped = p->level >= 2 && rng_chance(&s->rng, 400);
+	p->keep_log_bytes = PICK(s, 0, 0, 4096, 20000);
 	p->clients = 1 + rng_below32(&s->rng, CLIENTS);
 	p->election_us = PICK(s, 300000, 600000, 1200000, 2400000);
 	p->heartbeat_us = p->election_us / PICK(s, 3, 6, 6, 6);
@@ -234,7 +240,9 @@ static void set_up(struct sim *s)
 
 	draw_params(s);
 	for (uint32_t i = 0; i < s->p.voters; i++)
-		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER, .priority = RAFT_PRIORITY };
+		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER, .priority = admin_draw_priority(s) };
+	for (uint32_t i = 0; i < s->p.witnesses && s->p.level >= 2; i++)
+		first.m[s->p.voters - 1 - i].flags |= RAFT_WITNESS;
 	first.level = s->p.level;
 	if (s->p.shaped)
 		admin_draw_quorums(s, &first);
@@ -244,6 +252,7 @@ static void set_up(struct sim *s)
 		n->sim = s;
 		n->slot = i;
 		n->id = i + 1;
+		n->level = rng_chance(&s->rng, s->p.old_programs) ? 1 : RAFT_LEVEL;
 		n->clock_local_us = 1000000 + rng_below(&s->rng, 1000000);
 		n->clock_ppm = (int64_t)rng_below(&s->rng, 2 * (uint64_t)s->p.drift_ppm + 1) - s->p.drift_ppm;
 		if (rng_chance(&s->rng, s->p.interval_clocks))
@@ -258,6 +267,9 @@ static void set_up(struct sim *s)
 	}
 	for (uint32_t i = 0; i < s->p.voters; i++)
 		node_start(&s->n[i]);
+	if (s->verbose)
+		sim_trace(s, "%llu voters, %llu of them witnesses (log of %llu bytes); quorums: %llu commit, %llu elect (0: majority); level %llu", s->p.voters,
+		          s->p.witnesses, s->p.keep_log_bytes, first.quorums.commit, first.quorums.elect, s->p.level);
 	client_begin(s);
 	admin_event(s);
 	chaos_event(s);

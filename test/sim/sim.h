@@ -37,12 +37,12 @@ enum {
 enum chaos_kind {
 	CHAOS_KILL, CHAOS_POWER, CHAOS_ALL, CHAOS_IO_CRASH, CHAOS_CUT, CHAOS_HEAL, CHAOS_SLOW, CHAOS_PAUSE, CHAOS_CLOCK, CHAOS_SYNC_ERROR,
 	CHAOS_WRITE_ERROR, CHAOS_FULL, CHAOS_ROT, CHAOS_WIPE, CHAOS_MEMBERS, CHAOS_TRANSFER, CHAOS_CLEAN, CHAOS_LINK, CHAOS_BURST,
-	CHAOS_MEMORY, CHAOS_MISTAKE, CHAOS_FORGET, CHAOS_ROLL_BACK, CHAOS_KINDS
+	CHAOS_MEMORY, CHAOS_MISTAKE, CHAOS_FORGET, CHAOS_ROLL_BACK, CHAOS_UPGRADE, CHAOS_KINDS
 };
 
 struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
-	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted;
+	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted, witnesses_led, risen, raised, upgrades;
 	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
 	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
@@ -56,6 +56,10 @@ struct sim_params {
 	uint32_t voters, clients;
 	uint8_t level;                                       /* feature level that the group begins with */
 	bool shaped;                                         /* quorums of other sizes than a majority */
+	uint32_t witnesses;                                  /* so many of the voters are to be witnesses */
+	bool priorities;                                     /* members have different ones */
+	uint32_t old_programs;                               /* per mille of nodes whose program knows level 1 only, until it is replaced */
+	uint32_t keep_log_bytes;                             /* of witnesses */
 	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, cache_slots;
 	uint32_t delay_us, jitter_us, slow_us, loss, repeat; /* loss, repeat: per mille */
 	uint32_t bytes_per_ms;                               /* of a link; 0: any number */
@@ -124,6 +128,9 @@ struct sim_node {
 	uint64_t life;
 	bool up, has_journal, wiped; /* wiped: the disk of a member is lost */
 	bool rotted, broken;         /* damage was done to its disk; it refuses to start for it */
+	bool witness;   /* it has no database: nothing is published, no state machine; what is committed counts as applied */
+	uint32_t level; /* feature level that its program knows */
+	bool full;      /* as a leader heard from it */
 	bool salvaging; /* of its journal; not known to have ended */
 	bool forgetful, readmitted, dur_forgetful; /* it may have lost what it had promised; the same as its disk knows it */
 	uint64_t asleep_until_us;
@@ -154,7 +161,7 @@ struct sim_node {
 	bool ready;
 	uint64_t trim_to;    /* asked for; 0: nothing */
 	uint64_t marked;     /* the journal's latest mark */
-	uint64_t keep_above; /* what the leader says that members need */
+	uint64_t keep_above; /* members may need what is above it */
 	uint64_t due_us, due_for_us; /* when the deadline due_for_us comes */
 	uint64_t lease_until_us, read_index; /* by the clock of the leases; 0: none */
 	struct sim_pending *pending;
@@ -214,6 +221,7 @@ struct sim {
 	struct sim_node n[SLOTS];
 	struct sim_link link[SLOTS][SLOTS];
 	struct sim_client c[CLIENTS];
+	uint64_t asked_until_us; /* leadership stays where somebody asked for it */
 	uint64_t lost_id; /* a member whose disk is gone; 0: none, so another may be lost */
 	struct check *check;
 	struct sim_counts *counts;
@@ -257,6 +265,8 @@ void node_synced(struct sim_node *n);
 void node_apply(struct sim_node *n);
 /* For events from outside the loop; the code and index answer PROPOSE, CONFIG, TRANSFER. False: it was busy, asleep or down. */
 bool node_ask(struct sim_node *n, struct raft_event ev, int *ret_code, uint64_t *ret_index);
+/* By the latest configuration that names it. */
+bool node_is_witness(const struct sim_node *n);
 bool node_awake(const struct sim_node *n);
 void node_fail(struct sim_node *n, const char *why, const struct wire_err *err);
 void node_settled(struct sim_node *n); /* at the end of whatever made it work: it stops if it failed */
@@ -289,6 +299,8 @@ void node_install(struct sim_node *n, struct sim_node *from, bool keep);
 /* The same id with an empty disk, or with one from earlier (node_backup). False: it cannot be now. */
 bool node_forget(struct sim_node *n, struct sim_node *from);
 bool node_roll_back(struct sim_node *n);
+uint64_t node_image_index(const struct sim_node *n, const struct sim_node *from);
+bool node_rise(struct sim_node *n, struct sim_node *from); /* a witness gets a database */
 bool node_salvage(struct sim_node *n, struct sim_node *from); /* of a journal that is damaged; install.c */
 void node_backup(struct sim_node *n);
 
@@ -306,6 +318,7 @@ void client_gone(struct sim_node *n);    /* the node stopped */
 void admin_event(struct sim *s);
 bool admin_transfer(struct sim *s); /* true: it is under way */
 bool admin_change(struct sim *s);
+uint8_t admin_draw_priority(struct sim *s);
 void admin_draw_quorums(struct sim *s, struct raft_config *c);
 bool admin_may_lose(struct sim *s, const struct sim_node *n); /* its disk may be lost without the group's being so */
 struct sim_node *sim_leader(struct sim *s);                   /* the one with the latest term; NULL: none */

@@ -41,6 +41,7 @@ static void put_link(struct sim_node *n, const struct wire_entry *e)
 		n->configs = sim_grow(n->configs, &n->cap_configs, n->n_configs, sizeof(*n->configs));
 		n->configs[n->n_configs].index = e->index;
 		check_members(&c, &n->configs[n->n_configs].m);
+		check_level_config(n, e->index, &n->configs[n->n_configs].m);
 		check_quorums_config(n, e->index, &n->configs[n->n_configs++].m);
 	}
 	n->log_last = e->index;
@@ -166,6 +167,11 @@ void store_publish(struct sim_node *n, uint64_t upto)
 
 	if (n->machine.index >= upto || n->failing)
 		return;
+	if (n->witness) {
+		check_i9_publish(n, upto);
+		n->machine.index = upto;
+		return;
+	}
 	p.mx_frame = (uint32_t)upto;
 	node_call(n);
 	int rc = raft_journal_append_publication(n->journal, &p, &err);
@@ -191,10 +197,16 @@ void store_publish(struct sim_node *n, uint64_t upto)
 static void checkpoint(struct sim_node *n)
 {
 	struct sim *s = n->sim;
+	uint64_t keep = n->role == RAFT_LEADER && !node_is_witness(n) ? raft_min_match(n->raft) : n->keep_above;
 	struct raft_journal_mark m = { .index = n->machine.index, .checksum = n->machine.hash, .db_pages = 1 };
 	struct wire_err err;
 
-	n->checkpoint = n->machine;
+	if (n->witness && keep < m.index)
+		m.index = keep;
+	if (m.index < n->marked)
+		return;
+	if (!n->witness)
+		n->checkpoint = n->machine;
 	node_call(n);
 	int rc = raft_journal_append_mark(n->journal, &m, &err);
 	if (!rc)
@@ -206,10 +218,9 @@ static void checkpoint(struct sim_node *n)
 	}
 	n->trim_to = n->marked = m.index;
 	/* A journal that has grown too long is trimmed, whoever may still need it. */
-	if (!rng_chance(&s->rng, s->p.trim_past) && m.index < raft_journal_base(n->journal) + KEEP_MAX) {
-		uint64_t keep = n->role == RAFT_LEADER ? raft_min_match(n->raft) : n->keep_above;
+	bool past = rng_chance(&s->rng, s->p.trim_past) || m.index >= raft_journal_base(n->journal) + KEEP_MAX;
+	if (!past || node_is_witness(n))
 		n->trim_to = keep < m.index ? keep : m.index;
-	}
 }
 
 /* The core forgets first: it must not ask for what the journal has forgotten. */
@@ -226,6 +237,8 @@ void store_trim(struct sim_node *n)
 	node_called(n);
 	if (rc)
 		node_fail(n, "trim", &err);
+	else
+		check_witness_trimmed(n);
 	n->sim->counts->trims++;
 }
 
@@ -249,7 +262,7 @@ void store_upkeep(struct sim_node *n)
 		node_fail(n, "upkeep", &err);
 	else if (!rc && (s->p.chaos_mask >> CHAOS_ROLL_BACK & 1) && !n->forgetful && rng_chance(&s->rng, 5))
 		node_backup(n);
-	else if (n->machine.index >= n->checkpoint.index + s->p.trim_every && n->machine.index <= n->commit)
+	else if (n->machine.index >= (n->witness ? n->marked : n->checkpoint.index) + s->p.trim_every && n->machine.index <= n->commit)
 		checkpoint(n);
 	node_drain(n);
 	node_settled(n);
@@ -364,9 +377,11 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.n_entries = st->n_entries, .configs = st->configs, .n_configs = st->n_configs, .commit = st->commit,
 		.applied = st->base_index, .election_us = s->p.election_us, .heartbeat_us = s->p.heartbeat_us,
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
-		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = RAFT_LEVEL,
+		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = n->level,
+		.keep_log_bytes = s->p.keep_log_bytes,
 	}, &err);
-	if (node_called(n) && !n->raft)
+	bool old = !n->raft && n->level < RAFT_LEVEL && err.code == WIRE_VERSION;
+	if (node_called(n) && !n->raft && !old)
 		sim_fail(s, "core", "%s does not start: %s", node_name(n), err.text);
 	if (!n->raft)
 		node_fail(n, "start", &err);
@@ -448,7 +463,7 @@ void node_start(struct sim_node *n)
 	note_written(n);
 	n->written[0].attests = 0; /* nothing was written */
 	take_configs(n, &st);
-	n->machine = n->checkpoint;
+	n->machine = n->witness ? (struct machine){ .index = st.base_index } : n->checkpoint;
 	n->applied_told = st.base_index;
 	sim_trace(s, "node %llu: starts in term %llu, log %llu to %llu, committed %llu, checkpoint %llu", n->id, st.term, st.base_index,
 	          n->log_last, st.commit, n->checkpoint.index);

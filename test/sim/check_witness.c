@@ -1,0 +1,55 @@
+/* Witnesses (raft/witness.c, K): none forgets an entry that is not durable on every data voter, of the committed configuration and of all
+ * later ones; of its word keep_above the same is asked at once. Without that, a write that a data voter and a witness have acknowledged
+ * could be lost with that data voter. And a witness that leads serves nobody: it is never ready. */
+#include "test/sim/check.h"
+
+#define NAME "I5 witnesses keep what data voters lack"
+
+static bool data_voter(const struct members *c, uint32_t i)
+{
+	return (c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !(c->m[i].flags & RAFT_WITNESS);
+}
+
+static void all_have(struct sim_node *n, const struct members *c, uint64_t index, const char *what)
+{
+	struct sim *s = n->sim;
+
+	for (uint32_t i = 0; i < c->n; i++) {
+		struct sim_node *o = sim_by_id(s, c->m[i].id);
+		/* One whose disk is lost, or that has forgotten, is dead as a data voter. */
+		if (!data_voter(c, i) || !o || !o->has_journal || o->forgetful || o->dur_forgetful || o->rotted || o->salvaging)
+			continue;
+		if (!check_has_durable(s, c->m[i].id, index, n->log[index].chain))
+			sim_fail(s, NAME, "%s %s entry %llu, which data voter %llu has not on its disk", node_name(n), what, (unsigned long long)index,
+			         (unsigned long long)c->m[i].id);
+	}
+}
+
+/* By the committed configuration and all above that the leader has. */
+static void judge(struct sim_node *n, uint64_t index, const char *what)
+{
+	struct check *k = n->sim->check;
+	const struct sim_node *l = sim_leader(n->sim);
+
+	all_have(n, &k->configs[k->n_configs - 1], index, what);
+	for (size_t i = 0; l && i < l->n_configs; i++)
+		if (l->configs[i].index > k->last)
+			all_have(n, &l->configs[i].m, index, what);
+}
+
+void check_witness_trimmed(struct sim_node *n)
+{
+	uint64_t base = raft_journal_base(n->journal);
+
+	if (node_is_witness(n) && base > n->log_base)
+		judge(n, base, "forgets");
+}
+
+void check_witness_told(struct sim_node *n, const struct raft_update *u)
+{
+	if (u->keep_above < n->keep_above && node_is_witness(n))
+		sim_fail(n->sim, NAME, "%s says that witnesses may forget up to %llu, after %llu", node_name(n), (unsigned long long)u->keep_above,
+		         (unsigned long long)n->keep_above);
+	if (node_is_witness(n) && u->leader_ready)
+		sim_fail(n->sim, NAME, "%s, a witness, leads as if it had a database", node_name(n));
+}
