@@ -47,7 +47,9 @@ void check_witness_trimmed(struct sim_node *n)
 
 void check_witness_told(struct sim_node *n, const struct raft_update *u)
 {
-	if (u->keep_above < n->keep_above && node_is_witness(n))
+	const struct raft_member *self = raft_config_find(raft_config_current(n->raft), n->id);
+
+	if (u->keep_above < n->keep_above && self && (self->flags & RAFT_WITNESS))
 		sim_fail(n->sim, NAME, "%s says that witnesses may forget up to %llu, after %llu", node_name(n), (unsigned long long)u->keep_above,
 		         (unsigned long long)n->keep_above);
 	if (node_is_witness(n) && u->leader_ready)
