@@ -128,7 +128,9 @@ bool check_has_durable(struct sim *s, uint64_t id, uint64_t index, uint64_t chai
 		check_refresh(n);
 	/* What one acknowledges that has forgotten its votes must not count (raft/forgetful.c). */
 	if (n && n->has_journal && !n->dur_forgetful) {
-		if (index <= n->log_base && index <= k->last && k->committed[index].chain == chain)
+		if (index == n->log_base && n->log[index].chain == chain)
+			return true;
+		if (index < n->log_base && (index > k->last || k->committed[index].chain == chain))
 			return true;
 		if (index > n->log_base && n->dur_index >= index && n->log[index].chain == chain)
 			return true;
