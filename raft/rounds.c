@@ -3,7 +3,9 @@
  * A round is to replicate what was in the leader's log when the round began. The first begins with the leader's term, or when the
  * member is added; the next one as soon as the last is over and there is something that the member lacks. Rounds shrink as it
  * gains on the leader; it is caught up once one took less than an election timeout, and as long as the one that runs has not
- * taken longer. A member that is slower than the writers never is. Only for who decides: nothing here is needed for safety. */
+ * taken longer. Where nobody writes no other round follows the first, which an image may have made a long one: there it is caught up when it
+ * has lacked nothing for an election timeout. A member that is slower than the writers never is. Only for who decides: nothing here
+ * is needed for safety. */
 #include "raft/core.h"
 
 void raft_round_begin(struct raft *r, struct raft_peer *p)
@@ -33,6 +35,9 @@ void raft_round_step(struct raft *r, struct raft_peer *p)
 
 bool raft_caught_up(const struct raft *r, const struct raft_peer *p)
 {
-	return p->rounds && p->round_us < r->election_us && !p->forgot && r->now_us < p->alive_until_us &&
-	       (!p->round_open || r->now_us < p->round_began_us + r->election_us);
+	if (!p->rounds || p->forgot || r->now_us >= p->alive_until_us)
+		return false;
+	if (!p->round_open && r->now_us >= p->round_began_us + p->round_us + r->election_us)
+		return true;
+	return p->round_us < r->election_us && (!p->round_open || r->now_us < p->round_began_us + r->election_us);
 }
