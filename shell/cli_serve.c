@@ -2,6 +2,7 @@
 #include "shell/rise.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #define POLL_MS 200
@@ -29,12 +30,15 @@ static bool stop_now(void)
 /* The same node afterwards, or the full replica that it has become; NULL when that does not start. */
 static struct shell_node *rise(const char *db, struct shell_node *n)
 {
+	static char told[sizeof ((struct wire_err *)0)->text]; /* it is tried again and again; each reason is told once */
 	struct wire_err err;
 
-	fprintf(stderr, "walraft: this witness becomes a full replica\n");
+	if (!*told)
+		fprintf(stderr, "walraft: this witness becomes a full replica\n");
 	if (shell_witness_rise(n, RISE_TIMEOUT_S, stop_now, &err)) {
-		if (!stopped)
+		if (!stopped && strcmp(told, err.text))
 			fprintf(stderr, "walraft: it stays a witness for now: %s\n", err.text);
+		snprintf(told, sizeof told, "%s", err.text);
 		stop_was_asked(RISE_AGAIN_MS);
 		return n;
 	}
@@ -71,7 +75,7 @@ int cli_serve(int argc, char **argv)
 	paths = shell_node_paths(n);
 	if (shell_conf_read(wire_env_posix(), paths, &conf, &err))
 		conf.listen[0] = 0;
-	fprintf(stderr, "walraft: serving %s at %s\n", paths->db, *conf.listen ? conf.listen : "(no listener)");
+	fprintf(stderr, "walraft: serving %s at %s%s\n", paths->db, *conf.listen ? conf.listen : "(no listener)", shell_node_db(n) ? "" : ", a witness");
 	if (o.json) {
 		printf("{\"path\":\"");
 		cli_put_json(stdout, paths->db);

@@ -8,11 +8,11 @@
 
 #define ASK_US 500000u
 #define BEHIND_MAX 64u      /* entries that a replica may have to publish yet when its database begins to count */
+#define REST_US 3000000u     /* so long a live member may be silent: between the heartbeats of an idle group, of which one was lost */
 #define SILENT_US 1000000u  /* a data voter of whom so long nothing was heard is named as the one that keeps the log from being trimmed */
 
-/* The new member's log begins behind the commit index. All up to there was committed by quorums that it was no part of, so that no election or recovery among
- * the voters, of which any majority with it has one of those, will ever need those entries from it. The configuration in force there is the one that the
- * answer carries: it is committed. */
+/* The new member's log begins behind the commit index. The configuration in force there is the one that the answer carries, since that is committed. The core makes it a
+ * voter only once every data voter has what it began with (raft/witness.c, K). */
 bool node_witness_base(struct shell_node *n, struct wire_msg *ret_msg)
 {
 	uint64_t commit = atomic_load(&n->lease.read_index), term = raft_term_of(n->raft, commit);
@@ -63,7 +63,7 @@ static void rise_if_alone(struct shell_node *n, const struct wire_msg *m, const 
 	uint64_t now_us = node_now_us(n);
 
 	for (uint32_t i = 0; i < now->n; i++) {
-		if (!is_other_data_voter(n, &now->m[i]) || silent_us(n, now->m[i].id, now_us) < m->hint * 1000000)
+		if (!is_other_data_voter(n, &now->m[i]) || silent_us(n, now->m[i].id, now_us) < m->hint * 1000000 + REST_US)
 			continue;
 		shell_log(n, "%s was not heard from for %llu s: witness %s shall become a full replica", now->m[i].url, (unsigned long long)m->hint, self->url);
 		change_flags(n, self->id, self->flags | RAFT_RISING);

@@ -1,10 +1,13 @@
 /* LD_PRELOAD for process tests: moments that no test meets by chance.
  *
  *   STALL=FILE  while FILE exists, a write to a journal segment that begins with an entry's record waits
- *   CUT=FILE    while FILE exists, nothing is sent to the TCP ports that it lists, as if the socket's buffer were full */
+ *   CUT=FILE    while FILE exists, nothing is sent to the TCP ports that it lists, as if the socket's buffer were full
+ *   DIE=FILE    while FILE exists and holds a number n, the process dies of SIGKILL instead of its n-th renaming or removal of a file */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,4 +90,47 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 		return -1;
 	}
 	return real(fd, m, flags);
+}
+
+static void one_more(void)
+{
+	static int count;
+	const char *file = getenv("DIE");
+	FILE *f = file ? fopen(file, "r") : NULL;
+	int n;
+
+	if (f && fscanf(f, "%d", &n) == 1 && __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == n)
+		kill(getpid(), SIGKILL);
+	if (f)
+		fclose(f);
+}
+
+int rename(const char *from, const char *to)
+{
+	static int (*real)(const char *, const char *);
+
+	if (!real)
+		real = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+	one_more();
+	return real(from, to);
+}
+
+int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+	static int (*real)(int, const char *, int, const char *, unsigned);
+
+	if (!real)
+		real = (int (*)(int, const char *, int, const char *, unsigned))dlsym(RTLD_NEXT, "renameat2");
+	one_more();
+	return real(from_fd, from, to_fd, to, flags);
+}
+
+int unlink(const char *path)
+{
+	static int (*real)(const char *);
+
+	if (!real)
+		real = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
+	one_more();
+	return real(path);
 }
