@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VERSION = 2, KNOWN_FLAGS = RAFT_VOTER | RAFT_VOTER_OLD | RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING };
+enum { VERSION = 2, KNOWN_FLAGS = RAFT_VOTER | RAFT_VOTER_OLD | RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING | RAFT_AWAITED };
 
 void raft_config_put(const struct raft_config *c, struct wire_buf *b)
 {
@@ -157,6 +157,8 @@ static bool flags_fit(const struct raft_config *c, uint8_t flags)
 	if ((flags & RAFT_VOTER_OLD) && !c->joint)
 		return false;
 	if ((flags & RAFT_VOTER) && (flags & RAFT_LEARNER))
+		return false;
+	if ((flags & RAFT_AWAITED) && !(flags & RAFT_LEARNER))
 		return false;
 	return !(flags & RAFT_RISING) || (flags & (RAFT_LEARNER | RAFT_WITNESS));
 }

@@ -19,6 +19,7 @@ enum raft_member_flags {
 	RAFT_LEARNER = 4,   /* receives the log, does not vote */
 	RAFT_WITNESS = 8,   /* beside VOTER or LEARNER: keeps the log but no database; leads only to level a data voter and hand over */
 	RAFT_RISING = 16,   /* on its way, and asks for it once it is ready: a LEARNER to be a voter, a WITNESS to be a full replica */
+	RAFT_AWAITED = 32,  /* LEARNER only: named before it came. Its node fetches an image when it joins, so that nobody keeps a log for it */
 };
 
 /* Feature levels. A configuration's level is what the group may use: it is raised, never lowered, once every member has announced

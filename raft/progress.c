@@ -247,7 +247,7 @@ uint64_t raft_min_match(const struct raft *r)
 	if (r->role != RAFT_LEADER)
 		return 0;
 	for (uint32_t i = 0; i < r->n_peers; i++)
-		if (r->peers[i].match < min)
+		if (!(r->peers[i].flags & RAFT_AWAITED) && r->peers[i].match < min)
 			min = r->peers[i].match;
 	return min;
 }

@@ -202,7 +202,7 @@ struct raft_progress {
 };
 bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress *ret_progress);
 
-/* Lowest match of all members but this one (this node's last index when there is none; 0 when it does not lead and so does not know): the journal must keep what is above it. */
+/* Lowest match of all members but this one and those that are awaited (this node's last index when there is none; 0 when it does not lead and so does not know): the journal must keep what is above it. */
 uint64_t raft_min_match(const struct raft *r);
 
 #endif

@@ -17,7 +17,7 @@ struct detach {
 	struct shell_paths paths;
 	uint64_t index, dropped;
 	uint32_t others;
-	bool was_detached, as_it_is;
+	bool was_detached, as_it_is, removed;
 };
 
 static uint64_t now_ms(const struct detach *d)
@@ -42,10 +42,11 @@ static int check_members(struct detach *d, struct shell_node *n, struct wire_err
 	struct shell_self self;
 
 	shell_node_self(n, &self);
-	d->others = self.members ? self.members - 1 : 0;
+	d->removed = self.removed;
+	d->others = self.members && !self.removed ? self.members - 1 : 0;
 	if (!d->others || d->o->force)
 		return WIRE_OK;
-	return wire_fail(err, WIRE_UNSUPPORTED, "the cluster of %s has %u other member%s, which would go on counting this one for the majority (members cannot be removed yet): --force if that is accepted",
+	return wire_fail(err, WIRE_UNSUPPORTED, "the cluster of %s has %u other member%s, which would go on counting this one for the majority: remove it first, with walraft remove on the host of one that runs, or --force if that is accepted",
 	                 d->paths.db, d->others, d->others == 1 ? "" : "s");
 }
 
@@ -112,8 +113,8 @@ static int publish_all(struct detach *d, struct wire_err *err)
 		return rc;
 	rc = check_members(d, n, err);
 	if (!rc) {
-		rc = catch_up(d, n, err);
-		if (rc == WIRE_TIMEOUT && d->o->force)
+		rc = d->removed ? WIRE_TIMEOUT : catch_up(d, n, err);
+		if (rc == WIRE_TIMEOUT && (d->removed || d->o->force))
 			rc = take_known(d, n, err);
 	}
 	shell_node_release(n);

@@ -27,6 +27,7 @@ struct join {
 	struct cli_opts o;
 	struct wire_link *link;
 	uint64_t peer, deadline_us;
+	bool voter; /* what it is in the end */
 	bool again; /* an earlier join was interrupted */
 	struct raft_config config;
 	struct shell_image_in image;
@@ -158,9 +159,35 @@ static int added(struct join *j, const struct wire_msg *m, struct wire_err *err)
 	return wire_link_add_peer(j->link, j->peer, leader->url, err);
 }
 
+static int open_link(struct join *j, struct wire_err *err)
+{
+	struct wire_link_opts opts = {
+		.listen_url = j->conf.listen, .self = j->conf.node, .ctx = j, .on_msg = on_msg, .on_peer = on_peer, .on_refused = on_refused,
+		.queue_max_bytes = 4u << 20,
+	};
+
+	return wire_link_open(&opts, &j->link, err);
+}
+
+/* This address was named before (walraft add): go on as that member. */
+static int take_id(struct join *j, const struct wire_msg *m, struct wire_err *err)
+{
+	int rc;
+
+	wire_link_close(j->link);
+	j->link = NULL;
+	j->conf.node = m->index;
+	rc = shell_conf_write(j->env, &j->paths, &j->conf, err);
+	if (!rc)
+		rc = open_link(j, err);
+	j->peer = PEER_ID;
+	return rc ? rc : wire_link_add_peer(j->link, j->peer, j->o.peer, err);
+}
+
 static int ask_to_join(struct join *j, struct wire_err *err)
 {
-	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ, .hint = j->o.witness ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : 0 };
+	uint8_t kind = j->o.witness ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : j->o.learner ? RAFT_LEARNER : RAFT_LEARNER | RAFT_RISING;
+	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ, .hint = kind, .index = (uint64_t)(j->o.priority < 0 ? RAFT_PRIORITY : j->o.priority) };
 	char last[WIRE_TEXT_MAX + 1] = "no answer";
 	int rc = WIRE_OK;
 	bool done = false;
@@ -184,7 +211,9 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 		refused = m->msg.flags & WIRE_MSG_REJECT;
 		if (m->msg.type == WIRE_MSG_JOIN_RESP && refused) {
 			snprintf(last, sizeof last, "%s", m->msg.text);
-			if (strcmp(last, "not the leader"))
+			if (m->msg.index)
+				rc = take_id(j, &m->msg, err);
+			else if (strcmp(last, "not the leader"))
 				rc = wire_fail(err, WIRE_EXISTS, "%s refused to take this node in: %s", j->o.peer, last);
 			else
 				rc = follow_leader(j, &m->msg, err);
@@ -340,11 +369,7 @@ static int prepare(struct join *j, int *ret_lock, struct wire_err *err)
 
 static int transfer(struct join *j, struct wire_err *err)
 {
-	struct wire_link_opts opts = {
-		.listen_url = j->conf.listen, .self = j->conf.node, .ctx = j, .on_msg = on_msg, .on_peer = on_peer, .on_refused = on_refused,
-		.queue_max_bytes = 4u << 20,
-	};
-	int rc = wire_link_open(&opts, &j->link, err);
+	int rc = open_link(j, err);
 
 	j->peer = PEER_ID;
 	if (!rc) {
@@ -353,7 +378,8 @@ static int transfer(struct join *j, struct wire_err *err)
 			rc = ask_to_join(j, err);
 		if (!rc)
 			rc = j->o.witness ? begin_log(j, err) : fetch(j, err);
-		wire_link_close(j->link);
+		if (j->link)
+			wire_link_close(j->link);
 	}
 	while (j->inbox) {
 		struct wire_link_msg *m = j->inbox;
@@ -364,7 +390,8 @@ static int transfer(struct join *j, struct wire_err *err)
 	return rc;
 }
 
-static int become_voter(struct join *j, struct wire_err *err)
+/* Until it is a voter; of a learner that stays one, until it has published what was committed when it began. */
+static int settle_in(struct join *j, struct wire_err *err)
 {
 	struct shell_node *n;
 	struct shell_self self = { 0 };
@@ -379,6 +406,8 @@ static int become_voter(struct join *j, struct wire_err *err)
 	for (;;) {
 		shell_node_self(n, &self);
 		if (self.voter && self.stable)
+			break;
+		if (self.learner && !self.rising && self.stable && self.leader_commit > j->image.info.index && self.published >= self.leader_commit)
 			break;
 		if (self.published > before) { /* it moves: patience */
 			before = self.published;
@@ -395,6 +424,7 @@ static int become_voter(struct join *j, struct wire_err *err)
 		if (rc)
 			break;
 	}
+	j->voter = self.voter;
 	shell_node_release(n);
 	return rc;
 }
@@ -412,7 +442,7 @@ static int join(struct join *j, struct wire_err *err)
 		shell_dir_remove(j->env, &j->paths);
 	if (lock >= 0)
 		shell_lock_release(lock);
-	return rc ? rc : become_voter(j, err);
+	return rc ? rc : settle_in(j, err);
 }
 
 static void report(const struct join *j)
@@ -422,11 +452,12 @@ static void report(const struct join *j)
 	if (j->o.json) {
 		printf("{\"path\":\"");
 		cli_put_json(stdout, j->paths.db);
-		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"kind\":\"%s\",\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
-		       j->conf.cluster, j->conf.node, j->conf.listen, j->o.witness ? "witness" : "replica", i->pages, i->page_size, j->o.witness ? j->base.index : i->index);
+		printf("\",\"cluster\":\"%016" PRIx64 "\",\"node_id\":\"%016" PRIx64 "\",\"url\":\"%s\",\"kind\":\"%s\",\"voter\":%s,\"pages\":%u,\"page_size\":%u,\"index\":%" PRIu64 "}\n",
+		       j->conf.cluster, j->conf.node, j->conf.listen, j->o.witness ? "witness" : "replica", j->voter ? "true" : "false", i->pages, i->page_size,
+		       j->o.witness ? j->base.index : i->index);
 	} else {
 		printf("%s is node %016" PRIx64 " of cluster %016" PRIx64 ", and a %s.\nStart it now: walraft serve %s", j->paths.db, j->conf.node, j->conf.cluster,
-		       j->o.witness ? "witness: it votes, and has no database" : "voter", j->o.db);
+		       j->o.witness ? "witness: it votes, and has no database" : j->voter ? "voter" : "learner", j->o.db);
 		if (j->o.witness)
 			printf("\n");
 		else
@@ -444,7 +475,7 @@ int cli_join(int argc, char **argv)
 		fprintf(stderr, "walraft: out of memory\n");
 		return 1;
 	}
-	if (cli_parse(argc, argv, "lpijtWka", &j->o)) {
+	if (cli_parse(argc, argv, "lpijtWkaLP", &j->o)) {
 		free(j);
 		return 2;
 	}

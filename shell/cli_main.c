@@ -27,10 +27,12 @@ static const struct command {
 	  "address, and its cluster stays one of one node. A node without an address, also one that a program made by\n"
 	  "walraft_auto, gets it by init with --listen; then others can join it.\n",
 	  cli_init },
-	{ "join", "DB --listen URL --peer URL [--witness [--keep-log SIZE] [--promote-after S]] [--insecure] [--timeout S] [--json]",
+	{ "join", "DB --listen URL --peer URL [--learner | --witness [--keep-log SIZE] [--promote-after S]] [--priority N] [--insecure] [--timeout S] [--json]",
 	  "make a replica of a running cluster's database, and a voter of it",
 	  "DB is the new file: it must not exist, its directory must. A join that was interrupted is finished by the same\n"
 	  "command. A node counts for the quorum from the end of join on, so start it at once.\n"
+	  "With --learner it gets all writes and serves reads, but does not count; walraft promote makes it a voter. A node whose\n"
+	  "address was named by walraft add becomes that member, with the kind and priority that were given there.\n"
 	  "With --witness it becomes one that votes and keeps the log but has no database: DB is not made, only DB-walraft/, and\n"
 	  "walraft serve DB runs it. Two data nodes and a witness go on when any one of the three is lost. It keeps what a data\n"
 	  "node that is away lacks, 1 GiB at most unless --keep-log says otherwise (64M, 4G); at the limit it takes no more. With\n"
@@ -44,6 +46,35 @@ static const struct command {
 	{ "status", "DB [--json]", "show the running node of a database and its members",
 	  "Asks the node's process on this host, serve or application. 'match' and 'seen' of others are known to the leader only.\n",
 	  cli_status },
+	{ "members", "DB [--json]", "show the members of the cluster as its leader sees them",
+	  "Works on the host of any member whose node runs. 'lag' is in entries; 'rounds' are those of a learner that catches up.\n"
+	  "States: leader; follower; rising: a learner on its way to be a voter; awaited: added, but has not joined yet; unreachable:\n"
+	  "has not answered the leader for a second; lacks image: needs entries that nobody has any more, join it anew;\n"
+	  "leaving: on its way out, in a change that is not over.\n",
+	  cli_members },
+	{ "add", "DB URL [--learner | --witness] [--priority N] [--timeout S] [--json]", "name a member that is to come",
+	  "It gets an id, which is printed, and is shown as awaited until walraft join --listen URL was run on its host. It counts for\n"
+	  "nothing until then, and can be removed. Not needed for join; it settles kind and priority beforehand.\n",
+	  cli_add },
+	{ "promote", "DB ID... [--timeout S] [--json]", "make voters of learners, full replicas of witnesses",
+	  "Waits until they have caught up. A learner that does not keep up with the writes is refused. A witness gets a database.\n", cli_promote },
+	{ "demote", "DB ID... [--timeout S] [--json]", "make learners of voters",
+	  "If the leader is one of them, another voter leads first.\n", cli_demote },
+	{ "remove", "DB ID... [--timeout S] [--json]", "remove members",
+	  "Also ones that are gone for good, and the leader: another voter leads first. Refused when those that are left and answer are no\n"
+	  "quorum: the cluster would stand still. What a removed member has gets no newer; walraft detach makes its file a plain one.\n",
+	  cli_remove },
+	{ "priority", "DB ID N [--timeout S] [--json]", "set who should lead: 0 (only while nobody else can) to 255",
+	  "Members have 100 if nothing else was said. The leader hands over to one of higher priority once that has caught up.\n", cli_priority },
+	{ "quorum", "DB --commit N --elect N [--timeout S] [--json]", "set how many voters a commit and an election take",
+	  "0 is a majority. Allowed is what makes any two quorums that must meet do so: N for elections may not be under a majority, and\n"
+	  "both together must be more than the voters.\n", cli_quorum },
+	{ "change", "DB WHAT=ID,ID... ... [--timeout S] [--json]", "change several members at once, as one change",
+	  "WHAT is promote, demote or remove: promote=D,E,F remove=A,B,C replaces all voters in one step, in which both the old and the new\n"
+	  "majority have every write.\n", cli_change },
+	{ "transfer", "DB [ID] [--timeout S] [--json]", "hand the leadership over",
+	  "To that voter, or to the one that suits best. The transaction under way ends first (an idle one is rolled back after 2 s), later\n"
+	  "ones wait with their busy timeouts; it takes some 20 ms.\n", cli_transfer },
 	{ "adopt", "DB [--json]", "take a file that was changed outside walraft as it is",
 	  "For a database that is its cluster's only member, and is refused because a program without walraft wrote to it while its\n"
 	  "node was stopped, or because it was put back from a copy. The file as it is becomes the newest state. What the node had\n"
@@ -68,13 +99,17 @@ static const struct {
 	{ 'l', "--listen URL", "this node's own address, at which the others reach it" },
 	{ 'n', "--no-listen", "no address: no other node can join" },
 	{ 'p', "--peer URL", "address of any running member" },
+	{ 'L', "--learner", "a learner that stays one, until it is promoted" },
+	{ 'P', "--priority N", "for leading, 0 to 255 (100)" },
+	{ 'C', "--commit N", "voters that must have an entry before it is committed; 0: a majority" },
+	{ 'E', "--elect N", "voters that must elect a leader; 0: a majority" },
 	{ 'i', "--insecure", "accept an address beyond loopback although links are not encrypted" },
 	{ 'f', "--force", "do it although other members count on this one" },
 	{ 'w', "--follow", "go on with what comes" },
 	{ 'W', "--witness", "vote and keep the log, have no database" },
 	{ 'k', "--keep-log SIZE", "of a witness: the most that its log may hold (1G)" },
 	{ 'a', "--promote-after S", "of a witness: become a full replica when a data node is silent for S seconds" },
-	{ 't', "--timeout S", "give up when nothing moved for so many seconds (30)" },
+	{ 't', "--timeout S", "give up after so many seconds (30) without an end, or when nothing moved" },
 	{ 'j', "--json", "results as JSON, and errors but those of usage" },
 };
 
@@ -138,6 +173,19 @@ static int check_urls(const struct cli_opts *o, const char *allowed, struct wire
 	return wire_url_check(o->peer, &loopback, err);
 }
 
+static int parse_byte(const char *command, const char *option, const char *text, int *ret_value)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || v > 255) {
+		fprintf(stderr, "walraft %s: --%s takes a number, 0 to 255, not '%s'\n", command, option, text);
+		return -1;
+	}
+	*ret_value = (int)v;
+	return 0;
+}
+
 static int parse_timeout(const char *command, const char *text, unsigned *ret_s)
 {
 	char *end;
@@ -190,9 +238,11 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		{ "witness", no_argument, NULL, 'W' },  { "keep-log", required_argument, NULL, 'k' }, { "promote-after", required_argument, NULL, 'a' },
 		{ "force", no_argument, NULL, 'f' },    { "no-listen", no_argument, NULL, 'n' },
 		{ "follow", no_argument, NULL, 'w' },
+		{ "learner", no_argument, NULL, 'L' },  { "priority", required_argument, NULL, 'P' },
+		{ "commit", required_argument, NULL, 'C' }, { "elect", required_argument, NULL, 'E' },
 		{ NULL, 0, NULL, 0 },
 	};
-	struct cli_opts o = { .timeout_s = 30 };
+	struct cli_opts o = { .timeout_s = 30, .priority = -1, .commit = -1, .elect = -1 };
 	const char *name = argv[0];
 	char full[32];
 	struct wire_err err;
@@ -241,6 +291,15 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 			if (parse_number(name, "--promote-after takes seconds", optarg, SHELL_PROMOTE_AFTER_MAX, &o.promote_after_s))
 				goto wrong;
 			break;
+		case 'L':
+			o.learner = true;
+			break;
+		case 'P':
+		case 'C':
+		case 'E':
+			if (parse_byte(name, longs[which].name, optarg, c == 'P' ? &o.priority : c == 'C' ? &o.commit : &o.elect))
+				goto wrong;
+			break;
 		case 't':
 			if (parse_timeout(name, optarg, &o.timeout_s))
 				goto wrong;
@@ -255,7 +314,9 @@ int cli_parse(int argc, char **argv, const char *allowed, struct cli_opts *ret_o
 		*ret_opts = o;
 		return 0;
 	}
-	if (optind != argc - 1) {
+	o.args = argv + optind + 1;
+	o.n_args = argc - optind - 1;
+	if (optind == argc || (o.n_args && !strchr(allowed, 'x'))) {
 		if (optind == argc)
 			fprintf(stderr, "%s: which database? give its path\n", full);
 		else

@@ -5,27 +5,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_row(const char *text, struct wire_err *err)
+static void print_row(void *ctx, const char *row)
 {
-	(void)err;
-	printf("%s\n", text);
+	(void)ctx;
+	printf("%s\n", row);
 }
 
-static void take_failure(const char *text, struct wire_err *err)
+static void take_failure(void *ctx, const char *row)
 {
-	wire_fail(err, WIRE_CLOSED, "the node has ended its part: %s", text);
+	wire_fail(ctx, WIRE_CLOSED, "%s", row);
 }
 
-/* SQLite's own JSON functions make the table from the answer. */
-static int each_row(sqlite3 *db, const char *json, const char *sql, void (*each)(const char *text, struct wire_err *err), struct wire_err *err)
+int cli_each_row(sqlite3 *db, const char *json, const char *text, const char *sql, void (*each)(void *ctx, const char *row), void *ctx, struct wire_err *err)
 {
 	sqlite3_stmt *s = NULL;
 	int rc = sqlite3_prepare_v2(db, sql, -1, &s, NULL);
 
 	if (!rc)
 		rc = sqlite3_bind_text(s, 1, json, -1, SQLITE_STATIC);
+	if (!rc && text)
+		rc = sqlite3_bind_text(s, 2, text, -1, SQLITE_STATIC);
 	while (!rc && (rc = sqlite3_step(s)) == SQLITE_ROW) {
-		each((const char *)sqlite3_column_text(s, 0), err);
+		const char *row = (const char *)sqlite3_column_text(s, 0);
+
+		each(ctx, row ? row : "");
 		rc = SQLITE_OK;
 	}
 	if (rc != SQLITE_DONE)
@@ -37,20 +40,32 @@ static int each_row(sqlite3 *db, const char *json, const char *sql, void (*each)
 static const char head_sql[] =
         "SELECT printf('%-12s %s', k, v) FROM (SELECT 1 AS o, 'database' AS k, ?1->>'path' AS v"
         " UNION ALL SELECT 2, 'node', (?1->>'node_id') || '  ' || coalesce(?1->>'url', '(no listener)')"
-        " UNION ALL SELECT 3, 'role', (?1->>'role') || CASE ?1->>'ready' WHEN 1 THEN ', ready' ELSE '' END || ', term ' || (?1->>'term')"
+        " UNION ALL SELECT 3, 'role', upper(iif(?1->>'removed', 'removed', '')) || iif(?1->>'removed', '', ?1->>'role') || CASE ?1->>'ready' WHEN 1 THEN ', ready' ELSE '' END || ', term ' || (?1->>'term')"
         " UNION ALL SELECT 4, 'leader', coalesce(?1->>'leader_url', iif(?1->>'leader_id' = ?1->>'node_id', 'this node (it has no address)', '(unknown)'))"
         " UNION ALL SELECT 5, 'position', 'published ' || (?1->>'published') || ', committed ' || (?1->>'commit') || ', last ' || (?1->>'last_index')"
         " UNION ALL SELECT 6, 'checksum', ?1->>'checksum'"
         " UNION ALL SELECT 7, 'pages', (?1->>'db_pages') || ' of ' || (?1->>'page_size') || ' bytes, ' || (?1->>'wal_frames') || ' WAL frames'"
         " UNION ALL SELECT 8, 'journal', printf('%.1f MiB on disk', (?1->>'journal_disk_bytes') / 1048576.0)"
         " UNION ALL SELECT 9, 'FAILED', ?1->>'failure' WHERE ?1->>'failure' IS NOT NULL) ORDER BY o";
+#define ROW "'%-16s  %-7s  %-11s  %4s  %10s  %8s  %8s  %8s  %5s  %6s  %s'"
 static const char members_sql[] =
-        "SELECT printf('%-16s  %-8s  %-4s  %12s  %10s  %s', 'member', 'kind', 'up', 'match', 'seen', 'url')"
-        " UNION ALL SELECT printf('%-16s  %-8s  %-4s  %12s  %10s  %s', value->>'id', value->>'kind', CASE value->>'up' WHEN 1 THEN 'yes' ELSE 'no' END,"
-        " iif(?1->>'role' = 'leader' OR value->>'self', value->>'match', '-'), coalesce((value->>'last_contact_ms') || ' ms', '-'), (value->>'url') || CASE value->>'self' WHEN 1 THEN '  (this node)' ELSE '' END)"
-        " FROM json_each(?1, '$.members')";
+        "SELECT printf(" ROW ", 'member', 'kind', 'state', 'prio', 'match', 'lag', 'seen', 'rtt', 'level', 'rounds', 'url')"
+        " UNION ALL SELECT printf(" ROW ", value->>'id', value->>'kind', (value->>'state'), value->>'priority',"
+        " iif(value->>'lag' IS NULL AND NOT value->>'self', '-', value->>'match'), coalesce(value->>'lag', '-'), coalesce((value->>'last_contact_ms') || ' ms', '-'),"
+        " coalesce(printf('%.2f ms', nullif(value->>'rtt_us', 0) / 1000.0), '-'), coalesce(value->>'level', '-'), coalesce(value->>'rounds', '-'),"
+        " (value->>'url') || iif(value->>'self', '  (this node)', '') || iif(value->>'outgoing', '  (votes in the old half)', ''))"
+        " FROM json_each(?1, '$.members')"
+        " UNION ALL SELECT 'A change is on its way, through a joint configuration.' WHERE ?1->>'joint'"
+        " UNION ALL SELECT 'Quorum sizes: ' || iif(?1->>'commit_quorum', ?1->>'commit_quorum', 'a majority') || ' for a commit, ' ||"
+        " iif(?1->>'election_quorum', ?1->>'election_quorum', 'a majority') || ' for an election.' WHERE ?1->>'commit_quorum' OR ?1->>'election_quorum'";
 
-static const char failure_sql[] = "SELECT ?1->>'failure' WHERE ?1->>'failure' IS NOT NULL";
+int cli_members_table(sqlite3 *db, const char *json, struct wire_err *err)
+{
+	return cli_each_row(db, json, NULL, members_sql, print_row, NULL, err);
+}
+
+static const char failure_sql[] = "SELECT 'the node has ended its part: ' || (?1->>'failure') WHERE ?1->>'failure' IS NOT NULL"
+                                  " UNION ALL SELECT 'this node was removed from its cluster; what it has gets no newer. Join anew under another file name, or make this file a plain database: walraft detach ' || (?1->>'path') WHERE ?1->>'removed'";
 
 /* A node that has failed is told as an error, behind what else there is to tell. */
 static int show(const char *json, bool as_json, struct wire_err *err)
@@ -64,11 +79,11 @@ static int show(const char *json, bool as_json, struct wire_err *err)
 	if (!rc && as_json)
 		printf("%s\n", json);
 	if (!rc && !as_json)
-		rc = each_row(db, json, head_sql, print_row, err);
+		rc = cli_each_row(db, json, NULL, head_sql, print_row, NULL, err);
 	if (!rc && !as_json)
-		rc = each_row(db, json, members_sql, print_row, err);
+		rc = cli_members_table(db, json, err);
 	if (!rc)
-		rc = each_row(db, json, failure_sql, take_failure, err);
+		rc = cli_each_row(db, json, NULL, failure_sql, take_failure, err, err);
 	fflush(stdout); /* before what goes to stderr */
 	sqlite3_close(db);
 	return rc ? rc : err->code;

@@ -1,8 +1,10 @@
 /* node.sock: one request a connection, a word and a newline; the answer ends with the connection.
  *
- *   status          the node's status as a JSON object
- *   events [AFTER]  events behind that number, or the latest (shell/events.h)
+ *   status                      the node's status as a JSON object
+ *   events [AFTER]              events behind that number, or the latest (shell/events.h)
+ *   members, transfer, change   about the group, see change.c; answered by the leader, within ASK_MS
  *
+ * Each connection has a thread of its own, of which there are at most SLOTS: who asks slowly, or waits, keeps nobody else waiting.
  * The socket lies in the node directory; whoever may write there may ask. */
 #include "shell/node_impl.h"
 
@@ -17,6 +19,10 @@
 #include <fcntl.h>
 
 #define CONTROL_TIMEOUT_MS 2000
+#define ASK_MS 1000
+#define SLOTS 8
+
+struct slot { struct shell_node *n; pthread_t thread; int fd; bool used; atomic_bool ended; };
 
 /* A path too long for sockaddr_un is reached through a descriptor of its directory. */
 int node_control_address(const struct shell_paths *paths, struct sockaddr_un *a, int *ret_dir_fd, struct wire_err *err)
@@ -89,8 +95,7 @@ static void write_all(int fd, const uint8_t *p, size_t n)
 static void serve(struct shell_node *n, int fd)
 {
 	struct wire_buf b = WIRE_BUF_INIT;
-	char line[64] = "";
-	static const char unknown[] = "{\"error\":\"unknown request\"}";
+	char line[NODE_LINE_MAX] = "";
 
 	if (read_line(fd, line, sizeof line)) {
 		if (!strcmp(line, "status"))
@@ -98,7 +103,7 @@ static void serve(struct shell_node *n, int fd)
 		else if (!strncmp(line, "events", 6) && (!line[6] || line[6] == ' '))
 			node_events_json(n->events, line[6] ? strtoull(line + 7, NULL, 10) : UINT64_MAX, &b);
 		else
-			wire_put_bytes(&b, unknown, sizeof unknown - 1);
+			node_member_ask(n, line, ASK_MS, &b);
 		wire_put_u8(&b, '\n');
 		if (!b.failed)
 			write_all(fd, b.data, b.len);
@@ -107,24 +112,63 @@ static void serve(struct shell_node *n, int fd)
 	close(fd);
 }
 
+static void *serve_main(void *arg)
+{
+	struct slot *s = arg;
+
+	serve(s->n, s->fd);
+	atomic_store(&s->ended, true);
+	return NULL;
+}
+
+/* Without a slot or a thread the connection is served here, and the next ones wait. */
+static void hand_out(struct shell_node *n, struct slot *slots, int fd)
+{
+	struct slot *free_slot = NULL;
+
+	for (size_t i = 0; i < SLOTS; i++) {
+		struct slot *s = &slots[i];
+
+		if (s->used && atomic_load(&s->ended)) {
+			pthread_join(s->thread, NULL);
+			s->used = false;
+		}
+		if (!s->used)
+			free_slot = s;
+	}
+	if (free_slot) {
+		free_slot->n = n;
+		free_slot->fd = fd;
+		atomic_store(&free_slot->ended, false);
+		free_slot->used = !pthread_create(&free_slot->thread, NULL, serve_main, free_slot);
+	}
+	if (!free_slot || !free_slot->used)
+		serve(n, fd);
+}
+
 void *node_control_main(void *node)
 {
 	struct shell_node *n = node;
+	struct slot slots[SLOTS] = { 0 };
 
 	for (;;) {
 		struct pollfd p[2] = { { .fd = n->control_fd, .events = POLLIN }, { .fd = n->control_stop[0], .events = POLLIN } };
 		int fd;
 
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			return NULL;
+			break;
 		if (p[1].revents)
-			return NULL;
+			break;
 		if (!(p[0].revents & POLLIN))
 			continue;
 		fd = accept4(n->control_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
-			serve(n, fd);
+			hand_out(n, slots, fd);
 	}
+	for (size_t i = 0; i < SLOTS; i++)
+		if (slots[i].used)
+			pthread_join(slots[i].thread, NULL);
+	return NULL;
 }
 
 void node_control_close(struct shell_node *n)
@@ -148,7 +192,7 @@ int shell_control_ask(const struct shell_paths *paths, const char *request, stru
 {
 	struct sockaddr_un a;
 	int dir_fd = -1, fd, rc = node_control_address(paths, &a, &dir_fd, err);
-	char chunk[4096];
+	char chunk[NODE_LINE_MAX + 1];
 	ssize_t got;
 
 	if (rc)

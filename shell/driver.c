@@ -29,11 +29,14 @@ static bool is_witness(const struct shell_node *n)
 static void share(struct shell_node *n, const struct raft_update *u)
 {
 	struct node_shared *s = &n->shared;
-	bool news;
+	bool news, was_removed = s->removed;
 
 	pthread_mutex_lock(&n->mu);
 	news = u->role_changed || s->transfer_to != u->transfer_to;
+	if (s->transfer_to && !u->transfer_to && u->role == RAFT_LEADER)
+		snprintf(n->transfer_note, sizeof n->transfer_note, "member %016llx did not take over within an election timeout", (unsigned long long)s->transfer_to);
 	s->role = u->role;
+	s->level = u->level;
 	s->term = u->term;
 	s->leader = u->leader;
 	s->commit = u->commit;
@@ -46,12 +49,16 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	if (u->role != RAFT_LEADER || is_witness(n))
 		s->keep_above = u->keep_above;
 	s->config_committed = raft_config_committed(n->raft);
+	/* A node without any configuration has just not heard yet. */
+	s->removed = u->removed || (s->config_committed && s->config.n && !s->config.joint && !raft_config_find(&s->config, n->conf.node));
 	node_settle_pending(n);
 	node_settle_reads(n, u);
 	n->store->moved(n);
-	if (news)
+	if (news || s->removed != was_removed)
 		pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
+	if (s->removed && !was_removed)
+		shell_log(n, "this node was removed from its cluster: it takes no part any more. Join anew under another file, or walraft detach %s", n->paths.db);
 }
 
 /* --- one step --- */
@@ -142,6 +149,8 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 	}
 	share_lease(n, &u);
 	node_events_put(n->events, u.told, u.n_told);
+	if (u.refusal)
+		snprintf(n->refusal, sizeof n->refusal, "%s", u.refusal);
 	if (ret_code)
 		*ret_code = u.proposal_code;
 	if (ret_index)
@@ -236,23 +245,20 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 }
 
 /* What status shows of the members; not worth the work at every step. */
-static void share_progress(struct shell_node *n, uint64_t now)
+void node_share_progress(struct shell_node *n, uint64_t now_us)
 {
 	struct node_shared *s = &n->shared;
 
-	if (now < n->progress_at_us)
-		return;
-	n->progress_at_us = now + 100000;
+	n->progress_at_us = now_us + 100000;
 	pthread_mutex_lock(&n->mu);
-	s->now_us = now;
+	s->now_us = now_us;
 	if (s->role == RAFT_LEADER && !is_witness(n))
 		s->keep_above = raft_min_match(n->raft);
 	for (uint32_t i = 0; i < s->config.n; i++) {
 		struct raft_progress p = { 0 };
 
 		(void)raft_progress_of(n->raft, s->config.m[i].id, &p);
-		s->progress[i].match = p.match;
-		s->progress[i].last_contact_us = p.last_contact_us;
+		s->progress[i] = p;
 		s->up[i] = s->config.m[i].id == n->conf.node || (n->link && wire_link_is_up(n->link, s->config.m[i].id));
 	}
 	pthread_mutex_unlock(&n->mu);
@@ -281,7 +287,7 @@ struct batch {
 static void take_batch(struct shell_node *n, struct batch *b)
 {
 	pthread_mutex_lock(&n->mu);
-	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && n->hand_over != HAND_OVER_ASKED &&
+	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && n->hand_over != HAND_OVER_ASKED && !n->drain.run &&
 	       node_now_us(n) < n->deadline_us)
 		node_wait(n, &n->wake, n->deadline_us);
 	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed, n->trim_to != 0, n->hand_over == HAND_OVER_ASKED };
@@ -336,6 +342,8 @@ static int run_batch(struct shell_node *n, struct batch *b)
 	rc = node_handle_requests(n, b->requests);
 	if (!rc && b->hand_over)
 		rc = hand_over(n);
+	if (!rc)
+		node_drain_run(n);
 	now = node_now_us(n);
 	if (!rc && now >= n->deadline_us) {
 		struct raft_event ev = { .type = RAFT_EV_TICK };
@@ -347,8 +355,10 @@ static int run_batch(struct shell_node *n, struct batch *b)
 	if (!rc && b->trim)
 		rc = trim(n);
 	if (!rc) {
-		share_progress(n, now);
+		if (now >= n->progress_at_us)
+			node_share_progress(n, now);
 		node_membership_tick(n, now);
+		node_member_tick(n);
 	}
 	return rc;
 }
@@ -372,6 +382,11 @@ static void settle_all(struct shell_node *n)
 	}
 	n->reads = NULL;
 	node_drop_held(n);
+	for (struct request *r = n->asks, *next; r; r = next) {
+		next = r->next;
+		node_settle(r, WIRE_CLOSED, 0);
+	}
+	n->asks = NULL;
 	/* What came in after the last batch. */
 	for (struct request *r = n->requests, *next; r; r = next) {
 		next = r->next;

@@ -1,7 +1,7 @@
 # libshell.la: the imperative shell. The module and the command are built from the same objects.
 noinst_LTLIBRARIES += libshell.la
 libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/propose.c shell/settle.c shell/send.c shell/node_ops.c \
-	shell/workers.c shell/images.c shell/image_in.c shell/image_in.h shell/members.c shell/control.c shell/events.h shell/events.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c \
+	shell/workers.c shell/images.c shell/image_in.c shell/image_in.h shell/members.c shell/change.c shell/handover.c shell/control.c shell/events.h shell/events.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c \
 	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c shell/setup_env.c
 libshell_la_SOURCES += shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
 
@@ -16,5 +16,5 @@ walraft_la_LDFLAGS = -module -avoid-version -shared -export-symbols-regex '^sqli
 
 bin_PROGRAMS += walraft
 walraft_SOURCES = shell/cli.h shell/cli_main.c shell/cli_init.c shell/cli_join.c shell/cli_serve.c shell/cli_status.c \
-	shell/cli_adopt.c shell/cli_detach.c shell/cli_events.c
+	shell/cli_adopt.c shell/cli_detach.c shell/cli_events.c shell/cli_members.h shell/cli_members.c shell/cli_change.c
 walraft_LDADD = $(WALRAFT_LIBS) $(SQLITE_LIBS)

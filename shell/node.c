@@ -60,6 +60,7 @@ void node_fail(struct shell_node *n, const char *fmt, ...)
 	pthread_cond_broadcast(&n->wake);
 	pthread_cond_broadcast(&n->publish_wake);
 	pthread_cond_broadcast(&n->published_cond);
+	pthread_cond_broadcast(&n->drain_wake);
 	pthread_mutex_unlock(&n->mu);
 	if (first)
 		shell_log(n, "this node has ended its part in the cluster: %s", n->failure);
@@ -172,6 +173,8 @@ static int start_threads(struct shell_node *n, struct wire_err *err)
 	if (!rc)
 		rc = start_thread(n, &n->thread_control, node_control_main, THREAD_CONTROL, err);
 	if (!rc)
+		rc = start_thread(n, &n->thread_mover, node_mover_main, THREAD_MOVER, err);
+	if (!rc)
 		rc = start_thread(n, &n->thread_node, node_thread_main, THREAD_NODE, err);
 	return rc;
 }
@@ -240,6 +243,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	node_cond_init(&n->publish_wake);
 	node_cond_init(&n->published_cond);
 	node_cond_init(&n->image_wake);
+	node_cond_init(&n->drain_wake);
 	n->inbox_tail = &n->inbox;
 	n->requests_tail = &n->requests;
 	n->peer_events_tail = &n->peer_events;
@@ -250,24 +254,6 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 
 /* --- end --- */
 
-#define HAND_OVER_US 1000000u
-
-void node_hand_over(struct shell_node *n)
-{
-	uint64_t deadline = node_now_us(n) + HAND_OVER_US;
-
-	pthread_mutex_lock(&n->mu);
-	if (n->shared.role == RAFT_LEADER && n->shared.config.n > 1 && !n->stop && !n->failed) {
-		n->hand_over = HAND_OVER_ASKED;
-		pthread_cond_signal(&n->wake);
-		/* Until somebody else is known to lead, or the core has given it up: it leads on then, and transfer_to is 0 again. */
-		while (!n->failed && n->hand_over != HAND_OVER_REFUSED && (!n->shared.leader || n->shared.leader == n->conf.node) &&
-		       !(n->hand_over == HAND_OVER_UNDER_WAY && n->shared.role == RAFT_LEADER && !n->shared.transfer_to) && node_wait(n, &n->published_cond, deadline))
-			;
-	}
-	pthread_mutex_unlock(&n->mu);
-}
-
 static void stop_node(struct shell_node *n)
 {
 	node_hand_over(n);
@@ -277,6 +263,7 @@ static void stop_node(struct shell_node *n)
 	pthread_cond_broadcast(&n->wake);
 	pthread_cond_broadcast(&n->publish_wake);
 	pthread_cond_broadcast(&n->published_cond);
+	pthread_cond_broadcast(&n->drain_wake);
 	pthread_mutex_unlock(&n->mu);
 	pthread_mutex_lock(&n->image_mu);
 	pthread_cond_broadcast(&n->image_wake);
@@ -284,6 +271,8 @@ static void stop_node(struct shell_node *n)
 	node_control_close(n);
 	if (n->started & THREAD_NODE)
 		pthread_join(n->thread_node, NULL);
+	if (n->started & THREAD_MOVER)
+		pthread_join(n->thread_mover, NULL);
 	if (n->started & THREAD_IMAGES)
 		pthread_join(n->thread_images, NULL); /* it answers over the link */
 	if (n->link)

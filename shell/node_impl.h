@@ -5,7 +5,8 @@
  *   checkpoint checkpoints, restarts of the WAL, trimming of the journal
  *   upkeep     journal segments ahead of need, watchdog of the wal-index header
  *   images     serves images to joining nodes
- *   control    answers on node.sock
+ *   control    accepts on node.sock, and a thread for each connection answers (control.c)
+ *   mover      keeps the write lock while leadership goes elsewhere (handover.c)
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
  * Locks (outer first): `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
@@ -21,6 +22,7 @@
 #include "wire/link.h"
 #include <pthread.h>
 #include <stdatomic.h>
+
 
 /* What a node does with what is committed: a full replica keeps its database (store_db.c), a witness only the log (witness.c). Called with no lock held, on
  * the node's threads, unless said otherwise. */
@@ -38,7 +40,7 @@ struct node_store {
 };
 extern const struct node_store node_store_database, node_store_witness;
 
-enum request_kind { REQUEST_PROPOSE, REQUEST_READ };
+enum request_kind { REQUEST_PROPOSE, REQUEST_READ, REQUEST_MEMBER };
 
 /* A question of an application thread to the node thread; one reference each. done, abandoned, code, index are under `mu`. */
 struct request {
@@ -49,11 +51,12 @@ struct request {
 	int code;       /* answer */
 	uint64_t epoch; /* PROPOSE: term it may be proposed in */
 	uint64_t index; /* PROPOSE: given to the entry; READ: the read index */
-	uint8_t *data;  /* PROPOSE: owned */
+	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; owned */
 	uint32_t size;
-	uint64_t corr; /* READ */
+	uint64_t corr; /* READ, MEMBER */
+	struct wire_buf answer; /* MEMBER: JSON */
 	pthread_cond_t cond;
-	struct request *next; /* inbox, then the node thread's list of reads */
+	struct request *next; /* inbox, then the node thread's list of reads or of questions to the leader */
 };
 
 /* A closing entry in flight that some connection waits for. When it is committed and its asker is still there, the asker publishes it, and the
@@ -79,6 +82,8 @@ struct peer_event { uint64_t peer; bool up; struct peer_event *next; };
 struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_view_info info; uint64_t used_us; };
 #define IMAGE_SESSIONS 4
 
+#define NODE_SILENT_US 1000000u /* a member that has not answered its leader for so long counts as unreachable */
+
 struct node_shared { /* what other threads read, under mu */
 	enum raft_role role;
 	uint64_t term, leader, commit, last_index, persisted;
@@ -86,7 +91,9 @@ struct node_shared { /* what other threads read, under mu */
 	uint64_t transfer_to; /* who shall lead instead of this node; 0: nobody */
 	struct raft_config config;
 	bool config_committed;
-	struct { uint64_t match, last_contact_us; } progress[RAFT_MEMBERS_MAX];
+	bool removed; /* it is no member any more, and knows it */
+	uint32_t level;
+	struct raft_progress progress[RAFT_MEMBERS_MAX]; /* as of now_us; zeros where this node does not lead */
 	bool up[RAFT_MEMBERS_MAX];
 	uint64_t now_us;
 	uint64_t keep_above; /* journal entries above it are needed by some member */
@@ -115,6 +122,15 @@ struct node_witness {
 	struct wire_link_msg *inbox, **inbox_tail;
 	pthread_cond_t inbox_cond;
 	unsigned queued;
+};
+
+/* Between the node thread, which wants no transaction under way, and the mover, which sees to it by keeping the write lock. Under mu. */
+struct node_drain {
+	bool wanted;  /* by the node thread, for `line` */
+	bool run;     /* now: the node thread shall do it */
+	bool at_it;   /* the node thread does it */
+	bool holding; /* no write transaction is under way, or it has had its time */
+	char *line;   /* as for node_member_line; owned */
 };
 
 struct shell_node {
@@ -151,14 +167,18 @@ struct shell_node {
 	bool proposing; /* the node thread has an entry in hand that last_index does not tell of yet: nobody may begin beside it */
 	uint64_t next_corr, trim_to; /* trim_to 0: nothing to trim */
 	char promotion_refusal[256], refused[256];
+	struct node_drain drain;
+	pthread_cond_t drain_wake; /* mover */
 
 	/* node thread only */
 	struct entry_cache *cache;
 	struct wire_msg *late;
 	size_t n_late, cap_late;
-	struct request *reads;
+	struct request *reads, *asks; /* asks: questions that went to the leader */
 	struct request *held;   /* proposals refused for the backlog, oldest first */
 	uint64_t backlog_bytes, held_backlog; /* of the latest step; when the latest proposal was held */
+	char refusal[256];            /* the core's latest, of a configuration */
+	char transfer_note[160];      /* what became of the last transfer that was asked for; "" */
 	struct raft_config linked; /* whose members the link dials */
 	uint64_t leads_term, leads_since_us; /* the latest term that this node led in, and since when */
 	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
@@ -173,12 +193,12 @@ struct shell_node {
 	struct image_session image[IMAGE_SESSIONS];
 
 	int control_fd, control_stop[2];
-	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control;
+	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control, thread_mover;
 	unsigned started; /* bits of enum node_thread */
 	uint64_t mark_index;
 };
 
-enum node_thread { THREAD_NODE = 1, THREAD_PUBLISHER = 2, THREAD_CHECKPOINT = 4, THREAD_UPKEEP = 8, THREAD_IMAGES = 16, THREAD_CONTROL = 32 };
+enum node_thread { THREAD_NODE = 1, THREAD_PUBLISHER = 2, THREAD_CHECKPOINT = 4, THREAD_UPKEEP = 8, THREAD_IMAGES = 16, THREAD_CONTROL = 32, THREAD_MOVER = 64 };
 
 void shell_log(const struct shell_node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t node_now_us(const struct shell_node *n);
@@ -188,8 +208,13 @@ bool node_stopping(struct shell_node *n);
 /* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
 bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
 void node_cond_init(pthread_cond_t *c);
-/* Nothing when this node does not lead. Else has another voter lead, and waits until it does: a second at most, since without one that suits there is nothing to wait for. */
+/* handover.c. Nothing when this node does not lead. Else has another voter lead, and waits until it does: a second at most, since without one that suits there is nothing to wait for. */
 void node_hand_over(struct shell_node *n);
+void *node_mover_main(void *node);
+/* Node thread: has `line` done by node_member_line once no write transaction is under way here, and none begins until it is over. */
+void node_drain_for(struct shell_node *n, const char *line);
+bool node_is_drained(struct shell_node *n); /* node thread: it is being done */
+void node_drain_run(struct shell_node *n);  /* node thread, each batch */
 /* Highest index that the publisher may publish: committed, durable here, and below every entry that a connection publishes. mu held. */
 uint64_t node_publish_limit(const struct shell_node *n);
 /* After published moved: wakes those who wait. */
@@ -228,6 +253,24 @@ void node_control_close(struct shell_node *n);
 /* members.c: membership requests, on the node thread. */
 void node_membership_msg(struct shell_node *n, const struct wire_link_msg *m);
 void node_membership_tick(struct shell_node *n, uint64_t now_us);
+/* change.c: requests about members, a line each, on the node thread; grammar and answers are described there. */
+#define NODE_LINE_MAX 8192
+void node_member_line(struct shell_node *n, const char *line, struct wire_buf *answer); /* where this node leads */
+void node_member_request(struct shell_node *n, struct request *r); /* members.c; takes the node thread's reference */
+void node_member_tick(struct shell_node *n); /* drops what nobody waits for any more */
+/* An answer: state is done, working, refused, noleader, removed or failed. */
+void node_member_answer(struct wire_buf *answer, const char *state, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum node_readiness { NODE_READY, NODE_WORKING, NODE_REFUSED };
+/* May that learner be a voter now? Fills why[cap] unless NODE_READY. This node leads. */
+enum node_readiness node_ready_to_vote(struct shell_node *n, const struct raft_member *m, char *why, size_t cap);
+/* Any thread: has a line answered by the leader, and waits for it. */
+void node_member_ask(struct shell_node *n, const char *line, unsigned timeout_ms, struct wire_buf *ret_answer);
+void node_share_progress(struct shell_node *n, uint64_t now_us); /* driver.c; node thread */
+/* status.c: the members of the group as the inside of a JSON object, without braces. */
+void node_members_json(const struct shell_node *n, const struct node_shared *s, struct wire_buf *b);
+void node_json_put(struct wire_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void node_json_string(struct wire_buf *b, const char *s);
+void node_json_text(struct wire_buf *b, const char *key, const char *value); /* "key":"value" or null, and a comma */
 /* Steps the core and does what it asks for, but for the sync and what must follow it. *ret_code, *ret_index: PROPOSE and CONFIG; may be NULL. */
 int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index); /* driver.c */
 void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* send.c; fills group and from */

@@ -20,6 +20,11 @@ static struct request *request_new(enum request_kind kind)
 	return r;
 }
 
+static int removed(const struct shell_node *n, struct wire_err *err)
+{
+	return wire_fail(err, WIRE_NOTLEADER, "this node was removed from its cluster, and what it has gets no newer: use another member, or walraft detach %s", n->paths.db);
+}
+
 static int closed(struct shell_node *n, struct wire_err *err) /* mu held */
 {
 	return wire_fail(err, WIRE_CLOSED, "the node of %s has ended its part: %s", n->paths.db,
@@ -57,6 +62,30 @@ static void request_drop(struct shell_node *n, struct request *r)
 	pthread_mutex_lock(&n->mu);
 	request_unref(r);
 	pthread_mutex_unlock(&n->mu);
+}
+
+void node_member_ask(struct shell_node *n, const char *line, unsigned timeout_ms, struct wire_buf *ret_answer)
+{
+	struct request *r = request_new(REQUEST_MEMBER);
+	struct wire_err err = { .text = "out of memory" };
+	int rc = WIRE_NOMEM;
+
+	if (r && (r->data = (uint8_t *)strdup(line))) {
+		r->size = (uint32_t)strlen(line);
+		rc = ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, &err);
+	} else if (r) {
+		r->refs--; /* the node thread's */
+	}
+	if (!rc && r->code)
+		rc = wire_fail(&err, r->code, "this node is being closed");
+	if (!rc)
+		wire_put_bytes(ret_answer, r->answer.data, r->answer.len);
+	else if (rc == WIRE_TIMEOUT)
+		node_member_answer(ret_answer, "working", "the leader does not answer");
+	else
+		node_member_answer(ret_answer, "failed", "%s", err.text);
+	if (r)
+		request_drop(n, r);
 }
 
 /* --- reads --- */
@@ -119,12 +148,16 @@ static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_
 		}
 		/* No leader now: until the next change of roles, or a moment, and again. */
 		pthread_mutex_lock(&n->mu);
-		if (!n->stop && !n->failed) {
+		if (n->shared.removed) {
+			rc = removed(n, err);
+		} else if (!n->stop && !n->failed) {
 			uint64_t until = node_now_us(n) + 10000;
 
 			node_wait(n, &n->published_cond, until < deadline_us ? until : deadline_us);
 		}
 		pthread_mutex_unlock(&n->mu);
+		if (rc)
+			return rc;
 	}
 }
 
@@ -181,7 +214,7 @@ static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
 	pthread_mutex_lock(&n->mu);
 	if (n->stop || n->failed)
 		rc = closed(n, err);
-	else if (n->shared.role != RAFT_LEADER && n->shared.leader)
+	else if (n->shared.role != RAFT_LEADER && (n->shared.leader || n->shared.removed))
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
 	else if (n->shared.role != RAFT_LEADER) /* worth waiting for: it may be this one */
 		rc = wire_fail(err, WIRE_BUSY, "no leader is known: an election is under way, or this node is cut off from the majority");
@@ -280,7 +313,7 @@ static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint3
 	else if (!rc && r->code == WIRE_UNKNOWN)
 		rc = wire_fail(err, WIRE_UNKNOWN, "the node ended its part: whether the transaction is committed is open");
 	else if (!rc && r->code)
-		rc = wire_fail(err, r->code, "leadership was lost before the transaction was proposed");
+		rc = wire_fail(err, r->code, r->code == WIRE_BUSY ? "this node is handing the leadership over" : "leadership was lost before the transaction was proposed");
 	else if (!rc)
 		*ret_index = r->index;
 	request_drop(n, r);

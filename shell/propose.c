@@ -69,6 +69,8 @@ int node_handle_requests(struct shell_node *n, struct request *list)
 			pthread_mutex_unlock(&n->mu);
 		} else if (r->kind == REQUEST_PROPOSE) {
 			rc = handle_propose(n, r);
+		} else if (r->kind == REQUEST_MEMBER) {
+			node_member_request(n, r);
 		} else {
 			struct raft_event ev = { .type = RAFT_EV_READ, .corr = r->corr };
 

@@ -9,6 +9,7 @@ void request_unref(struct request *r)
 		return;
 	pthread_cond_destroy(&r->cond);
 	free(r->data);
+	wire_buf_free(&r->answer);
 	free(r);
 }
 

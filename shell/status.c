@@ -1,13 +1,19 @@
 /* Status as JSON: what `walraft status --json` and walraft_status() show.
  *
- *   path, node_id, group, cluster (16 hex digits), url, role, leader_id, leader_url (null: unknown), term, commit, last_index,
- *   published, checksum (state checksum at published, 16 hex digits), ready (a write transaction may begin here), failure (null, or why this node has ended its part),
+ *   path, node_id, group, cluster (16 hex digits), url, role (also failed, removed), removed (it is no member any more), published, checksum (state checksum
+ *   at published, 16 hex digits), ready (a write transaction may begin here), failure (null, or why this node has ended its part),
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
  *   events: how often each of raft/telemetry.h's events came, by name,
  *   witness: null, or {kept_above: its log has all behind that entry, kept_for: URL of the data voter that lacks most and is away (null: none), limit_bytes,
- *   full (it takes no more entries)},
- *   members: [{id, url, kind: voter | learner, joint (in one half of a joint configuration), self, up, match, last_contact_ms (leader only; null: never)}] */
+ *   full (it takes no more entries)};
+ * and what `walraft members` shows too, there as the leader sees it:
+ *   leader_id, leader_url (null: unknown), term, commit, last_index, level (feature level in force), joint (a change is on its way through a joint
+ *   configuration), config_committed, commit_quorum, election_quorum (0: a majority), transfer_to (while leadership is handed over),
+ *   members: [{id, url, kind: voter | learner | witness, votes, rising (a learner on its way to vote), state: leader | follower | rising | awaited | unreachable |
+ *   lacks image | leaving | forgetful | full, joint, outgoing (votes in the old half of it), self, up, priority, match;
+ *   of others known to the leader only, else null: lag (entries), applied, last_contact_ms (null also: never), rtt_us, level, rounds, round_ms (catch-up, raft.h),
+ *   caught_up, forgot, full, source (who serves its catch-up)}] */
 #include "shell/node_impl.h"
 
 #include <inttypes.h>
@@ -16,8 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void put(struct wire_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct wire_buf *b, const char *fmt, ...)
+#define put node_json_put
+#define put_string node_json_string
+#define put_text node_json_text
+
+void node_json_put(struct wire_buf *b, const char *fmt, ...)
 {
 	char text[512];
 	va_list ap;
@@ -32,7 +41,7 @@ static void put(struct wire_buf *b, const char *fmt, ...)
 		wire_put_bytes(b, text, (size_t)n);
 }
 
-static void put_string(struct wire_buf *b, const char *s)
+void node_json_string(struct wire_buf *b, const char *s)
 {
 	wire_put_u8(b, '"');
 	for (; *s; s++) {
@@ -46,7 +55,7 @@ static void put_string(struct wire_buf *b, const char *s)
 	wire_put_u8(b, '"');
 }
 
-static void put_text(struct wire_buf *b, const char *key, const char *value)
+void node_json_text(struct wire_buf *b, const char *key, const char *value)
 {
 	put(b, "\"%s\":", key);
 	if (value && *value)
@@ -56,28 +65,94 @@ static void put_text(struct wire_buf *b, const char *key, const char *value)
 	wire_put_u8(b, ',');
 }
 
-static void put_members(struct shell_node *n, const struct node_shared *s, struct wire_buf *b)
+static void put_number(struct wire_buf *b, const char *key, bool known, uint64_t value)
 {
-	put(b, "\"members\":[");
-	for (uint32_t i = 0; i < s->config.n; i++) {
-		const struct raft_member *m = &s->config.m[i];
-		bool self = m->id == n->conf.node;
+	if (known)
+		put(b, ",\"%s\":%" PRIu64, key, value);
+	else
+		put(b, ",\"%s\":null", key);
+}
 
-		put(b, "%s{\"id\":\"%016" PRIx64 "\",\"url\":", i ? "," : "", m->id);
-		put_string(b, m->url);
-		put(b, ",\"kind\":\"%s\",\"joint\":%s,\"self\":%s,\"up\":%s,\"match\":%" PRIu64 ",\"last_contact_ms\":",
-		    m->flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? "voter" : "learner", s->config.joint ? "true" : "false",
-		    self ? "true" : "false", s->up[i] || self ? "true" : "false", self ? s->persisted : s->progress[i].match);
-		if (self)
-			put(b, "0}");
-		else if (!s->progress[i].last_contact_us || s->role != RAFT_LEADER)
-			put(b, "null}");
-		else
-			put(b, "%" PRIu64 "}", s->now_us > s->progress[i].last_contact_us
-			                               ? (s->now_us - s->progress[i].last_contact_us) / 1000
-			                               : 0);
+static const char *kind_of(const struct raft_member *m)
+{
+	if (m->flags & RAFT_WITNESS)
+		return "witness";
+	return m->flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? "voter" : "learner";
+}
+
+/* What it does, as far as this node can tell. */
+static const char *state_of(const struct shell_node *n, const struct node_shared *s, uint32_t i)
+{
+	const struct raft_member *m = &s->config.m[i];
+	const struct raft_progress *p = &s->progress[i];
+	bool leads = s->role == RAFT_LEADER;
+
+	if (m->flags & RAFT_AWAITED)
+		return "awaited";
+	if (m->id == s->leader)
+		return "leader";
+	if (m->id == n->conf.node ? false : leads ? !p->last_contact_us || s->now_us > p->last_contact_us + NODE_SILENT_US : !s->up[i])
+		return "unreachable";
+	if (p->forgot)
+		return "forgetful";
+	if (p->full)
+		return "full";
+	if (leads && p->state == RAFT_SNAPSHOT)
+		return "lacks image";
+	if (s->config.joint && !(m->flags & (RAFT_VOTER | RAFT_LEARNER)))
+		return "leaving";
+	return m->flags & RAFT_RISING ? "rising" : "follower";
+}
+
+static void put_member(const struct shell_node *n, const struct node_shared *s, uint32_t i, struct wire_buf *b)
+{
+	const struct raft_member *m = &s->config.m[i];
+	const struct raft_progress *p = &s->progress[i];
+	bool self = m->id == n->conf.node, leads = s->role == RAFT_LEADER, known = leads && !self;
+	uint64_t match = self ? s->persisted : p->match;
+	uint64_t silent_us = s->now_us > p->last_contact_us ? s->now_us - p->last_contact_us : 0;
+
+	put(b, "{\"id\":\"%016" PRIx64 "\",\"url\":", m->id);
+	put_string(b, m->url);
+	put(b, ",\"kind\":\"%s\",\"votes\":%s,\"rising\":%s,\"state\":\"%s\",\"joint\":%s,\"outgoing\":%s,\"self\":%s,\"up\":%s,\"priority\":%u",
+	    kind_of(m), m->flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? "true" : "false", m->flags & RAFT_RISING ? "true" : "false", state_of(n, s, i),
+	    s->config.joint ? "true" : "false", m->flags & RAFT_VOTER_OLD ? "true" : "false", self ? "true" : "false", s->up[i] || self ? "true" : "false", m->priority);
+	put_number(b, "match", true, match);
+	put_number(b, "lag", leads, s->last_index > match ? s->last_index - match : 0);
+	put_number(b, "applied", known, p->applied);
+	put_number(b, "last_contact_ms", self || (known && p->last_contact_us), self ? 0 : silent_us / 1000);
+	put_number(b, "rtt_us", known && p->rtt_us, p->rtt_us);
+	put_number(b, "level", known && p->level, p->level);
+	put_number(b, "rounds", known, p->rounds);
+	put_number(b, "round_ms", known && p->rounds, p->round_us / 1000);
+	put(b, ",\"caught_up\":%s,\"forgot\":%s,\"full\":%s,\"source\":", p->caught_up ? "true" : "false", p->forgot ? "true" : "false", p->full ? "true" : "false");
+	if (known && p->source)
+		put(b, "\"%016" PRIx64 "\"}", p->source);
+	else
+		put(b, "null}");
+}
+
+void node_members_json(const struct shell_node *n, const struct node_shared *s, struct wire_buf *b)
+{
+	const struct raft_config *c = &s->config;
+	const struct raft_member *leader = s->leader ? raft_config_find(c, s->leader) : NULL;
+
+	if (s->leader)
+		put(b, "\"leader_id\":\"%016" PRIx64 "\",", s->leader);
+	else
+		put(b, "\"leader_id\":null,");
+	put_text(b, "leader_url", leader ? leader->url : NULL);
+	put(b, "\"term\":%" PRIu64 ",\"commit\":%" PRIu64 ",\"last_index\":%" PRIu64 ",\"level\":%u,\"joint\":%s,\"config_committed\":%s,\"commit_quorum\":%u,\"election_quorum\":%u,",
+	    s->term, s->commit, s->last_index, s->level, c->joint ? "true" : "false", s->config_committed ? "true" : "false", c->quorums.commit, c->quorums.elect);
+	if (s->transfer_to)
+		put(b, "\"transfer_to\":\"%016" PRIx64 "\",", s->transfer_to);
+	put(b, "\"members\":[");
+	for (uint32_t i = 0; i < c->n; i++) {
+		if (i)
+			wire_put_u8(b, ',');
+		put_member(n, s, i, b);
 	}
-	put(b, "]}");
+	put(b, "]");
 }
 
 void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap)
@@ -95,13 +170,12 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	struct node_shared *s = malloc(sizeof *s);
 	struct vfs_db_status v;
 	struct raft_journal_stats j;
-	char failure[sizeof n->failure], leader[RAFT_URL_MAX + 1];
+	char failure[sizeof n->failure];
 
 	if (!s) {
 		b->failed = true;
 		return;
 	}
-	shell_node_leader_url(n, leader, sizeof leader);
 	shell_node_failure(n, failure, sizeof failure);
 	pthread_mutex_lock(&n->mu);
 	*s = n->shared;
@@ -113,15 +187,8 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"node_id\":\"%016" PRIx64 "\",\"group\":\"%016" PRIx64 "\",\"cluster\":\"%016" PRIx64 "\",", n->conf.node,
 	    n->conf.group, n->conf.cluster);
 	put_text(b, "url", n->conf.listen);
-	put_text(b, "role", *failure ? "failed" : raft_role_name(s->role));
-	if (s->leader)
-		put(b, "\"leader_id\":\"%016" PRIx64 "\",", s->leader);
-	else
-		put(b, "\"leader_id\":null,");
-	put_text(b, "leader_url", leader);
-	put(b, "\"term\":%" PRIu64 ",\"commit\":%" PRIu64 ",\"last_index\":%" PRIu64 ",\"published\":%" PRIu64
-	       ",\"checksum\":\"%016" PRIx64 "\",\"ready\":%s,",
-	    s->term, s->commit, s->last_index, v.index, v.checksum,
+	put_text(b, "role", *failure ? "failed" : s->removed ? "removed" : raft_role_name(s->role));
+	put(b, "\"removed\":%s,\"published\":%" PRIu64 ",\"checksum\":\"%016" PRIx64 "\",\"ready\":%s,", s->removed ? "true" : "false", v.index, v.checksum,
 	    s->role == RAFT_LEADER && s->leader_ready && v.index == s->last_index ? "true" : "false");
 	put_text(b, "failure", failure);
 	put(b, "\"db_pages\":%" PRIu32 ",\"page_size\":%" PRIu32 ",\"wal_frames\":%" PRIu32 ",\"wal_backfilled\":%" PRIu32
@@ -135,6 +202,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	node_events_counts_json(n->events, b);
 	put(b, ",");
 	node_witness_status(n, b);
-	put_members(n, s, b);
+	node_members_json(n, s, b);
+	put(b, "}");
 	free(s);
 }

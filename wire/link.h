@@ -8,7 +8,8 @@
  * other side accepted. Anything else first, another protocol version, or another cluster closes it, and the refused side
  * gets the reason by on_refused. A HELLO with cluster 0 is a *guest* (a node that is joining): its messages are delivered
  * with guest = true, and it can be answered by its node id for as long as it stays connected (the link dials the URL of
- * its HELLO, with the connection's own address in place of a wildcard host).
+ * its HELLO, with the connection's own address in place of a wildcard host). So can a node of our cluster that is no peer,
+ * or none any more: it may have to be told so. Its messages have guest = false.
  * A node that joins may know only an address, not the id behind it: it may add a peer by a made-up id. As long as one
  * side has cluster 0 that passes; between members a HELLO that means another node id is refused.
  *
@@ -80,7 +81,8 @@ void wire_link_set_cluster(struct wire_link *l, uint64_t cluster);
 /* Dials a peer and keeps it dialled. A second add with another URL replaces the first, one with the same URL changes
  * nothing. WIRE_INVALID: bad URL, id 0 or our own id. */
 int wire_link_add_peer(struct wire_link *l, uint64_t peer, const char *url, struct wire_err *err);
-/* Nothing more is heard of the peer's connections but a call of on_peer that is already under way. */
+/* Nothing more is heard of the peer's connections but a call of on_peer that is already under way. While it stays connected to us it can
+ * still be answered. */
 void wire_link_remove_peer(struct wire_link *l, uint64_t peer);
 
 /* Encodes and queues; on an idle lane it writes the socket itself. WIRE_CLOSED: no such peer or not connected;

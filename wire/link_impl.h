@@ -72,6 +72,7 @@ void wire_peer_close(struct wire_peer *p);                                     /
 struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code); /* NULL: see *ret_code */
 
 /* link_in.c */
+bool wire_link_greeted_locked(struct wire_link *l, uint64_t id); /* a member of our cluster by that id is connected to us */
 bool wire_link_on_opened(void *ctx, uint32_t conn);
 void wire_link_on_closed(void *ctx, uint32_t conn);
 void wire_link_on_packet(void *ctx, uint32_t conn, struct wire_packet *packet);

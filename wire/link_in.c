@@ -137,6 +137,22 @@ static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url)
 	return guests < GUESTS_MAX && wire_peer_add(l, id, url, true, NULL) == WIRE_OK;
 }
 
+bool wire_link_greeted_locked(struct wire_link *l, uint64_t id)
+{
+	for (size_t i = 0; i < l->conns.len; i++)
+		if (l->conns.v[i].greeted && l->conns.v[i].peer == id && l->conns.v[i].cluster && l->conns.v[i].cluster == atomic_load(&l->cluster))
+			return true;
+	return false;
+}
+
+static bool is_stranger(struct wire_link *l, const struct wire_msg *hello)
+{
+	pthread_mutex_lock(&l->table);
+	bool known = wire_peer_find_locked(l, hello->from) != NULL;
+	pthread_mutex_unlock(&l->table);
+	return !known && hello->term != 0 && hello->term == atomic_load(&l->cluster);
+}
+
 static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *packet)
 {
 	struct wire_msg m;
@@ -150,7 +166,7 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 	uint64_t cluster = atomic_load(&l->cluster);
 	bool guest = m.term == 0 && cluster != 0;
 	bool ok = wire_greet_admits(l->opts.self, cluster, &m, version, why, sizeof(why));
-	if (ok && guest && !welcome_guest(l, m.from, url)) {
+	if (ok && (guest || is_stranger(l, &m)) && !welcome_guest(l, m.from, url)) {
 		snprintf(why, sizeof(why), "it is busy with %d other nodes that join: try again later", GUESTS_MAX);
 		ok = false;
 	}

@@ -74,13 +74,16 @@ struct wire_entry {
 	X(FETCH_RESP)                                                                                                  \
 	/* heartbeats and their answers of several groups between two nodes: data = them, each as varint length + bytes */ \
 	X(BUNDLE)                                                                                                      \
-	/* membership: text = URL of the node that asks, from = its id */                                              \
+	/* membership: text = URL of the node that asks, from = its id, hint = what it wants to be (enum raft_member_flags), \
+	 * index = its priority */                                                                                     \
 	X(JOIN_REQ)                                                                                                    \
 	/* corr, term = cluster id, group, data = configuration; or REJECT with text (hint = leader's id, data = its   \
-	 * URL, when another node leads) */                                                                            \
+	 * URL, when another node leads; index = the id under which this address is awaited: ask as that one) */       \
 	X(JOIN_RESP)                                                                                                   \
 	X(PROMOTE_REQ)  /* from asks to become a voter, index = its applied index */                                   \
 	X(PROMOTE_RESP) /* corr, or REJECT with text */                                                                \
+	X(MEMBER_REQ)   /* member to leader: corr, data = a line as on node.sock (shell/change.c) */                   \
+	X(MEMBER_RESP)  /* corr, data = the answer, a JSON object */                                                   \
 	/* images: corr = transfer id chosen by the receiver */                                                        \
 	X(IMAGE_OPEN)                                                                                                  \
 	X(IMAGE_INFO)  /* data = struct snap_info as bytes; or REJECT with text */                                     \
