@@ -209,6 +209,10 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 			continue;
 		}
 		refused = m->msg.flags & WIRE_MSG_REJECT;
+		if (m->msg.to != j->conf.node) { /* an answer to who we were before take_id */
+			wire_link_msg_free(m);
+			continue;
+		}
 		if (m->msg.type == WIRE_MSG_JOIN_RESP && refused) {
 			snprintf(last, sizeof last, "%s", m->msg.text);
 			if (m->msg.index)
@@ -390,7 +394,7 @@ static int transfer(struct join *j, struct wire_err *err)
 	return rc;
 }
 
-/* Until it is a voter; of a learner that stays one, until it has published what was committed when it began. */
+/* Until it is a voter; of a learner that stays one, until it has published what it knows to be committed. */
 static int settle_in(struct join *j, struct wire_err *err)
 {
 	struct shell_node *n;
@@ -407,7 +411,7 @@ static int settle_in(struct join *j, struct wire_err *err)
 		shell_node_self(n, &self);
 		if (self.voter && self.stable)
 			break;
-		if (self.learner && !self.rising && self.stable && self.leader_commit > j->image.info.index && self.published >= self.leader_commit)
+		if (self.learner && !self.rising && self.stable && self.has_leader && self.published >= self.leader_commit)
 			break;
 		if (self.published > before) { /* it moves: patience */
 			before = self.published;

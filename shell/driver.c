@@ -63,27 +63,6 @@ static void share(struct shell_node *n, const struct raft_update *u)
 
 /* --- one step --- */
 
-static void link_members(struct shell_node *n)
-{
-	const struct raft_config *c = raft_config_current(n->raft);
-	struct wire_err err;
-
-	if (!n->link)
-		return;
-	for (uint32_t i = 0; i < n->linked.n; i++)
-		if (n->linked.m[i].id != n->conf.node && !raft_config_find(c, n->linked.m[i].id))
-			wire_link_remove_peer(n->link, n->linked.m[i].id);
-	for (uint32_t i = 0; i < c->n; i++) {
-		const struct raft_member *was = raft_config_find(&n->linked, c->m[i].id);
-
-		if (c->m[i].id == n->conf.node || (was && !strcmp(was->url, c->m[i].url)))
-			continue;
-		if (wire_link_add_peer(n->link, c->m[i].id, c->m[i].url, &err))
-			shell_log(n, "cannot dial member %s: %s", c->m[i].url, err.text);
-	}
-	n->linked = *c;
-}
-
 static int write_journal(struct shell_node *n, const struct raft_update *u, struct wire_err *err)
 {
 	int rc = WIRE_OK;
@@ -112,7 +91,7 @@ static int absorb(struct shell_node *n, const struct raft_update *u)
 	int rc = WIRE_OK;
 
 	if (u->config_changed)
-		link_members(n);
+		node_link_members(n);
 	if (u->truncate_from)
 		entry_cache_drop_from(n->cache, u->truncate_from);
 	for (uint32_t i = 0; i < u->n_entries; i++)
@@ -452,7 +431,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 	n->shared.config = *raft_config_current(n->raft);
 	n->applied_told = init.applied;
 	n->deadline_us = 0; /* the first step tells */
-	link_members(n);
+	node_link_members(n);
 	return WIRE_OK;
 }
 

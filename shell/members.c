@@ -344,6 +344,7 @@ void shell_node_self(struct shell_node *n, struct shell_self *ret_self)
 		.learner = m && (m->flags & RAFT_LEARNER),
 		.rising = m && (m->flags & RAFT_RISING),
 		.removed = n->shared.removed,
+		.has_leader = n->shared.leader != 0,
 		.stable = !n->shared.config.joint && n->shared.config_committed,
 		.members = n->shared.config.n,
 		.published = n->store->applied(n),

@@ -31,7 +31,7 @@ void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap);
 
 /* The state of this node's own membership, for join and detach. */
 struct shell_self {
-	bool voter, learner, rising, removed, stable; /* rising: a learner on its way to vote; removed: no member any more; stable: the configuration is committed and not joint */
+	bool voter, learner, rising, removed, has_leader, stable; /* rising: a learner on its way to vote; removed: no member any more; stable: the configuration is committed and not joint */
 	uint32_t members;            /* this one among them */
 	uint64_t published, leader_commit, last_index;
 };

@@ -275,6 +275,7 @@ void node_json_text(struct wire_buf *b, const char *key, const char *value); /* 
 int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64_t *ret_index); /* driver.c */
 void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* send.c; fills group and from */
 int node_send_raft(struct shell_node *n, struct wire_msg *m);       /* a message of the core: fills entries' data */
+void node_link_members(struct shell_node *n);                         /* after a change of configuration */
 int node_send_late(struct shell_node *n, const struct wire_msg *m); /* keeps it for after the sync */
 /* settle.c; mu held */
 int node_handle_requests(struct shell_node *n, struct request *list); /* node thread; takes the list's references */

@@ -1,4 +1,4 @@
-/* Sending, and the cache of entries that saves reading the journal for it. Node thread only. */
+/* Sending, the cache of entries that saves reading the journal for it, and whom the link dials. Node thread only. */
 #include "shell/node_impl.h"
 #include "wire/hash.h"
 
@@ -170,4 +170,35 @@ int node_send_late(struct shell_node *n, const struct wire_msg *m)
 	}
 	n->n_late++;
 	return WIRE_OK;
+}
+
+/* --- whom the link dials --- */
+
+/* Those that are awaited have nobody who listens yet, or a guest that does not know its id. */
+static bool is_dialled(const struct shell_node *n, const struct raft_config *c, uint64_t id)
+{
+	const struct raft_member *m = raft_config_find(c, id);
+
+	return m && id != n->conf.node && !(m->flags & RAFT_AWAITED);
+}
+
+void node_link_members(struct shell_node *n)
+{
+	const struct raft_config *c = raft_config_current(n->raft);
+	struct wire_err err;
+
+	if (!n->link)
+		return;
+	for (uint32_t i = 0; i < n->linked.n; i++)
+		if (is_dialled(n, &n->linked, n->linked.m[i].id) && !is_dialled(n, c, n->linked.m[i].id))
+			wire_link_remove_peer(n->link, n->linked.m[i].id);
+	for (uint32_t i = 0; i < c->n; i++) {
+		uint64_t id = c->m[i].id;
+
+		if (!is_dialled(n, c, id) || (is_dialled(n, &n->linked, id) && !strcmp(raft_config_find(&n->linked, id)->url, c->m[i].url)))
+			continue;
+		if (wire_link_add_peer(n->link, id, c->m[i].url, &err))
+			shell_log(n, "cannot dial member %s: %s", c->m[i].url, err.text);
+	}
+	n->linked = *c;
 }

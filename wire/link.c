@@ -73,9 +73,9 @@ void wire_peer_tell(struct wire_peer *p)
 {
 	struct wire_link *l = p->link;
 	pthread_mutex_lock(&l->tell);
-	if (atomic_load(&p->guest)) {
-		p->told = false; /* should it be a peer again, that begins anew */
-	} else if (atomic_load(&p->live) && !atomic_load(&l->closing)) {
+	if (atomic_exchange(&p->anew, false))
+		p->told = false;
+	if (atomic_load(&p->live) && !atomic_load(&p->guest) && !atomic_load(&l->closing)) {
 		uint64_t losses;
 		bool up;
 		do {
@@ -232,10 +232,12 @@ void wire_link_remove_peer(struct wire_link *l, uint64_t peer)
 {
 	pthread_mutex_lock(&l->table);
 	struct wire_peer *p = wire_peer_find_locked(l, peer);
-	if (p && wire_link_greeted_locked(l, peer))
+	if (p && wire_link_greeted_locked(l, peer)) {
+		atomic_store(&p->anew, true);
 		atomic_store(&p->guest, true);
-	else if (p)
+	} else if (p) {
 		wire_peer_bury_locked(l, p);
+	}
 	pthread_mutex_unlock(&l->table);
 }
 

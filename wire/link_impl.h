@@ -32,6 +32,7 @@ struct wire_peer {
 	atomic_uint users;
 	atomic_bool live; /* all its lanes are there, and it is or is about to be in the table */
 	atomic_bool guest;
+	atomic_bool anew; /* it was removed since it was last told of */
 	_Atomic uint64_t heard_ns;
 	uint64_t told_losses; /* this and the next: `tell` */
 	bool told;

@@ -123,6 +123,10 @@ static bool welcome_guest(struct wire_link *l, uint64_t id, const char *url)
 {
 	size_t guests = 0;
 	pthread_mutex_lock(&l->table);
+	/* It has another id now: two of us that dial one address would take each other's place there. */
+	for (size_t i = l->n_peers; i-- > 0;)
+		if (atomic_load(&l->peers[i]->guest) && l->peers[i]->id != id && !strcmp(l->peers[i]->url, url))
+			wire_peer_bury_locked(l, l->peers[i]);
 	struct wire_peer *known = wire_peer_find_locked(l, id);
 	for (size_t i = 0; i < l->n_peers; i++)
 		guests += atomic_load(&l->peers[i]->guest);

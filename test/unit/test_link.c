@@ -224,11 +224,20 @@ static void peer_comes_and_goes(void **state)
 		wire_link_msg_free(r);
 	}
 	link_check_alternating(&v[0], 2);
+	link_add(&v[1], 1, v[0].url);
+	LINK_WAIT(&v[1], link_count(&v[1], 1, true) == 1);
 	wire_link_remove_peer(v[0].link, 2);
-	struct wire_msg m = { .type = WIRE_MSG_HEARTBEAT };
-	assert_int_equal(wire_link_send(v[0].link, 2, WIRE_LANE_CONTROL, &m), WIRE_CLOSED);
-	link_close_node(&v[0]);
+	/* It is still connected to us, and may have to be told what became of it. */
+	struct wire_msg m = { .type = WIRE_MSG_HEARTBEAT, .corr = 6 };
+	assert_int_equal(wire_link_send(v[0].link, 2, WIRE_LANE_CONTROL, &m), WIRE_OK);
+	struct wire_link_msg *r = link_take(&v[1], DEADLINE_MS);
+	assert_non_null(r);
+	assert_true(r->msg.corr == 6);
+	wire_link_msg_free(r);
 	link_close_node(&v[1]);
+	LINK_POLL(wire_link_send(v[0].link, 2, WIRE_LANE_CONTROL, &m) == WIRE_CLOSED);
+	assert_true(link_count(&v[0], 2, false) == 3); /* it is no peer: nothing is heard of its end */
+	link_close_node(&v[0]);
 }
 
 static void address_taken(void **state)
