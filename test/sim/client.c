@@ -263,6 +263,7 @@ void client_read(struct sim_node *n, uint32_t client)
 		n->readings[n->n_readings++] = (struct sim_reading){ .corr = ev.corr, .asked_us = s->c[client].began_us, .client = client,
 			                                             .granted = true, .index = n->read_index };
 		s->counts->lease_reads++;
+		n->lease_used = true;
 		client_serve(n);
 		return;
 	}

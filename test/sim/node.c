@@ -297,6 +297,8 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 		return;
 	ev->now_us = node_local_us(n);
 	ev->clock = lease_clock(n);
+	ev->lease_used = n->lease_used;
+	n->lease_used = false;
 	s->counts->steps++;
 	node_call(n);
 	int rc = raft_step(n->raft, ev, &u, &err);

@@ -234,11 +234,26 @@ static void draw_params(struct sim *s)
 	p->chaos_mask = (uint32_t)rng_next(&s->rng) | (uint32_t)rng_next(&s->rng) | 1u << CHAOS_HEAL;
 }
 
+/* By a source of their own, so that older seeds stay what they were. */
+static void draw_limits(struct sim *s)
+{
+	struct rng own = { .state = rng_mix(s->seed, 0x11a175) };
+	struct sim_params *p = &s->p;
+
+	if (rng_chance(&own, 250))
+		p->uncommitted_bytes = 1500;
+	if (rng_chance(&own, 400))
+		p->silence_max_us = rng_chance(&own, 500) ? p->election_us : 3 * p->election_us;
+	if (rng_chance(&own, 500))
+		p->persist_us = rng_chance(&own, 500) ? p->election_us / 3 : 4 * p->election_us;
+}
+
 static void set_up(struct sim *s)
 {
 	struct raft_config first = { .level = RAFT_LEVEL };
 
 	draw_params(s);
+	draw_limits(s);
 	for (uint32_t i = 0; i < s->p.voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER, .priority = admin_draw_priority(s) };
 	for (uint32_t i = 0; i < s->p.witnesses && s->p.level >= 2; i++)

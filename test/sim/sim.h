@@ -61,6 +61,7 @@ struct sim_params {
 	uint32_t old_programs;                               /* per mille of nodes whose program knows level 1 only, until it is replaced */
 	uint32_t keep_log_bytes;                             /* of witnesses */
 	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, cache_slots;
+	uint32_t uncommitted_bytes, silence_max_us, persist_us; /* as in raft_init */
 	uint32_t delay_us, jitter_us, slow_us, loss, repeat; /* loss, repeat: per mille */
 	uint32_t bytes_per_ms;                               /* of a link; 0: any number */
 	bool fifo;                                           /* links keep order */
@@ -164,6 +165,7 @@ struct sim_node {
 	uint64_t keep_above; /* members may need what is above it */
 	uint64_t due_us, due_for_us; /* when the deadline due_for_us comes */
 	uint64_t lease_until_us, read_index; /* by the clock of the leases; 0: none */
+	bool lease_used; /* by a reader, since the core was last told */
 	struct sim_pending *pending;
 	size_t n_pending, cap_pending;
 	struct sim_reading *readings;

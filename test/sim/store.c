@@ -377,6 +377,7 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.n_entries = st->n_entries, .configs = st->configs, .n_configs = st->n_configs, .commit = st->commit,
 		.applied = st->base_index, .election_us = s->p.election_us, .heartbeat_us = s->p.heartbeat_us,
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
+		.uncommitted_bytes = s->p.uncommitted_bytes, .silence_max_us = s->p.silence_max_us, .persist_us = s->p.persist_us,
 		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = n->level,
 		.keep_log_bytes = s->p.keep_log_bytes,
 	}, &err);
