@@ -224,6 +224,7 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.next = p->next,
 			.applied = p->applied,
 			.last_contact_us = p->heard_us,
+			.alive = p->heard_us && r->now_us < p->alive_until_us,
 			.level = p->level,
 			.full = p->full,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,

@@ -189,14 +189,15 @@ struct raft_progress {
 	enum raft_progress_state state;
 	uint64_t match, next, applied;
 	uint64_t last_contact_us; /* 0: never */
+	bool alive;               /* it has answered, and lately enough for CheckQuorum */
 	uint32_t inflight;
 	uint32_t rtt_us, rtt_var_us; /* of heartbeats, smoothed as in RFC 6298; 0: unknown */
 	uint64_t window_bytes;     /* what may be in flight now */
 	uint32_t level;            /* feature level that it has announced; 0: none yet */
 	bool forgot, full;         /* as its latest answer says */
 	uint64_t source;           /* member that serves its catch-up; 0: this node */
-	/* Catch-up rounds (thesis 4.2.1): each sends what was there when it began. caught_up: one took less than an election timeout, and
-	 * it has kept up since. */
+	/* Catch-up rounds (thesis 4.2.1): each sends what was there when it began. caught_up: one took less than an election timeout, or it
+	 * has lacked nothing for so long, and it has kept up since. */
 	uint32_t rounds, round_us; /* finished rounds; how long the latest one took */
 	bool caught_up;
 };

@@ -149,20 +149,20 @@ static bool parse_word(struct change *c, const char *word)
 
 enum node_readiness node_ready_to_vote(struct shell_node *n, const struct raft_member *m, char *why, size_t cap)
 {
-	uint64_t now = node_now_us(n), lag;
 	struct raft_progress p = { 0 };
+	uint64_t lag;
 
 	if (m->flags & RAFT_AWAITED) {
 		snprintf(why, cap, "%s has not joined yet: walraft join there comes first", m->url);
 		return NODE_REFUSED;
 	}
-	if (!raft_progress_of(n->raft, m->id, &p) || !p.last_contact_us || now > p.last_contact_us + NODE_SILENT_US) {
+	if (!raft_progress_of(n->raft, m->id, &p) || !p.alive) {
 		snprintf(why, cap, "%s does not answer: is its node running?", m->url);
 		return NODE_WORKING;
 	}
 	lag = n->shared.last_index > p.match ? n->shared.last_index - p.match : 0;
 	/* Both what it holds durably and what it has published: a voter that must first publish gigabytes would hold reads up. */
-	if ((p.caught_up || (!p.rounds && lag <= CAUGHT_UP_ENTRIES)) && p.applied + CAUGHT_UP_ENTRIES >= n->shared.commit)
+	if (p.caught_up && p.applied + CAUGHT_UP_ENTRIES >= n->shared.commit)
 		return NODE_READY;
 	if (!p.caught_up && p.rounds >= ROUNDS_MAX) {
 		snprintf(why, cap, "%s does not keep up with the writes: it is %" PRIu64 " entries behind after %u rounds of catching up, of which the latest took %u ms. Give it a faster disk or network, or write less meanwhile",
@@ -313,7 +313,7 @@ static bool answers(struct shell_node *n, uint64_t id)
 
 	if (id == n->conf.node)
 		return true;
-	return raft_progress_of(n->raft, id, &p) && p.last_contact_us && node_now_us(n) <= p.last_contact_us + NODE_SILENT_US;
+	return raft_progress_of(n->raft, id, &p) && p.alive;
 }
 
 static bool voters_differ(const struct raft_config *a, const struct raft_config *b)

@@ -49,7 +49,7 @@ static const struct command {
 	{ "members", "DB [--json]", "show the members of the cluster as its leader sees them",
 	  "Works on the host of any member whose node runs. 'lag' is in entries; 'rounds' are those of a learner that catches up.\n"
 	  "States: leader; follower; rising: a learner on its way to be a voter; awaited: added, but has not joined yet; unreachable:\n"
-	  "has not answered the leader for a second; lacks image: needs entries that nobody has any more, join it anew;\n"
+	  "has not answered the leader lately; lacks image: needs entries that nobody has any more, join it anew;\n"
 	  "leaving: on its way out, in a change that is not over.\n",
 	  cli_members },
 	{ "add", "DB URL [--learner | --witness] [--priority N] [--timeout S] [--json]", "name a member that is to come",

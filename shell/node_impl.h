@@ -82,7 +82,7 @@ struct peer_event { uint64_t peer; bool up; struct peer_event *next; };
 struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_view_info info; uint64_t used_us; };
 #define IMAGE_SESSIONS 4
 
-#define NODE_SILENT_US 1000000u /* a member that has not answered its leader for so long counts as unreachable */
+#define NODE_SILENT_US 1000000u /* so long after its election a leader waits for members to be heard of, before it calls them unreachable */
 
 struct node_shared { /* what other threads read, under mu */
 	enum raft_role role;

@@ -91,7 +91,7 @@ static const char *state_of(const struct shell_node *n, const struct node_shared
 		return "awaited";
 	if (m->id == s->leader)
 		return "leader";
-	if (m->id == n->conf.node ? false : leads ? !p->last_contact_us || s->now_us > p->last_contact_us + NODE_SILENT_US : !s->up[i])
+	if (m->id == n->conf.node ? false : leads ? !p->alive : !s->up[i])
 		return "unreachable";
 	if (p->forgot)
 		return "forgetful";
