@@ -175,7 +175,7 @@ void cmd_conf(struct line *l)
 	node_step(n, (struct raft_event){ .type = RAFT_EV_CONFIG, .config = &c }, &code, &index);
 	if (code == WIRE_OK)
 		world.plan.n = 0;
-	if (code == WIRE_BUSY && propose_learners(n, &p, &index))
+	if (code == WIRE_BUSY && n->raft && propose_learners(n, &p, &index))
 		code = WIRE_OK;
 	if (code == WIRE_OK)
 		printf("{\"ok\":true,\"index\":%llu,\"term\":%llu}\n", (unsigned long long)index, (unsigned long long)term);

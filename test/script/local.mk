@@ -3,8 +3,8 @@ check_PROGRAMS += test/script/raft-adapter
 test_script_raft_adapter_SOURCES = test/script/adapter.h test/script/adapter.c test/script/adapter_new.c \
 	test/script/adapter_cmd.c test/script/adapter_node.c test/script/adapter_net.c test/script/adapter_show.c
 test_script_raft_adapter_LDADD = libraft.la libwire.la $(XXHASH_LIBS) $(LZ4_LIBS)
-TESTS += test/script/run.py
-EXTRA_DIST += test/script/README.md test/script/run.py \
+TESTS += test/script/run.py test/script/random_driver.py
+EXTRA_DIST += test/script/README.md test/script/run.py test/script/random_driver.py \
 	test/script/check_quorum.txt test/script/check_quorum_off.txt test/script/disk_all_restart.txt \
 	test/script/disk_fail.txt test/script/disk_hang.txt test/script/disk_hold.txt test/script/election.txt \
 	test/script/election_restriction.txt test/script/election_split.txt test/script/election_vote_once.txt \
