@@ -379,20 +379,32 @@ void cmd_restart(struct line *l)
 	world.broken[0] = 0;
 }
 
+/* A witness by the configuration that is committed, or by a later one, any of which may still count. */
+static bool keeps(const struct node *n)
+{
+	struct raft_config c;
+
+	for (uint64_t i = n->u.commit; i <= n->u.last_index; i++) {
+		node_config_at(n, i, &c);
+		const struct raft_member *m = raft_config_find(&c, n->id);
+		if (m && (m->flags & RAFT_WITNESS))
+			return true;
+	}
+	return false;
+}
+
 void cmd_compact(struct line *l)
 {
 	struct node *n = line_live(l);
-	struct raft_config c;
 	uint64_t index = 0;
 
 	if (!l->wrong && (l->at >= l->n || !line_number(l->arg[l->at++], &index)))
 		line_wrong(l, "compact ID INDEX", NULL);
 	if (!line_ended(l))
 		return;
-	c = *raft_config_current(n->raft);
 	if (index > n->applied_index)
 		show_error("node %llu has applied only up to %llu", (unsigned long long)n->id, (unsigned long long)n->applied_index);
-	else if (raft_config_find(&c, n->id) && (raft_config_find(&c, n->id)->flags & RAFT_WITNESS) && index > n->u.keep_above)
+	else if (keeps(n) && index > n->u.keep_above)
 		show_error("a witness keeps what is above %llu, since some data voter may lack it", (unsigned long long)n->u.keep_above);
 	else if (!index || index < n->mem.base_index)
 		show_error("the log begins at %llu already", (unsigned long long)n->mem.base_index + 1);
