@@ -53,9 +53,10 @@ void run_print(const struct sim_counts *c, double wall_s)
 	printf("# reads: %llu served, %llu of them by lease, %llu failed; %llu operations of clients judged by test/lin\n", (ull)c->reads_ok,
 	       (ull)c->lease_reads, (ull)c->reads_failed, (ull)c->judged);
 	printf("# %llu elections, %llu transfers asked for, %llu membership changes, %llu images, %llu new nodes joined, %llu trims\n"
-	       "#   witnesses led %llu times, %llu of them became full replicas; the feature level rose %llu times\n",
+	       "#   witnesses led %llu times, %llu of them became full replicas; the feature level rose %llu times; %llu times the preferred voter led again, %llu times one\n"
+	       "#   whose disk hung was replaced\n",
 	       (ull)c->elections, (ull)c->transfers, (ull)c->configs, (ull)c->images, (ull)c->joins, (ull)c->trims,
-	       (ull)c->witnesses_led, (ull)c->risen, (ull)c->raised);
+	       (ull)c->witnesses_led, (ull)c->risen, (ull)c->raised, (ull)c->preferred, (ull)c->hangs);
 	printf("# %llu crashes (%llu power losses, %llu within a call of the disk), %llu starts\n", (ull)c->crashes, (ull)c->power_losses,
 	       (ull)c->io_crashes, (ull)c->starts);
 	print_faults(c);

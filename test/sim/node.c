@@ -340,6 +340,8 @@ static void begin_sync(struct sim_node *n)
 
 	if (!s->quiet && s->p.stall_us && rng_chance(&s->rng, 1))
 		us += rng_below(&s->rng, s->p.stall_us), s->counts->stalls++;
+	if (n->hangs_until_us > s->now_us)
+		us += n->hangs_until_us - s->now_us;
 	n->must_sync = false;
 	n->syncing = true;
 	n->sync_index = n->last_index;

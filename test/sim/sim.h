@@ -42,7 +42,7 @@ enum chaos_kind {
 
 struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
-	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted, witnesses_led, risen, raised, upgrades;
+	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted, witnesses_led, risen, raised, upgrades, preferred, hangs;
 	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
 	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
@@ -134,7 +134,7 @@ struct sim_node {
 	bool full;      /* as a leader heard from it */
 	bool salvaging; /* of its journal; not known to have ended */
 	bool forgetful, readmitted, dur_forgetful; /* it may have lost what it had promised; the same as its disk knows it */
-	uint64_t asleep_until_us;
+	uint64_t asleep_until_us, hangs_until_us; /* hangs: its disk */
 	/* clock */
 	uint64_t clock_real_us, clock_local_us;
 	int64_t clock_ppm;
