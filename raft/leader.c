@@ -138,7 +138,7 @@ void raft_heartbeat(struct raft *r, struct raft_peer *p)
 	m->commit = p->commit_sent = commit_for(r, p);
 	m->corr = r->round;
 	m->log_term = raft_lease_stamp(r);
-	m->hint = r->keep_above;
+	m->hint = raft_keep_hint(r, p);
 	raft_pulse_announce(r, p, m);
 }
 

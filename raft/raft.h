@@ -137,7 +137,7 @@ struct raft_update {
 	 * voter, ...); refusal says which; WIRE_VERSION (needs a feature
 	 * level that proposal_member lacks). A witness that leads answers BUSY to both.
 	 * Answer to TRANSFER: WIRE_OK (under way; also when it was already, to the same peer or with peer 0); WIRE_NOTLEADER;
-	 * WIRE_INVALID (peer is no other voter; peer 0: no other voter was heard from within an election timeout, or all such
+	 * WIRE_INVALID (peer is no other voter, or a witness; peer 0: no other voter was heard from within an election timeout, or all such
 	 * wait for an image); WIRE_BUSY (one to another peer is under way, or a configuration is not committed or is joint). */
 	int proposal_code;
 	uint64_t proposal_index;

@@ -3,7 +3,7 @@
  * What they promise. Let `data voters` be those of the committed configuration and of all later ones in the log, both halves of a joint
  * one. Then
  *
- *   K   no witness forgets an entry that is not durable on every data voter:
+ *   K   no witness forgets an entry that is not durable on every data voter besides itself:
  *       base of its log <= keep_above <= what is committed and durable on each of them.
  *
  * With K two data nodes A, B and a witness W lose no acknowledged write whichever data node dies. A write is acknowledged when two
@@ -23,7 +23,8 @@
  *   - A witness begins somewhere, too: it becomes a voter only once every data voter has what it had when this leader first
  *     heard from it; its log begins no later. An image for a witness is a position only, not above its keep_above.
  *   - Who has the database, as a voter or a learner, does not become a witness: it may have forgotten what others lack. It is
- *     removed first, and comes back with a new log. A witness that is made a full replica keeps to all this until that is committed.
+ *     removed first, and comes back with a new log. A witness that is made a full replica keeps to all this until that is committed; what it
+ *     lacks itself does not count, or an image could not help it when the leader has trimmed that.
  *   - A voter whose disk is lost is forgetful, and counts again as a data voter only after it has been made one anew, by the rule above.
  *     Until then it is a dead data node: it neither votes nor holds keep_above, else a witness that lags could not be helped, and
  *     nobody else may be left to commit its re-admission.
@@ -87,24 +88,43 @@ static bool waited_for(const struct raft *r, const struct raft_peer *p)
 	       r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us + r->silence_max_us;
 }
 
-void raft_keep_update(struct raft *r)
+/* Committed, and durable on every data voter but that one. */
+static uint64_t on_all_but(struct raft *r, uint64_t id)
 {
 	uint64_t keep = r->commit;
 
-	assert(r->role == RAFT_LEADER);
 	for (size_t k = 0; k < r->n_configs && keep > r->keep_above; k++) {
 		const struct raft_config *c = &r->configs[k].config;
 		for (uint32_t i = 0; i < c->n; i++) {
 			const struct raft_peer *p = raft_peer(r, c->m[i].id);
-			uint64_t held = data_voter(&c->m[i]) && !(p && p->forgot) ? held_by(r, c->m[i].id) : keep;
+			bool counts = data_voter(&c->m[i]) && c->m[i].id != id && !(p && p->forgot);
+			uint64_t held = counts ? held_by(r, c->m[i].id) : keep;
 			if (held < keep)
 				keep = held;
 		}
 	}
+	return keep > r->keep_above ? keep : r->keep_above;
+}
+
+void raft_keep_update(struct raft *r)
+{
+	uint64_t keep = on_all_but(r, 0);
+
+	assert(r->role == RAFT_LEADER);
 	for (uint32_t i = 0; i < r->n_peers && keep > r->keep_above; i++)
 		if (waited_for(r, &r->peers[i]) && r->peers[i].match < keep)
 			keep = r->peers[i].match;
 	raft_keep_told(r, keep);
+}
+
+uint64_t raft_keep_hint(struct raft *r, const struct raft_peer *p)
+{
+	for (size_t k = 0; k + 1 < r->n_configs; k++) {
+		const struct raft_member *m = raft_config_find(&r->configs[k].config, p->id);
+		if (m && (m->flags & RAFT_WITNESS) && data_voter(raft_config_find(raft_config_current(r), p->id)))
+			return on_all_but(r, p->id);
+	}
+	return r->keep_above;
 }
 
 /* What a data node has trimmed says nothing of the others: after a restart it does not know how far they were. What a witness has

@@ -272,7 +272,7 @@ static void bring_images(struct sim *s)
 				continue;
 			if (n->raft)
 				sim_crash(s, n);
-			sim_image(s, n, s->n[a].keep_above);
+			sim_image(s, n, n->keep_above > s->n[a].keep_above ? n->keep_above : s->n[a].keep_above);
 			start(s, n);
 		}
 	}
