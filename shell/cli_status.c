@@ -46,6 +46,8 @@ static const char head_sql[] =
         " UNION ALL SELECT 6, 'checksum', ?1->>'checksum'"
         " UNION ALL SELECT 7, 'pages', (?1->>'db_pages') || ' of ' || (?1->>'page_size') || ' bytes, ' || (?1->>'wal_frames') || ' WAL frames'"
         " UNION ALL SELECT 8, 'journal', printf('%.1f MiB on disk', (?1->>'journal_disk_bytes') / 1048576.0)"
+        " UNION ALL SELECT 8, 'kept log', 'entries above ' || (?1->>'$.witness.kept_above') || coalesce(', for ' || (?1->>'$.witness.kept_for') || ', which is away', '') ||"
+        " printf(', at most %.0f MiB', (?1->>'$.witness.limit_bytes') / 1048576.0) || iif(?1->>'$.witness.full', ': FULL, it takes no more', '') WHERE ?1->>'witness' IS NOT NULL"
         " UNION ALL SELECT 9, 'FAILED', ?1->>'failure' WHERE ?1->>'failure' IS NOT NULL) ORDER BY o";
 #define ROW "'%-16s  %-7s  %-11s  %4s  %10s  %8s  %8s  %8s  %5s  %6s  %s'"
 static const char members_sql[] =
@@ -55,6 +57,9 @@ static const char members_sql[] =
         " coalesce(printf('%.2f ms', nullif(value->>'rtt_us', 0) / 1000.0), '-'), coalesce(value->>'level', '-'), coalesce(value->>'rounds', '-'),"
         " (value->>'url') || iif(value->>'self', '  (this node)', '') || iif(value->>'outgoing', '  (votes in the old half)', ''))"
         " FROM json_each(?1, '$.members')"
+        " UNION ALL SELECT 'Witness ' || (value->>'url') || ' is full, and does not count: it keeps what ' || coalesce((SELECT group_concat(m.value->>'url') FROM json_each(?1, '$.members') m"
+        " WHERE m.value->>'kind' = 'voter' AND m.value->>'state' = 'unreachable'), 'a data node') || ' lacks. Bring that back, or raise keep-log in the witness''s node.conf and restart it.'"
+        " FROM json_each(?1, '$.members') WHERE value->>'full'"
         " UNION ALL SELECT 'A change is on its way, through a joint configuration.' WHERE ?1->>'joint'"
         " UNION ALL SELECT 'Quorum sizes: ' || iif(?1->>'commit_quorum', ?1->>'commit_quorum', 'a majority') || ' for a commit, ' ||"
         " iif(?1->>'election_quorum', ?1->>'election_quorum', 'a majority') || ' for an election.' WHERE ?1->>'commit_quorum' OR ?1->>'election_quorum'";

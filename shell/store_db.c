@@ -40,6 +40,8 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 	};
 	int rc;
 
+	/* The installation that it is of was complete when node.conf called this a full replica. */
+	(void)n->env->unlink(n->env->ctx, n->paths.installing, NULL);
 	if (!known)
 		return wire_fail(err, WIRE_NOMEM, "no memory for starting %s", n->paths.db);
 	for (size_t i = 0; i < st->n_publications; i++) {

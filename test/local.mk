@@ -17,6 +17,7 @@ PROC_TESTS = \
 	test/proc/test_auto.py \
 	test/proc/test_valgrind.py \
 	test/proc/test_trim.py \
+	test/proc/test_witness.py \
 	test/proc/test_events.py test/proc/test_backlog.py \
 	test/proc/test_edges.py \
 	test/proc/test_examples.py \
