@@ -270,7 +270,7 @@ bool raft_self_votes(const struct raft *r)
  * 4.2.2): its log may be the only one that reaches so far, and the others may still need its old vote. */
 bool raft_may_campaign(const struct raft *r)
 {
-	if (r->forgetful)
+	if (r->forgetful || r->n_holes)
 		return false;
 	if (raft_self_votes(r))
 		return true;

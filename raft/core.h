@@ -26,6 +26,11 @@
 #define RAFT_KEEP_TIMEOUTS 30u
 /* Entries that a member may lack and still be near the end of the log. */
 #define RAFT_NEAR_ENTRIES 64u
+/* fetch.c: a request is repeated so often. source.c: waits without progress before another source is tried; election timeouts for which the
+ * leader then serves a member itself. */
+#define RAFT_FETCH_TRIES 4u
+#define RAFT_SOURCE_TIMEOUTS 2u
+#define RAFT_SOURCE_PAUSE 10u
 /* Requests for a read index that other nodes may have waiting here. */
 #define RAFT_REMOTE_READS_MAX 4096u
 
@@ -49,6 +54,8 @@ bool raft_log_matches(const struct raft_log *l, uint64_t index, uint64_t term);
 bool raft_log_append(struct raft_log *l, uint64_t term, uint32_t size, uint8_t kind); /* false: no memory */
 void raft_log_truncate(struct raft_log *l, uint64_t from);
 void raft_log_trim(struct raft_log *l, uint64_t upto);
+void raft_log_restart(struct raft_log *l, uint64_t index, uint64_t term); /* empty, above that */
+void raft_log_correct(struct raft_log *l, uint64_t index, uint32_t size, uint8_t kind); /* O(n) */
 uint64_t raft_log_bytes_above(const struct raft_log *l, uint64_t index); /* of the entries above index */
 /* Largest index <= `index` whose term is <= `term`, as far as the log reaches down; the entry at which two logs may
  * still agree (fast back-up, end of section 5.3 of the paper). */
@@ -94,6 +101,11 @@ struct raft_peer {
 	uint64_t timed_number, timed_us; /* the one that is timed; 0: none */
 	uint8_t timed_lost;       /* how many such were not answered in a row */
 	uint32_t rtt_us, rtt_var_us, rtt_peak_us; /* 0: unknown. peak: the longest, slowly forgotten */
+	/* source.c: who serves it */
+	uint64_t source, source_upto;                /* 0: this leader; else up to there */
+	uint64_t source_match, source_due_us;        /* progress, and when there must be more */
+	uint64_t source_say_us, source_look_us;      /* when it is told again; when it is looked at again */
+	uint32_t sources_tried;                      /* bits by place in peers[] */
 	struct raft_inflight *fl; /* ring of window_msgs, allocated with the peer */
 	uint32_t fl_head, fl_n;
 	uint64_t fl_bytes;
@@ -127,7 +139,7 @@ struct raft_lease {
 
 struct raft {
 	uint64_t self, now_us, rng;
-	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us, persist_us, silence_max_us;
+	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, commit_delay_us, catch_up_bytes, persist_us, silence_max_us;
 	uint32_t uncommitted_bytes;
 
 	uint64_t term, vote;
@@ -186,6 +198,20 @@ struct raft {
 	uint64_t read_id;        /* follower: latest id given */
 	uint64_t request_due_us; /* follower: when a request for those waiting is due */
 
+	/* fetch.c: entries from a member that the leader has named */
+	struct {
+		uint64_t source, upto, term, corr; /* source 0: none; term: ours when it was named */
+		uint64_t asked;                    /* the entry before the first of the latest request */
+		uint64_t due_us;                   /* when that is repeated */
+		uint32_t tries;
+	} fetch;
+	uint64_t image_index, image_term; /* what the leader of that term has trimmed */
+	/* holes.c, ascending */
+	struct raft_hole *holes;
+	size_t n_holes;
+	uint64_t holes_corr, holes_due_us;
+	uint32_t holes_turn;
+
 	/* forgetful.c */
 	bool forgetful;
 	uint64_t forgetful_corr;   /* of the question */
@@ -198,6 +224,8 @@ struct raft {
 	uint64_t truncate_from;
 	struct wire_entry *new_entries;
 	size_t n_new, cap_new;
+	struct wire_entry *fills;
+	size_t n_fills, cap_fills;
 	struct wire_buf config_bytes;
 	struct wire_msg *msgs;
 	size_t *msg_at; /* where in `pool` the message's entries begin */
@@ -362,6 +390,10 @@ bool raft_level_raise(struct raft *r, struct raft_config *ret_config); /* leader
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat(struct raft *r, const struct wire_msg *m);
+/* Entries from `first` on, which are not below what is committed. They replace what differs. false: a configuration cannot be read, nothing
+ * was changed; or no memory. */
+bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);
+void raft_ack(struct raft *r, uint64_t leader); /* of all that matches, once it is durable */
 
 /* ---- transfer.c ---- */
 void raft_transfer(struct raft *r, uint64_t peer);
@@ -396,6 +428,42 @@ bool raft_lease_wants_entry(const struct raft *r);                /* only a furt
 uint64_t raft_lease_until(const struct raft *r);                  /* 0: none now */
 void raft_lease_contact(struct raft *r);                          /* follower: a sign of the leader */
 bool raft_lease_promised(const struct raft *r);                   /* follower: it may still count on us */
+
+/* ---- fetch.c ---- */
+/* Entries from .. last into the message that was made last, at most max_bytes unless it is one; how many. */
+uint32_t raft_fill_msg(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t last, uint64_t max_bytes, uint64_t *ret_bytes);
+bool raft_entries_plausible(const struct wire_msg *m); /* as a leader can have them: terms do not fall, none is above its own */
+void raft_on_catch_up(struct raft *r, const struct wire_msg *m);
+void raft_on_fetch_req(struct raft *r, const struct wire_msg *m);
+void raft_on_fetch_resp(struct raft *r, const struct wire_msg *m);
+/* last_term 0: only committed ones will do. */
+void raft_fetch_ask(struct raft *r, uint64_t peer, uint64_t corr, uint64_t prev, uint64_t last, uint64_t last_term);
+void raft_fetch_step(struct raft *r); /* at the end of each step */
+uint64_t raft_fetch_deadline(const struct raft *r);
+bool raft_needs_image(const struct raft *r);
+
+/* ---- source.c ---- */
+void raft_source_begin(struct raft *r, struct raft_peer *p);
+void raft_source_step(struct raft *r, struct raft_peer *p); /* leader, at the end of each step */
+uint64_t raft_source_deadline(const struct raft *r);
+
+/* ---- holes.c ---- */
+struct raft_hole {
+	uint64_t index;
+	bool handed; /* its data is with the driver */
+};
+int raft_holes_begin(struct raft *r, const uint64_t *holes, size_t n, struct wire_err *err);
+void raft_holes_truncate(struct raft *r, uint64_t from);
+void raft_holes_trim(struct raft *r, uint64_t upto);
+uint64_t raft_hole_before(const struct raft *r, uint64_t above, uint64_t last); /* `last`, or what is before the first hole above `above` */
+void raft_holes_offer(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);
+void raft_holes_answered(struct raft *r, const struct wire_msg *m); /* FETCH_RESP */
+void raft_on_filled(struct raft *r, uint64_t index, uint64_t term);
+void raft_holes_step(struct raft *r); /* at the end of each step */
+uint64_t raft_holes_deadline(const struct raft *r);
+
+/* ---- image.c ---- */
+void raft_on_image(struct raft *r, const struct raft_event *ev);
 
 /* ---- rounds.c ---- */
 void raft_round_begin(struct raft *r, struct raft_peer *p);

@@ -29,22 +29,6 @@ static bool accept_leader(struct raft *r, const struct wire_msg *m, enum wire_ms
 	return true;
 }
 
-/* Entries as a leader can have them: terms do not fall, none is above its own. */
-static bool plausible(const struct wire_msg *m)
-{
-	uint64_t term = m->log_term;
-
-	if (m->n_entries && !m->entries)
-		return false;
-	for (uint32_t i = 0; i < m->n_entries; i++) {
-		const struct wire_entry *e = &m->entries[i];
-		if (!e->term || e->term < term || e->term > m->term || e->kind > WIRE_ENTRY_CONFIG)
-			return false;
-		term = e->term;
-	}
-	return term <= m->term;
-}
-
 static void refuse(struct raft *r, const struct wire_msg *m)
 {
 	struct wire_msg *a = reply(r, WIRE_MSG_APPEND_RESP, m->from);
@@ -58,9 +42,7 @@ static void refuse(struct raft *r, const struct wire_msg *m)
 	a->log_term = raft_log_term(&r->log, a->hint);
 }
 
-/* The entries from the first that is new or differs; all before are there already. Returns false, with nothing changed,
- * when a configuration among them cannot be read: acknowledging what we do not understand would be wrong. Also false: no memory. */
-static bool take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n)
+bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n)
 {
 	struct raft_config c;
 
@@ -79,6 +61,7 @@ static bool take(struct raft *r, uint64_t first, const struct wire_entry *entrie
 		assert(first > r->commit);
 		raft_log_truncate(&r->log, first);
 		raft_configs_truncate(r, first);
+		raft_holes_truncate(r, first);
 		r->truncate_from = first;
 		if (r->durable >= first)
 			r->durable = first - 1;
@@ -93,10 +76,20 @@ static bool take(struct raft *r, uint64_t first, const struct wire_entry *entrie
 	return !r->nomem;
 }
 
+/* I9: it waits for the disk. `matched` covers what was acknowledged before and may have been lost on the way. */
+void raft_ack(struct raft *r, uint64_t leader)
+{
+	struct wire_msg *a = reply(r, WIRE_MSG_APPEND_RESP, leader);
+
+	if (a)
+		a->index = raft_hole_before(r, 0, r->matched);
+}
+
 void raft_on_append(struct raft *r, const struct wire_msg *m)
 {
-	if (!plausible(m) || !accept_leader(r, m, WIRE_MSG_APPEND_RESP))
+	if (!raft_entries_plausible(m) || !accept_leader(r, m, WIRE_MSG_APPEND_RESP))
 		return;
+	raft_holes_offer(r, m->index + 1, m->entries, m->n_entries);
 	uint64_t prev = m->index, last = m->index + m->n_entries;
 	const struct wire_entry *entries = m->entries;
 	uint32_t n = m->n_entries;
@@ -111,15 +104,12 @@ void raft_on_append(struct raft *r, const struct wire_msg *m)
 		refuse(r, m);
 		return;
 	}
-	if (n && (raft_witness_declines(r, prev + 1, entries, n) || !take(r, prev + 1, entries, n)))
+	if (n && (raft_witness_declines(r, prev + 1, entries, n) || !raft_take(r, prev + 1, entries, n)))
 		return;
 	if (last > r->matched)
 		r->matched = last;
 	raft_commit_to(r, m->commit < r->matched ? m->commit : r->matched);
-	/* I9: it waits for the disk. `matched` covers what was acknowledged before and may have been lost on the way. */
-	struct wire_msg *a = reply(r, WIRE_MSG_APPEND_RESP, m->from);
-	if (a)
-		a->index = r->matched;
+	raft_ack(r, m->from);
 }
 
 void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
@@ -138,7 +128,7 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 		return;
 	a->corr = m->corr;
 	a->log_term = m->log_term;
-	a->index = r->matched < r->durable ? r->matched : r->durable;
+	a->index = raft_hole_before(r, 0, r->matched < r->durable ? r->matched : r->durable);
 	a->hint = r->applied;
 	a->commit = r->level;
 	a->flags |= raft_witness_full(r) ? WIRE_MSG_FULL : 0;

@@ -23,6 +23,9 @@ static int check_log(const struct raft *r, struct wire_err *err)
 		CHECK(e->index == last - r->n_new + 1 + i && e->term == raft_log_term(&r->log, e->index));
 	}
 	CHECK(!r->truncate_from || r->truncate_from > r->commit || r->n_new);
+	for (size_t i = 0; i < r->n_holes; i++)
+		CHECK(r->holes[i].index > (i ? r->holes[i - 1].index : base) && r->holes[i].index <= last);
+	CHECK(!r->fetch.source || (r->fetch.term == r->term && r->fetch.upto > r->commit && r->role == RAFT_FOLLOWER));
 	CHECK(!r->truncate_from || r->truncate_from == last - r->n_new + 1);
 	return WIRE_OK;
 }
@@ -111,7 +114,7 @@ static int check_pulse(const struct raft *r, struct wire_err *err)
 static int check_role(const struct raft *r, struct wire_err *err)
 {
 	CHECK((r->role == RAFT_LEADER) == (r->leader == r->self));
-	CHECK(!r->forgetful || r->role == RAFT_FOLLOWER);
+	CHECK((!r->forgetful && !r->n_holes) || r->role == RAFT_FOLLOWER);
 	CHECK(r->role == RAFT_FOLLOWER || r->role == RAFT_LEADER || r->leader == 0);
 	CHECK(r->role != RAFT_CANDIDATE || r->vote == r->self);
 	CHECK((r->role == RAFT_LEADER) == (r->election_deadline_us == UINT64_MAX));

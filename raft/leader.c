@@ -75,28 +75,6 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 	}
 }
 
-/* As much as one append may hold, from `from` on; one entry always. */
-static uint32_t fill(struct raft *r, struct wire_msg *m, uint64_t from, uint64_t most, uint64_t *ret_bytes)
-{
-	uint64_t bytes = 0, last = raft_log_last(&r->log);
-	uint32_t n = 0;
-
-	r->msg_at[r->n_msgs - 1] = r->n_pool;
-	for (uint64_t i = from; i <= last && n < WIRE_ENTRIES_MAX; i++) {
-		struct raft_log_meta e = raft_log_at(&r->log, i);
-		if (n && bytes + e.size > most)
-			break;
-		if (!raft_grow(r, (void **)&r->pool, &r->cap_pool, r->n_pool, sizeof(*r->pool)))
-			break;
-		r->pool[r->n_pool++] = (struct wire_entry){ .index = i, .term = e.term, .kind = e.kind, .size = e.size };
-		bytes += e.size;
-		n++;
-	}
-	m->n_entries = n;
-	*ret_bytes = bytes;
-	return n;
-}
-
 static void replicate(struct raft *r, struct raft_peer *p)
 {
 	raft_flow_note(r, p);
@@ -113,7 +91,7 @@ static void replicate(struct raft *r, struct raft_peer *p)
 		m->log_term = raft_log_term(&r->log, prev);
 		m->commit = r->commit;
 		m->corr = p->epoch;
-		uint64_t last = prev + fill(r, m, p->next, raft_flow_append_max(r, p), &bytes);
+		uint64_t last = prev + raft_fill_msg(r, m, p->next, raft_log_last(&r->log), raft_flow_append_max(r, p), &bytes);
 		if (r->nomem)
 			return;
 		raft_peer_sent(r, p, last, bytes);
@@ -191,7 +169,10 @@ void raft_leader_flush(struct raft *r)
 		raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0); /* an idle leader would have none again */
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++) {
 		raft_round_step(r, &r->peers[i]);
+		raft_source_step(r, &r->peers[i]);
 		replicate(r, &r->peers[i]);
+		if (r->peers[i].state == RAFT_SNAPSHOT)
+			raft_source_step(r, &r->peers[i]);
 	}
 	raft_priority_pump(r);
 	raft_witness_pump(r);
@@ -219,6 +200,8 @@ uint64_t raft_leader_deadline(const struct raft *r)
 		d = raft_flow_deadline(r);
 	if (transfer < d)
 		d = transfer;
+	if (raft_source_deadline(r) < d)
+		d = raft_source_deadline(r);
 	if (raft_priority_deadline(r) < d)
 		d = raft_priority_deadline(r);
 	return d;

@@ -4,7 +4,7 @@ RAFT_CORE_SOURCES = raft/raft.h raft/config.h raft/core.h raft/step.c raft/role.
 	raft/bundle.h raft/bundle.c \
 	raft/telemetry.h raft/telemetry.c
 # Members that lack something, and where they get it.
-RAFT_CORE_SOURCES += raft/forgetful.c raft/rounds.c
+RAFT_CORE_SOURCES += raft/forgetful.c raft/rounds.c raft/fetch.c raft/source.c raft/holes.c raft/image.c
 # The journal.
 RAFT_JOURNAL_SOURCES = raft/journal.h raft/journal_impl.h raft/journal.c raft/journal_use.c raft/journal_open.c \
 	raft/journal_scan.c raft/journal_replay.c raft/journal_recover.c raft/journal_salvage.c raft/journal_seg.c \
@@ -17,11 +17,15 @@ RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft_flow test/unit/
 	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
 	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_witness \
 	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
-RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds
+RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds test/unit/test_raft_fetch test/unit/test_raft_holes
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
 RAFT_PILOT = test/unit/raft_pilot.h test/unit/raft_pilot.c
+test_unit_test_raft_fetch_SOURCES = test/unit/test_raft_fetch.c $(RAFT_PILOT)
+test_unit_test_raft_fetch_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_holes_SOURCES = test/unit/test_raft_holes.c $(RAFT_PILOT)
+test_unit_test_raft_holes_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_forgetful_SOURCES = test/unit/test_raft_forgetful.c $(RAFT_PILOT)
 test_unit_test_raft_forgetful_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_rounds_SOURCES = test/unit/test_raft_rounds.c $(RAFT_PILOT)

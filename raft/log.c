@@ -86,6 +86,25 @@ void raft_log_trim(struct raft_log *l, uint64_t upto)
 	l->base_index = upto;
 }
 
+void raft_log_restart(struct raft_log *l, uint64_t index, uint64_t term)
+{
+	l->n = l->head = 0;
+	l->base_index = index;
+	l->base_term = term;
+}
+
+void raft_log_correct(struct raft_log *l, uint64_t index, uint32_t size, uint8_t kind)
+{
+	assert(index > l->base_index && index <= raft_log_last(l));
+	size_t at = l->head + (size_t)(index - l->base_index - 1);
+	uint64_t more = size - (uint64_t)l->ring[at & (l->cap - 1)].size; /* modulo 2^64 */
+
+	l->ring[at & (l->cap - 1)].size = size;
+	l->ring[at & (l->cap - 1)].kind = kind;
+	for (; index <= raft_log_last(l); index++, at++)
+		l->ring[at & (l->cap - 1)].end += more;
+}
+
 uint64_t raft_log_bytes_above(const struct raft_log *l, uint64_t index)
 {
 	uint64_t last = raft_log_last(l);

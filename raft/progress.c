@@ -26,6 +26,7 @@ static void begin(struct raft *r, struct raft_peer *p)
 	p->level = 0;
 	p->full = p->forgot = false;
 	raft_round_begin(r, p);
+	raft_source_begin(r, p);
 	raft_pulse_begin(r, p);
 	p->state = RAFT_PROBE;
 	p->paused = false;
@@ -203,7 +204,7 @@ void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t
 
 bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 {
-	if (p->next > raft_log_last(&r->log) || p->full || raft_level_lacks(r, p))
+	if (p->next > raft_log_last(&r->log) || p->full || p->source || raft_level_lacks(r, p))
 		return false;
 	if (p->state == RAFT_PROBE)
 		return !p->paused;
@@ -229,6 +230,7 @@ bool raft_progress_of(const struct raft *r, uint64_t peer, struct raft_progress 
 			.full = p->full,
 			.inflight = p->state == RAFT_PROBE ? p->paused : p->fl_n,
 			.forgot = p->forgot,
+			.source = p->source,
 			.rounds = p->rounds,
 			.round_us = p->round_us,
 			.caught_up = raft_caught_up(r, p),

@@ -89,7 +89,10 @@ enum raft_event_type {
 	RAFT_EV_UNREACHABLE, /* peer: its link went down, what was in flight may be lost */
 	RAFT_EV_REACHABLE,   /* peer: its link came up */
 	RAFT_EV_TRIMMED,     /* index: the journal keeps only entries above it */
-	RAFT_EV_IMAGE,       /* index, term, config: an image up to that committed entry replaces log and state; the journal has begun anew there */
+	RAFT_EV_FILLED,      /* index, term: the fill of that entry is durable here */
+	/* index, term, config: an image up to that committed entry has replaced the state; corr: the current term of whoever made it. If
+	 * raft_term_of(index) is that term, the log and the journal stay; else the journal has begun anew there, and the log does. Not on a leader */
+	RAFT_EV_IMAGE,
 };
 
 /* What the clock of the leases says of the present (raft/lease.c; wire/clock.h has such clocks): it is within
@@ -127,7 +130,7 @@ struct raft_update {
 	uint64_t truncate_from; /* 0: none; else entries at and above it are superseded */
 	const struct wire_entry *entries; /* to append, after the truncation */
 	uint32_t n_entries;
-	const struct wire_entry *fills; /* data of holes, to be put in place (raft_journal_fill) before the sync */
+	const struct wire_entry *fills; /* data of holes, to be put in place (raft_journal_fill) before the sync; then RAFT_EV_FILLED for each */
 	uint32_t n_fills;
 	struct wire_msg *msgs; /* entries in APPENDs carry metadata; the driver fills data from its cache or the journal */
 	uint32_t n_msgs;
@@ -159,7 +162,7 @@ struct raft_update {
 	bool forgetful;         /* as in the init, until it is over; the journal records the end before anything else is sent */
 	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member, and no
 	                         * leader has spoken to it since. For people: one that is being added may be told so, too */
-	bool needs_image;       /* the leader has trimmed what this node needs */
+	bool needs_image;       /* the leader has trimmed what this node needs; falls when it has it, or another one leads */
 	uint64_t backlog_bytes; /* leader: proposed and not committed yet */
 	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it. Never falls */
 	uint32_t level;         /* feature level in force: that of the committed configuration */

@@ -163,6 +163,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->append_max_bytes = or(in->append_max_bytes, 1u << 20);
 	if (r->append_max_bytes > WIRE_MSG_MAX / 2)
 		r->append_max_bytes = WIRE_MSG_MAX / 2; /* leaves room for what is around the entries */
+	r->catch_up_bytes = or(in->catch_up_bytes, 4u << 20);
 	r->commit_delay_us = or(in->commit_delay_us, 500);
 	r->no_prevote = in->no_prevote;
 	r->no_check_quorum = in->no_check_quorum;
@@ -204,6 +205,10 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	}
 	if (in->forgetful)
 		raft_forgetful_begin(r);
+	if (raft_holes_begin(r, in->holes, in->n_holes, err) != WIRE_OK) {
+		raft_free(r);
+		return NULL;
+	}
 	if (raft_alone(r) || in->promised_nothing)
 		r->ever_contact = false;
 	if (raft_alone(r))
@@ -221,6 +226,8 @@ void raft_free(struct raft *r)
 	free(r->configs);
 	free(r->reads);
 	free(r->new_entries);
+	free(r->holes);
+	free(r->fills);
 	free(r->msgs);
 	free(r->msg_at);
 	free(r->pool);
@@ -238,7 +245,7 @@ static void begin(struct raft *r)
 {
 	r->hard_changed = false;
 	r->truncate_from = 0;
-	r->n_new = r->n_msgs = r->n_pool = r->n_settled = r->n_told = 0;
+	r->n_new = r->n_fills = r->n_msgs = r->n_pool = r->n_settled = r->n_told = 0;
 	r->proposal_code = WIRE_OK;
 	r->proposal_index = 0;
 	r->proposal_member = 0;
@@ -296,6 +303,15 @@ static void on_message(struct raft *r, const struct wire_msg *m)
 	case WIRE_MSG_HEARTBEAT_RESP:
 		on_answer(r, m);
 		break;
+	case WIRE_MSG_CATCH_UP:
+		raft_on_catch_up(r, m);
+		break;
+	case WIRE_MSG_FETCH_REQ:
+		raft_on_fetch_req(r, m);
+		break;
+	case WIRE_MSG_FETCH_RESP:
+		raft_on_fetch_resp(r, m);
+		break;
 	case WIRE_MSG_READ_REQ:
 		raft_on_read_req(r, m);
 		break;
@@ -345,6 +361,7 @@ static void on_trimmed(struct raft *r, uint64_t index)
 	/* K of witness.c. */
 	assert(!raft_self_keeps(r) || index <= raft_keep_above(r));
 	raft_log_trim(&r->log, index);
+	raft_holes_trim(r, index);
 	if (r->applied < index)
 		r->applied = index;
 }
@@ -404,7 +421,11 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	case RAFT_EV_REACHABLE:
 		on_link(r, ev->peer, ev->type == RAFT_EV_REACHABLE);
 		break;
+	case RAFT_EV_FILLED:
+		raft_on_filled(r, ev->index, ev->term);
+		break;
 	case RAFT_EV_IMAGE:
+		raft_on_image(r, ev);
 		break;
 	case RAFT_EV_TRIMMED:
 		on_trimmed(r, ev->index);
@@ -413,6 +434,8 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	if (r->role == RAFT_LEADER)
 		raft_leader_flush(r);
 	raft_forgetful_step(r);
+	raft_fetch_step(r);
+	raft_holes_step(r);
 }
 
 static uint64_t deadline(const struct raft *r)
@@ -421,6 +444,10 @@ static uint64_t deadline(const struct raft *r)
 
 	if (other < d)
 		d = other;
+	if (raft_fetch_deadline(r) < d)
+		d = raft_fetch_deadline(r);
+	if (raft_holes_deadline(r) < d)
+		d = raft_holes_deadline(r);
 	if (r->role == RAFT_LEADER)
 		other = raft_leader_deadline(r);
 	else
@@ -438,13 +465,15 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		raft_tell_why(r, RAFT_TOLD_MSG_SENT, m->to, wire_msg_name(m->type), m->term, m->index, m->n_entries);
 	}
 	*u = (struct raft_update){
-		.must_sync = r->hard_changed || r->n_new || r->truncate_from,
+		.must_sync = r->hard_changed || r->n_new || r->n_fills || r->truncate_from,
 		.hard_state_changed = r->hard_changed,
 		.term = r->term,
 		.vote = r->vote,
 		.truncate_from = r->truncate_from,
 		.entries = r->n_new ? r->new_entries : NULL,
 		.n_entries = (uint32_t)r->n_new,
+		.fills = r->n_fills ? r->fills : NULL,
+		.n_fills = (uint32_t)r->n_fills,
 		.msgs = r->n_msgs ? r->msgs : NULL,
 		.n_msgs = (uint32_t)r->n_msgs,
 		.proposal_code = r->proposal_code,
@@ -454,7 +483,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.reads = r->n_settled ? r->settled : NULL,
 		.n_reads = (uint32_t)r->n_settled,
 		/* I9: what is not durable here is not published here. */
-		.commit = r->commit < r->durable ? r->commit : r->durable,
+		.commit = raft_hole_before(r, r->applied, r->commit < r->durable ? r->commit : r->durable),
 		.last_index = raft_log_last(&r->log),
 		.role = r->role,
 		.leader = r->leader,
@@ -464,6 +493,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.transfer_to = r->transfer_to,
 		.backlog_bytes = raft_flow_backlog(r),
 		.forgetful = r->forgetful,
+		.needs_image = raft_needs_image(r),
 		.keep_above = raft_keep_above(r),
 		.level = raft_level_in_force(r),
 		.removed = raft_removed(r),

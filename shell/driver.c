@@ -205,7 +205,7 @@ static int trim(struct shell_node *n)
 
 static bool is_raft(uint8_t type)
 {
-	return type >= WIRE_MSG_PREVOTE_REQ && type <= WIRE_MSG_TIMEOUT_NOW;
+	return type >= WIRE_MSG_PREVOTE_REQ && type <= WIRE_MSG_FETCH_RESP;
 }
 
 static int handle_msg(struct shell_node *n, struct wire_link_msg *m)

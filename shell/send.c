@@ -66,6 +66,7 @@ static enum wire_lane lane_of(uint8_t type)
 {
 	switch (type) {
 	case WIRE_MSG_APPEND:
+	case WIRE_MSG_FETCH_RESP:
 		return WIRE_LANE_LOG;
 	case WIRE_MSG_IMAGE_INFO:
 	case WIRE_MSG_IMAGE_CHUNK:
@@ -75,7 +76,7 @@ static enum wire_lane lane_of(uint8_t type)
 	}
 }
 
-/* Points the entries of an APPEND at their data: in the cache, else read from the journal into scratch. */
+/* Points a message's entries at their data: in the cache, else read from the journal into scratch. */
 static int fill_entries(struct shell_node *n, struct wire_msg *m, struct wire_err *err)
 {
 	struct wire_buf one = WIRE_BUF_INIT;
@@ -130,7 +131,7 @@ int node_send_raft(struct shell_node *n, struct wire_msg *m)
 		n->witness.full = m->flags & WIRE_MSG_FULL;
 		pthread_mutex_unlock(&n->mu);
 	}
-	if (m->type == WIRE_MSG_APPEND && m->n_entries) {
+	if (m->n_entries) { /* APPEND, FETCH_RESP */
 		if (m->n_entries > WIRE_ENTRIES_MAX)
 			return wire_fail(NULL, WIRE_INTERNAL, "append too long");
 		if (fill_entries(n, m, &err)) {

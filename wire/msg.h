@@ -66,11 +66,14 @@ struct wire_entry {
 	/* leader to who shall lead instead: term, index/log_term = last log entry of both, hint = for how many             \
 	 * microseconds it is not to hand leadership on for the sake of priorities */                                 \
 	X(TIMEOUT_NOW)                                                                                                 \
-	/* leader to a member that is far behind: term, index = committed entries up to there may be had from member hint */ \
+	/* leader to a member that is far behind: term, index = committed entries up to there may be had from member hint;     \
+	 * hint 0: all up to index is trimmed at the leader */                                                         \
 	X(CATCH_UP)                                                                                                    \
-	/* any member to any: committed entries wanted: corr, index/log_term = entry before the first, hint = the last */ \
+	/* any member to any: entries wanted: corr, index/log_term = entry before the first (term 0: not known yet),        \
+	 * hint = the last, commit = term of that one; 0: not known, only committed ones will do */                     \
 	X(FETCH_REQ)                                                                                                   \
-	/* corr, index/log_term as asked, commit, entries, all of them committed; or REJECT: not to be had there */    \
+	/* term, corr, index/log_term = entry before the first, commit, entries, hint = last index of all answers to that   \
+	 * request (two at most); or REJECT: not to be had there */                                                    \
 	X(FETCH_RESP)                                                                                                  \
 	/* heartbeats and their answers of several groups between two nodes: data = them, each as varint length + bytes */ \
 	X(BUNDLE)                                                                                                      \

@@ -10,7 +10,7 @@
 static void check_claims(struct sim_node *n, const struct wire_msg *m)
 {
 	bool of_term = m->type != WIRE_MSG_READ_REQ && m->type != WIRE_MSG_READ_RESP && m->type != WIRE_MSG_PREVOTE_REQ &&
-	               m->type != WIRE_MSG_PREVOTE_RESP;
+	               m->type != WIRE_MSG_PREVOTE_RESP && m->type != WIRE_MSG_FETCH_RESP; /* which is compared with the receiver's, no more */
 	bool acks = (m->type == WIRE_MSG_APPEND_RESP && !(m->flags & WIRE_MSG_REJECT)) || m->type == WIRE_MSG_HEARTBEAT_RESP;
 
 	if (of_term && m->term > n->dur_term)

@@ -6,7 +6,7 @@
 /* As wire_link: appends have a lane of their own, and heartbeats do not queue behind them. */
 static int lane_of(const struct sim_msg *m)
 {
-	return m->type == WIRE_MSG_APPEND;
+	return m->type == WIRE_MSG_APPEND || m->type == WIRE_MSG_FETCH_RESP;
 }
 
 static uint64_t delay_us(struct sim *s, const struct sim_link *l)

@@ -106,12 +106,15 @@ void pilot_start(struct pilot *p, uint64_t id)
 	struct pilot_node *n = &p->n[id];
 	static struct wire_entry entries[PILOT_LOG];
 	static struct raft_log_config configs[PILOT_LOG / 8];
+	static uint64_t holes[PILOT_LOG];
 	struct raft_init in = p->knobs;
 	struct wire_err err = { 0 };
 
 	for (uint64_t i = 1; i <= n->last; i++) {
 		const struct pilot_entry *e = &n->log[i];
 		entries[i - 1] = (struct wire_entry){ .index = i, .term = e->term, .kind = e->kind, .size = e->size };
+		if (e->hole)
+			holes[in.n_holes++] = i;
 		if (e->kind != WIRE_ENTRY_CONFIG)
 			continue;
 		configs[in.n_configs].index = i;
@@ -126,8 +129,10 @@ void pilot_start(struct pilot *p, uint64_t id)
 	in.entries = entries;
 	in.n_entries = (size_t)n->last;
 	in.configs = configs;
-	in.commit = in.applied = n->commit;
+	in.commit = n->commit;
+	in.applied = n->unpublished ? 0 : n->commit;
 	in.forgetful = n->forgetful;
+	in.holes = holes;
 	n->raft = raft_new(&in, &err);
 	if (!n->raft)
 		fail_msg("%s", err.text);
@@ -141,6 +146,17 @@ void pilot_wipe(struct pilot *p, uint64_t id)
 	n->term = n->vote = n->last = n->commit = 0;
 	n->base_config.n = 0;
 	n->forgetful = true;
+}
+
+void pilot_damage(struct pilot *p, uint64_t id, uint64_t index)
+{
+	struct pilot_entry *e = &p->n[id].log[index];
+
+	assert_null(p->n[id].raft);
+	assert_true(index && index <= p->n[id].last && e->kind != WIRE_ENTRY_CONFIG);
+	e->hole = true;
+	e->size = 0;
+	e->sum = 0;
 }
 
 void pilot_log(struct pilot *p, uint64_t id, uint64_t term, const uint64_t *terms, uint32_t n)
@@ -170,6 +186,7 @@ static void queue(struct pilot *p, struct pilot_node *n, const struct wire_msg *
 	for (uint32_t i = 0; i < m->n_entries; i++) {
 		struct pilot_entry *e = &n->log[m->index + 1 + i];
 		assert_int_equal(e->term, m->entries[i].term);
+		assert_false(e->hole);
 		q->entries[i] = m->entries[i];
 		q->entries[i].data = e->data;
 		q->entries[i].sum = e->sum;
@@ -204,6 +221,18 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 		if (e->size)
 			memcpy(n->log[n->last].data, e->data, e->size);
 	}
+	uint64_t filled[16];
+	uint32_t n_filled = 0;
+	for (uint32_t i = 0; i < u.n_fills; i++) {
+		const struct wire_entry *e = &u.fills[i];
+		struct pilot_entry *h = &n->log[e->index];
+		assert_true(h->hole && h->term == e->term && e->size <= sizeof(h->data) && n_filled < 16);
+		*h = (struct pilot_entry){ .term = e->term, .kind = e->kind, .size = e->size, .sum = e->sum };
+		if (e->size)
+			memcpy(h->data, e->data, e->size);
+		assert_int_equal(wire_hash(e->size ? (const void *)e->data : "", e->size, 0), e->sum);
+		filled[n_filled++] = e->index;
+	}
 	for (uint32_t i = 0; i < u.n_msgs; i++)
 		queue(p, n, &u.msgs[i]);
 	for (uint32_t i = 0; i < u.n_reads; i++) {
@@ -213,6 +242,7 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 	bool appended = u.n_entries > 0;
 	u.msgs = NULL;
 	u.entries = NULL;
+	u.fills = NULL;
 	u.reads = NULL;
 	snprintf(n->refusal, sizeof(n->refusal), "%s", u.refusal ? u.refusal : "");
 	u.refusal = NULL;
@@ -223,6 +253,8 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 		n->u.proposal_index = u.proposal_index;
 		n->u.config_changed |= u.config_changed;
 	}
+	for (uint32_t i = 0; i < n_filled && !n->hold; i++)
+		pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_FILLED, .index = filled[i], .term = n->log[filled[i]].term });
 	n->commit = n->u.commit;
 }
 

@@ -12,10 +12,11 @@
 
 enum { PILOT_NODES = 9, PILOT_LOG = 256, PILOT_QUEUE = 4096, PILOT_READS = 16 };
 
-struct pilot_entry { uint64_t term, sum; uint32_t size; uint8_t kind; uint8_t data[600]; };
+struct pilot_entry { uint64_t term, sum; uint32_t size; uint8_t kind; bool hole; uint8_t data[600]; };
 struct pilot_node {
 	struct raft *raft;
 	uint64_t term, vote, last, commit; /* as on disk */
+	bool unpublished;                  /* when it starts again nothing counts as published */
 	bool forgetful;                    /* the same: its disk was lost */
 	struct pilot_entry log[PILOT_LOG]; /* by index */
 	struct raft_config base_config;
@@ -58,6 +59,7 @@ void pilot_isolate(struct pilot *p, uint64_t id, bool cut); /* from all others; 
 void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev);
 void pilot_deliver(struct pilot *p, struct wire_msg m);     /* one message, now, not through the queue */
 bool pilot_next(struct pilot *p);                           /* delivers the first of the queue; false: it is empty */
+void pilot_damage(struct pilot *p, uint64_t id, uint64_t index); /* that entry's data cannot be read any more; the node is stopped */
 void pilot_run(struct pilot *p);                            /* delivers until the queue is empty */
 void pilot_wait(struct pilot *p, uint64_t us);              /* time passes: ticks when due, messages arrive */
 void pilot_elect(struct pilot *p, uint64_t id);             /* long silence, then this node's timer is first */

@@ -302,6 +302,8 @@ static void fault(struct sim *s)
 	case 1:
 		if (s->with_crashes && n->raft)
 			sim_crash(s, n);
+		if (s->with_holes && !n->raft && sim_chance(s, 300))
+			sim_damage(s, n);
 		if (sim_chance(s, 300)) /* at once again: those who counted on it may still do */
 			start(s, n);
 		break;
@@ -528,6 +530,8 @@ static void set_up(struct sim *s, uint32_t bad_clocks)
 	s->with_cuts = sim_chance(s, 700);
 	s->with_transfers = sim_chance(s, 600);
 	s->with_losses = sim_chance(s, 300);
+	/* Where nobody trims, leaves or loses a whole disk what one cannot read is somewhere. */
+	s->with_holes = s->with_crashes && !s->with_configs && !s->with_trim && !s->with_losses && voters > 1 && sim_chance(s, 300);
 	for (uint32_t i = 0; i < voters; i++)
 		first.m[first.n++] = (struct raft_member){ .id = i + 1, .flags = RAFT_VOTER };
 	sim_shape_draw(s, &first);

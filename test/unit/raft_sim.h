@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct raft_sim_counts { uint64_t steps, commits, elections, reads_ok, reads_failed, configs, images, crashes, transfers, handed_over, lease_reads, losses; };
+struct raft_sim_counts { uint64_t steps, commits, elections, reads_ok, reads_failed, configs, images, crashes, transfers, handed_over, lease_reads, losses, fills, fetched; };
 
 /* Runs one seed. False when a check failed; the sentence is in raft_sim_error(). Counts are added to. bad_clocks: how many
  * times worse than the bound clocks are; 1, except for a control that must fail. */

@@ -12,6 +12,7 @@ struct sim_entry {
 	uint64_t term, sum;
 	uint8_t kind;
 	uint32_t size;
+	bool hole; /* its data cannot be read */
 	const uint8_t *data; /* owned by the run's arena */
 };
 
@@ -27,6 +28,8 @@ struct sim_write { /* one update's worth, not durable yet */
 	bool must_sync, forgetful;
 	uint32_t n_entries;
 	struct sim_entry *entries; /* arena */
+	uint32_t n_fills;
+	uint64_t *fills; /* arena: indexes */
 	uint32_t n_msgs;
 	struct wire_msg *msgs; /* arena; to send after it */
 };
@@ -77,7 +80,7 @@ struct sim {
 	uint32_t loss, repeat, delay_us, slow_us; /* per mille, per mille, longest, for one message in 50 */
 	uint32_t disk_us; /* longest write; 0: durable at once */
 	bool with_configs, with_trim, with_crashes, with_cuts, with_transfers, with_jumps;
-	bool with_losses, all_absolute, worst_rates;
+	bool with_losses, with_holes, all_absolute, worst_rates;
 	bool with_shapes; /* quorums of other sizes, priorities, witnesses */
 	uint32_t witnesses, have_data; /* bits by id: members are witnesses; have been made full replicas */
 	uint32_t told_ppm; /* drift_ppm for the core */
@@ -116,6 +119,7 @@ void sim_step(struct sim *s, struct sim_node *n, struct raft_event ev);
 void sim_disk(struct sim *s, struct sim_node *n); /* completes writes that are due */
 void sim_start(struct sim *s, struct sim_node *n);
 void sim_crash(struct sim *s, struct sim_node *n);
+void sim_damage(struct sim *s, struct sim_node *n); /* of a stopped node: entries that others have are holes */
 bool sim_may_lose(struct sim *s); /* a voter's disk, and the group goes on */
 void sim_lose(struct sim *s, struct sim_node *n); /* its disk; it is down after that */
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index);

@@ -35,6 +35,8 @@ static struct wire_msg copy_msg(struct sim *s, struct sim_node *n, const struct 
 		if (m->entries[i].index != index || term_at(&n->log, index) != m->entries[i].term || index <= n->log.base)
 			sim_fail(s, "node %u sends entry %u that its journal lacks", (unsigned)n->id, (unsigned)index);
 		const struct sim_entry *e = &n->log.e[index];
+		if (e->hole)
+			sim_fail(s, "node %u sends entry %u, which it cannot read", (unsigned)n->id, (unsigned)index);
 		c.entries[i] = (struct wire_entry){ .index = index, .term = e->term, .kind = e->kind, .size = e->size, .sum = e->sum, .data = e->data };
 		if (e->kind != m->entries[i].kind || e->size != m->entries[i].size)
 			sim_fail(s, "node %u: metadata of entry %u differ from the journal's", (unsigned)n->id, (unsigned)index);
@@ -92,7 +94,7 @@ static void check_transfer(struct sim *s, struct sim_node *n, const struct raft_
 static void check_msg(struct sim *s, struct sim_node *n, const struct wire_msg *m)
 {
 	bool term_matters = m->type != WIRE_MSG_READ_REQ && m->type != WIRE_MSG_READ_RESP && m->type != WIRE_MSG_PREVOTE_REQ &&
-	                    m->type != WIRE_MSG_PREVOTE_RESP;
+	                    m->type != WIRE_MSG_PREVOTE_RESP && m->type != WIRE_MSG_FETCH_RESP; /* which is only compared */
 
 	if (term_matters && m->term > n->term)
 		sim_fail(s, "I9: node %u sends %s of term %u, durable is %u", (unsigned)n->id, wire_msg_name(m->type), (unsigned)m->term, (unsigned)n->term);
@@ -101,6 +103,7 @@ static void check_msg(struct sim *s, struct sim_node *n, const struct wire_msg *
 	if (m->type == WIRE_MSG_HEARTBEAT_RESP && m->index > n->disk.last)
 		sim_fail(s, "I9: node %u claims %u, durable is %u", (unsigned)n->id, (unsigned)m->index, (unsigned)n->disk.last);
 	check_told(s, n, m);
+	s->counts->fetched += m->type == WIRE_MSG_FETCH_RESP ? m->n_entries : 0;
 	uint64_t to = 0;
 	if (m->type == WIRE_MSG_VOTE_RESP && !(m->flags & WIRE_MSG_REJECT))
 		to = m->to;
@@ -123,6 +126,8 @@ static void publish(struct sim *s, struct sim_node *n, uint64_t commit)
 		sim_fail(s, "I9: node %u publishes %u, durable is %u", (unsigned)n->id, (unsigned)commit, (unsigned)n->disk.last);
 	for (uint64_t i = n->commit + 1; i <= commit && !s->failed; i++) {
 		struct sim_entry *mine = &n->disk.e[i], *all = &s->committed.e[i];
+		if (mine->hole)
+			sim_fail(s, "node %u publishes entry %u, which it cannot read", (unsigned)n->id, (unsigned)i);
 		if (i <= s->committed.last) {
 			if (mine->term != all->term || mine->sum != all->sum || mine->kind != all->kind)
 				sim_fail(s, "I4: node %u publishes another entry %u: term %u, committed was term %u", (unsigned)n->id, (unsigned)i,
@@ -208,6 +213,17 @@ static void write_update(struct sim *s, struct sim_node *n, const struct raft_up
 	if (u->n_entries && u->entries[u->n_entries - 1].index >= LOG_MAX) {
 		sim_fail(s, "the simulator's log is full");
 		return;
+	}
+	if (u->n_fills)
+		w.fills = sim_alloc(s, u->n_fills * sizeof(*w.fills));
+	for (uint32_t i = 0; i < u->n_fills; i++) {
+		const struct wire_entry *e = &u->fills[i];
+		struct sim_entry *h = &n->log.e[e->index];
+		if (!h->hole || h->term != e->term || h->sum != e->sum || h->kind != e->kind || wire_hash(e->size ? (const void *)e->data : "", e->size, 0) != e->sum)
+			sim_fail(s, "I2: node %u fills hole %u with something else", (unsigned)n->id, (unsigned)e->index);
+		h->hole = false;
+		w.fills[w.n_fills++] = e->index;
+		s->counts->fills++;
 	}
 	put(&n->log, w.truncate_from, w.first, w.entries, w.n_entries);
 	for (uint32_t i = 0; i < u->n_msgs; i++)
@@ -298,6 +314,8 @@ void sim_disk(struct sim *s, struct sim_node *n)
 			n->forgetful = w.forgetful;
 			n->commit_mark = w.commit;
 		}
+		for (uint32_t i = 0; i < w.n_fills; i++)
+			n->disk.e[w.fills[i]].hole = false;
 		for (uint32_t i = 0; i < w.n_msgs; i++) {
 			check_msg(s, n, &w.msgs[i]);
 			sim_send(s, &w.msgs[i]);
@@ -305,6 +323,9 @@ void sim_disk(struct sim *s, struct sim_node *n)
 		if (w.n_entries)
 			sim_step(s, n, (struct raft_event){ .type = RAFT_EV_PERSISTED, .index = w.first + w.n_entries - 1,
 				                            .term = w.entries[w.n_entries - 1].term });
+		for (uint32_t i = 0; i < w.n_fills; i++)
+			if (w.fills[i] <= n->disk.last)
+				sim_step(s, n, (struct raft_event){ .type = RAFT_EV_FILLED, .index = w.fills[i], .term = n->disk.e[w.fills[i]].term });
 	}
 }
 
@@ -321,11 +342,14 @@ void sim_start(struct sim *s, struct sim_node *n)
 {
 	static struct wire_entry entries[LOG_MAX];
 	static struct raft_log_config configs[LOG_MAX / 16];
-	size_t n_entries = 0, n_configs = 0;
+	static uint64_t holes[LOG_MAX];
+	size_t n_entries = 0, n_configs = 0, n_holes = 0;
 	struct wire_err err = { 0 };
 
 	for (uint64_t i = n->disk.base + 1; i <= n->disk.last; i++) {
 		const struct sim_entry *e = &n->disk.e[i];
+		if (e->hole)
+			holes[n_holes++] = i;
 		entries[n_entries++] = (struct wire_entry){ .index = i, .term = e->term, .kind = e->kind, .size = e->size };
 		if (e->kind != WIRE_ENTRY_CONFIG)
 			continue;
@@ -345,7 +369,8 @@ void sim_start(struct sim *s, struct sim_node *n)
 		.self = n->id, .seed = sim_random(s, UINT64_MAX), .now_us = sim_clock(s, n), .drift_ppm = s->told_ppm, .term = n->term, .vote = n->vote,
 		.base_index = n->disk.base, .base_term = n->disk.base_term, .base_config = n->base_config, .entries = entries,
 		.forgetful = n->forgetful, .n_entries = n_entries, .configs = configs, .n_configs = n_configs, .commit = n->commit, .applied = n->applied,
-		.window_msgs = s->seed % 3 ? 0 : 3, .window_bytes = s->seed % 4 ? 0 : 256, .append_max_bytes = s->seed % 5 ? 0 : 64,
+		.window_msgs = s->seed % 3 ? 0 : 3, .window_bytes = s->seed % 4 ? 0 : 256, .catch_up_bytes = s->seed % 2 ? 0 : 200 + (uint32_t)(s->seed % 1000),
+		.holes = holes, .n_holes = n_holes, .append_max_bytes = s->seed % 5 ? 0 : 64,
 	}, &err);
 	if (!n->raft) {
 		sim_fail(s, "node %u does not start: %s", (unsigned)n->id, err.text);
@@ -364,6 +389,24 @@ void sim_crash(struct sim *s, struct sim_node *n)
 	if (sim_chance(s, 300)) /* the whole machine */
 		sim_clock_start(s, n);
 	s->counts->crashes++;
+}
+
+/* Any entry is whole on at least one disk. */
+static bool elsewhere(struct sim *s, const struct sim_node *n, uint64_t index)
+{
+	for (uint32_t i = 0; i < NODES; i++) {
+		const struct sim_log *l = &s->n[i].disk;
+		if (s->n[i].id != n->id && index <= l->last && l->e[index].term == n->disk.e[index].term && !l->e[index].hole)
+			return true;
+	}
+	return false;
+}
+
+void sim_damage(struct sim *s, struct sim_node *n)
+{
+	for (uint64_t i = n->disk.base + 1; i <= n->disk.last && i <= s->committed.last; i++)
+		if (sim_chance(s, 100) && n->disk.e[i].kind == WIRE_ENTRY_DATA && elsewhere(s, n, i))
+			n->disk.e[i].hole = true;
 }
 
 /* One at a time, and never one of two: there is no quorum without it (raft/forgetful.c). */

@@ -44,11 +44,11 @@ static void random_runs(void **state)
 		printf("# %s\n# repeat: WALRAFT_SEED=%llu test/unit/test_raft_sim\n", raft_sim_error(), (unsigned long long)seed);
 		fail_msg("%s", raft_sim_error());
 	}
-	printf("# %llu steps, %llu commits, %llu elections, reads %llu served %llu refused, %llu by leases, %llu configurations, %llu images, %llu crashes, %llu lost disks, %llu of %llu transfers\n",
+	printf("# %llu steps, %llu commits, %llu elections, reads %llu served %llu refused, %llu by leases, %llu configurations, %llu images, %llu crashes, %llu lost disks, %llu holes filled, %llu entries from others, %llu of %llu transfers\n",
 	       (unsigned long long)c.steps, (unsigned long long)c.commits, (unsigned long long)c.elections,
 	       (unsigned long long)c.reads_ok, (unsigned long long)c.reads_failed,
 	       (unsigned long long)c.lease_reads, (unsigned long long)c.configs,
-	       (unsigned long long)c.images, (unsigned long long)c.crashes, (unsigned long long)c.losses,
+	       (unsigned long long)c.images, (unsigned long long)c.crashes, (unsigned long long)c.losses, (unsigned long long)c.fills, (unsigned long long)c.fetched,
 	       (unsigned long long)c.handed_over, (unsigned long long)c.transfers);
 	if (!one) {
 		assert_true(c.commits > runs);
@@ -57,6 +57,7 @@ static void random_runs(void **state)
 		assert_true(c.configs > runs / 10);
 		assert_true(c.handed_over > runs / 10);
 		assert_true(c.losses > runs / 20);
+		assert_true(c.fills > runs / 20 && c.fetched > runs / 10);
 	}
 }
 
