@@ -210,7 +210,8 @@ int raft_journal_append_entries(struct raft_journal *j, const struct wire_entry 
 		rc = append_entry(j, &entries[i], &cause);
 	if (!rc)
 		rc = flush(j, &cause);
-	raft_jrn_tell(j, RAFT_JOURNAL_APPEND, n ? entries[0].index : 0, n);
+	if (n)
+		raft_jrn_tell(j, RAFT_JOURNAL_APPEND, entries[0].index, entries[n - 1].index);
 	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
@@ -397,7 +398,7 @@ static struct raft_jrn_seg *find_written(const struct raft_journal *j, uint64_t 
 /* Syncs all that was appended when it began. mu is held, and dropped meanwhile. */
 static void run_sync(struct raft_journal *j)
 {
-	uint64_t no = raft_jrn_current(j)->no, target = raft_jrn_pos(no, j->off);
+	uint64_t no = raft_jrn_current(j)->no, target = raft_jrn_pos(no, j->off), began = j->on_event ? j->env->now_ns(j->env->ctx) : 0;
 	struct wire_err cause;
 	int rc = WIRE_OK;
 
@@ -417,7 +418,8 @@ static void run_sync(struct raft_journal *j)
 		set_failed(j, &cause);
 	} else {
 		j->syncs++;
-		raft_jrn_tell(j, RAFT_JOURNAL_SYNC, j->sync_index, no - j->dirty_from + 1);
+		if (j->on_event)
+			raft_jrn_tell(j, RAFT_JOURNAL_SYNC, (j->env->now_ns(j->env->ctx) - began) / 1000, j->sync_index);
 		j->dirty_from = no;
 		j->synced = target;
 		if (j->sync_index > j->durable_index)

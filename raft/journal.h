@@ -33,14 +33,13 @@ struct raft_journal_mark {
 
 /* What the journal did, and the numbers a and b that say how much. */
 enum raft_journal_event {
-	RAFT_JOURNAL_APPEND,       /* entries: first index, how many */
+	RAFT_JOURNAL_APPEND,       /* entries: first index, last index */
 	RAFT_JOURNAL_COMMIT_BUFFER, /* records are handed to the file: bytes, offset in the segment */
 	RAFT_JOURNAL_FETCH,        /* one entry is read: index, bytes of its data */
-	RAFT_JOURNAL_FETCH_BETWEEN, /* several are read in one call: first index, how many */
-	RAFT_JOURNAL_REVERSE_FIND, /* a segment is searched for from the end, for trimming: index, the segment's number (0: none) */
+	RAFT_JOURNAL_REVERSE_FIND, /* a segment is searched for from the end, for trimming: index, the base that it would give (the old one: none was found) */
 	RAFT_JOURNAL_REWIND,       /* a truncation goes back into an older segment: index, number of the segment that it is in */
 	RAFT_JOURNAL_TRUNCATE,     /* first index that is superseded, how many there were */
-	RAFT_JOURNAL_SYNC,         /* a sync ended: last durable index, segments that it took */
+	RAFT_JOURNAL_SYNC,         /* a sync ended: microseconds that it took, last durable index */
 	RAFT_JOURNAL_FILL,         /* a hole was filled: index, bytes */
 	RAFT_JOURNAL_EVENTS,
 };
@@ -150,6 +149,8 @@ int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *e
 uint64_t raft_journal_base(struct raft_journal *j);
 /* Term of the entry at index, from the base on; 0: trimmed, or above the end. */
 uint64_t raft_journal_term(struct raft_journal *j, uint64_t index);
+/* What holds at an entry from the base on, for raft_journal_salvage's start: term, config, and the current term. The mark is left alone. WIRE_NOTFOUND. */
+int raft_journal_start_at(struct raft_journal *j, uint64_t index, struct raft_journal_start *ret_start, struct wire_err *err);
 /* Says in a record what is durable; prepares the next segment once the current one is a quarter full (half, as long as
  * segments grow), so that few appends wait for that; removes trimmed segments that are not needed as spares. */
 int raft_journal_upkeep(struct raft_journal *j, struct wire_err *err);

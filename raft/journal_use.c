@@ -8,7 +8,7 @@ const char *raft_journal_event_name(enum raft_journal_event event)
 {
 	static const char *const names[RAFT_JOURNAL_EVENTS] = {
 		[RAFT_JOURNAL_APPEND] = "append", [RAFT_JOURNAL_COMMIT_BUFFER] = "commit-buffer", [RAFT_JOURNAL_FETCH] = "fetch",
-		[RAFT_JOURNAL_FETCH_BETWEEN] = "fetch-between", [RAFT_JOURNAL_REVERSE_FIND] = "reverse-find",
+		[RAFT_JOURNAL_REVERSE_FIND] = "reverse-find",
 		[RAFT_JOURNAL_REWIND] = "rewind", [RAFT_JOURNAL_TRUNCATE] = "truncate", [RAFT_JOURNAL_SYNC] = "sync",
 		[RAFT_JOURNAL_FILL] = "fill",
 	};
@@ -85,7 +85,7 @@ int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *e
 			break;
 		low = first < low ? first : low;
 	}
-	raft_jrn_tell(j, RAFT_JOURNAL_REVERSE_FIND, index, k ? j->segs[k]->no : 0);
+	raft_jrn_tell(j, RAFT_JOURNAL_REVERSE_FIND, index, k ? j->segs[k]->first_index - 1 : j->log.base_index);
 	if (!k)
 		return raft_jrn_refuse_append(j, WIRE_OK);
 	wire_set_le64(payload, j->segs[k]->no);
@@ -123,6 +123,20 @@ uint64_t raft_journal_term(struct raft_journal *j, uint64_t index)
 	uint64_t term = there ? raft_jrn_log_term(&j->log, index) : 0;
 	pthread_mutex_unlock(&j->mu);
 	return term;
+}
+
+int raft_journal_start_at(struct raft_journal *j, uint64_t index, struct raft_journal_start *ret_start, struct wire_err *err)
+{
+	pthread_mutex_lock(&j->mu);
+	bool there = index >= j->log.base_index && index <= raft_jrn_log_last(&j->log);
+	if (there) {
+		ret_start->term = j->log.term;
+		ret_start->base_index = index;
+		ret_start->base_term = raft_jrn_log_term(&j->log, index);
+		ret_start->base_config = *raft_jrn_log_config(&j->log, index);
+	}
+	pthread_mutex_unlock(&j->mu);
+	return there ? WIRE_OK : wire_fail(err, WIRE_NOTFOUND, "entry %llu is not in journal %s", (unsigned long long)index, j->dir);
 }
 
 /* Says in a record what is durable, so that recovery knows it without another sync. */

@@ -160,6 +160,10 @@ enum node_readiness node_ready_to_vote(struct shell_node *n, const struct raft_m
 		snprintf(why, cap, "%s does not answer: is its node running?", m->url);
 		return NODE_WORKING;
 	}
+	if (p.forgot) {
+		snprintf(why, cap, "%s has lost what it had promised, and is just being told what it lacks", m->url);
+		return NODE_WORKING;
+	}
 	lag = n->shared.last_index > p.match ? n->shared.last_index - p.match : 0;
 	/* Both what it holds durably and what it has published: a voter that must first publish gigabytes would hold reads up. */
 	if (p.caught_up && p.applied + CAUGHT_UP_ENTRIES >= n->shared.commit)

@@ -43,6 +43,8 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->last_index = u->last_index;
 	s->persisted = u->truncate_from && u->truncate_from <= s->persisted ? u->truncate_from - 1 : s->persisted; /* what replaces them is not durable */
 	s->leader_ready = u->leader_ready;
+	s->forgetful = u->forgetful;
+	s->holes -= u->n_fills < s->holes ? u->n_fills : s->holes;
 	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
@@ -73,6 +75,14 @@ static int write_journal(struct shell_node *n, const struct raft_update *u, stru
 		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, err);
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, err);
+	for (uint32_t i = 0; i < u->n_fills && !rc; i++)
+		rc = raft_journal_fill(n->journal, &u->fills[i], err);
+	if (!rc && n->forgetful && !u->forgetful) {
+		rc = raft_journal_append_forgetful(n->journal, false, err);
+		n->must_sync = true;
+		n->forgetful = false;
+		shell_log(n, "this node is re-admitted: what it promises counts again");
+	}
 	if (!rc && u->role_changed) {
 		char note[96], leader[32] = "no leader known";
 
@@ -415,6 +425,9 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.uncommitted_bytes = 4u << 20, /* more cannot be on its way to a follower */
 		.drift_ppm = n->clock.drift_ppm,
 		.telemetry = true,
+		.forgetful = st->forgetful,
+		.holes = st->holes,
+		.n_holes = st->n_holes,
 		.keep_log_bytes = n->store->witness ? n->conf.keep_log_bytes : UINT32_MAX,
 	};
 
@@ -428,6 +441,9 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 	n->shared.commit = st->commit;
 	n->shared.term = st->term;
 	n->shared.keep_above = st->base_index;
+	n->shared.forgetful = n->forgetful = st->forgetful;
+	n->shared.holes = (uint32_t)st->n_holes;
+	n->start_base = st->base_index;
 	n->shared.config = *raft_config_current(n->raft);
 	n->applied_told = init.applied;
 	n->deadline_us = 0; /* the first step tells */

@@ -319,6 +319,7 @@ void node_membership_tick(struct shell_node *n, uint64_t now_us)
 		return;
 	}
 	node_witness_tick(n, now_us);
+	node_readmit_tick(n, now_us);
 	/* Also when the join that made it was cut short. */
 	if (!self || !(self->flags & RAFT_LEARNER) || !(self->flags & RAFT_RISING) || now_us < n->promote_at_us || !n->shared.leader || n->shared.leader == n->conf.node)
 		return;

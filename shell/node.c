@@ -158,24 +158,19 @@ static int start_thread(struct shell_node *n, pthread_t *t, void *(*run)(void *)
 	return WIRE_OK;
 }
 
-static int start_threads(struct shell_node *n, struct wire_err *err)
+int node_start_threads(struct shell_node *n, unsigned which, struct wire_err *err)
 {
+	const struct { unsigned bit; pthread_t *thread; void *(*run)(void *); } all[] = {
+		{ THREAD_PUBLISHER, &n->thread_publisher, node_publisher_main }, { THREAD_CHECKPOINT, &n->thread_checkpoint, node_checkpoint_main },
+		{ THREAD_UPKEEP, &n->thread_upkeep, node_upkeep_main }, { THREAD_IMAGES, &n->thread_images, node_images_main },
+		{ THREAD_CONTROL, &n->thread_control, node_control_main }, { THREAD_MOVER, &n->thread_mover, node_mover_main },
+		{ THREAD_NODE, &n->thread_node, node_thread_main },
+	};
 	int rc = WIRE_OK;
 
-	if (n->store->threads & THREAD_PUBLISHER)
-		rc = start_thread(n, &n->thread_publisher, node_publisher_main, THREAD_PUBLISHER, err);
-	if (!rc && n->store->threads & THREAD_CHECKPOINT)
-		rc = start_thread(n, &n->thread_checkpoint, node_checkpoint_main, THREAD_CHECKPOINT, err);
-	if (!rc)
-		rc = start_thread(n, &n->thread_upkeep, node_upkeep_main, THREAD_UPKEEP, err);
-	if (!rc)
-		rc = start_thread(n, &n->thread_images, node_images_main, THREAD_IMAGES, err);
-	if (!rc)
-		rc = start_thread(n, &n->thread_control, node_control_main, THREAD_CONTROL, err);
-	if (!rc)
-		rc = start_thread(n, &n->thread_mover, node_mover_main, THREAD_MOVER, err);
-	if (!rc)
-		rc = start_thread(n, &n->thread_node, node_thread_main, THREAD_NODE, err);
+	for (size_t i = 0; i < sizeof all / sizeof *all && !rc; i++)
+		if (which & ~n->started & all[i].bit)
+			rc = start_thread(n, all[i].thread, all[i].run, all[i].bit, err);
 	return rc;
 }
 
@@ -190,7 +185,6 @@ static bool files_have_all(const struct raft_journal_state *st)
 
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
-	struct raft_journal_opts jopts = { 0 };
 	struct raft_journal_state st;
 	bool whole;
 	int rc = shell_lock_take(&n->paths, &n->lock_fd, err);
@@ -199,11 +193,8 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	if (!rc)
 		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
 	n->store = n->conf.witness ? &node_store_witness : &node_store_database;
-	jopts.group = n->conf.group;
 	if (!rc)
-		rc = raft_journal_open(n->env, n->paths.journal, &jopts, &n->journal, &st, err);
-	if (!rc && st.cut_bytes)
-		shell_log(n, "cut %llu bytes of a torn tail from the journal", (unsigned long long)st.cut_bytes);
+		rc = node_journal_open(n, &st, err);
 	n->mark_index = rc ? 0 : st.mark.index;
 	whole = !rc && files_have_all(&st);
 	if (!rc)
@@ -212,13 +203,13 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	if (!rc)
 		rc = node_driver_start(n, &st, err);
 	if (!rc)
-		rc = n->store->open(n, &st, err);
+		rc = node_store_open(n, &st, err);
 	if (rc == WIRE_CHANGED && !whole) /* to be decided by a person */
 		rc = WIRE_CORRUPT;
-	if (!rc)
+	if (!rc && n->control_fd < 0)
 		rc = node_control_open(n, err);
 	if (!rc)
-		rc = start_threads(n, err);
+		rc = node_start_threads(n, n->store->threads | THREADS_ALWAYS, err);
 	return rc;
 }
 

@@ -96,6 +96,9 @@ struct node_shared { /* what other threads read, under mu */
 	struct raft_progress progress[RAFT_MEMBERS_MAX]; /* as of now_us; zeros where this node does not lead */
 	bool up[RAFT_MEMBERS_MAX];
 	uint64_t now_us;
+	bool forgetful;      /* it has lost what it had promised, and is not re-admitted yet */
+	bool mending;        /* its database is not open yet: the log does not reach it, or has holes there */
+	uint32_t holes;      /* entries that are to be fetched from other members */
 	uint64_t keep_above; /* journal entries above it are needed by some member */
 };
 
@@ -144,7 +147,7 @@ struct shell_node {
 	struct raft_journal *journal;
 	struct wire_link *link;
 	const struct node_store *store;
-	struct vfs_db *db; /* NULL: a witness */
+	struct vfs_db *_Atomic db; /* NULL: a witness, or not open yet (repair.c) */
 	struct node_witness witness;
 	struct node_events *events;
 
@@ -196,9 +199,14 @@ struct shell_node {
 	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control, thread_mover;
 	unsigned started; /* bits of enum node_thread */
 	uint64_t mark_index;
+
+	bool forgetful;           /* node thread: the journal says so */
+	uint64_t start_base;      /* of the journal, at the start */
+	uint64_t readmit_at_us;   /* node thread */
 };
 
-enum node_thread { THREAD_NODE = 1, THREAD_PUBLISHER = 2, THREAD_CHECKPOINT = 4, THREAD_UPKEEP = 8, THREAD_IMAGES = 16, THREAD_CONTROL = 32, THREAD_MOVER = 64 };
+enum node_thread { THREAD_NODE = 1, THREAD_PUBLISHER = 2, THREAD_CHECKPOINT = 4, THREAD_UPKEEP = 8, THREAD_IMAGES = 16, THREAD_CONTROL = 32, THREAD_MOVER = 64,
+	THREADS_ALWAYS = THREAD_NODE | THREAD_UPKEEP | THREAD_IMAGES | THREAD_CONTROL | THREAD_MOVER };
 
 void shell_log(const struct shell_node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t node_now_us(const struct shell_node *n);
@@ -250,6 +258,15 @@ void node_images_close(struct shell_node *n);
 int node_control_open(struct shell_node *n, struct wire_err *err); /* control.c */
 void *node_control_main(void *node);
 void node_control_close(struct shell_node *n);
+/* repair.c: a journal that was damaged, lost or put back */
+int node_journal_open(struct shell_node *n, struct raft_journal_state *ret_st, struct wire_err *err);
+/* Opens the store as soon as it can be: at once, or when enough was fetched from other members, with the node's threads running meanwhile. */
+int node_store_open(struct shell_node *n, struct raft_journal_state *st, struct wire_err *err);
+int node_start_threads(struct shell_node *n, unsigned which, struct wire_err *err); /* node.c; those that run already stay */
+/* mark.c: the latest checkpoint mark, beside the journal. WIRE_NOTFOUND. */
+int node_mark_write(struct shell_node *n, const struct raft_journal_mark *m, struct wire_err *err);
+int node_mark_read(struct shell_node *n, struct raft_journal_start *ret_mark, struct wire_err *err);
+void node_readmit_tick(struct shell_node *n, uint64_t now_us); /* readmit.c; node thread */
 /* members.c: membership requests, on the node thread. */
 void node_membership_msg(struct shell_node *n, const struct wire_link_msg *m);
 void node_membership_tick(struct shell_node *n, uint64_t now_us);

@@ -360,8 +360,10 @@ static int note_mark(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_p
 {
 	struct shell_node *n = ctx;
 	struct raft_journal_mark m = { .index = index, .checksum = checksum, .db_pages = db_pages };
-	int rc = raft_journal_append_mark(n->journal, &m, err);
+	int rc = node_mark_write(n, &m, err);
 
+	if (!rc)
+		rc = raft_journal_append_mark(n->journal, &m, err);
 	if (!rc)
 		rc = raft_journal_sync(n->journal, err);
 	if (!rc) {

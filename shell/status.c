@@ -2,6 +2,8 @@
  *
  *   path, node_id, group, cluster (16 hex digits), url, role (also failed, removed), removed (it is no member any more), published, checksum (state checksum
  *   at published, 16 hex digits), ready (a write transaction may begin here), failure (null, or why this node has ended its part),
+ *   forgetful (it has lost what it had promised, and is not re-admitted yet), mending (its database is not open yet: entries are to be fetched first),
+ *   holes (damaged entries that are to be fetched),
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
  *   events: how often each of raft/telemetry.h's events came, by name,
@@ -191,6 +193,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"removed\":%s,\"published\":%" PRIu64 ",\"checksum\":\"%016" PRIx64 "\",\"ready\":%s,", s->removed ? "true" : "false", v.index, v.checksum,
 	    s->role == RAFT_LEADER && s->leader_ready && v.index == s->last_index ? "true" : "false");
 	put_text(b, "failure", failure);
+	put(b, "\"forgetful\":%s,\"mending\":%s,\"holes\":%" PRIu32 ",", s->forgetful ? "true" : "false", s->mending ? "true" : "false", s->holes);
 	put(b, "\"db_pages\":%" PRIu32 ",\"page_size\":%" PRIu32 ",\"wal_frames\":%" PRIu32 ",\"wal_backfilled\":%" PRIu32
 	       ",\"publications\":%" PRIu64 ",\"restarts\":%" PRIu64 ",\"checkpoints\":%" PRIu64 ",",
 	    v.db_pages, v.page_size, v.wal_frames, v.backfilled, v.publications, v.restarts, v.checkpoints);

@@ -23,6 +23,7 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 {
 	struct vfs_known_pos *known = calloc(st->n_publications + 1, sizeof *known);
 	struct vfs_node_ops ops;
+	struct vfs_db *db;
 	struct vfs_db_start start = {
 		.path = n->paths.db,
 		.pages_path = n->paths.pages,
@@ -53,7 +54,9 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 		memcpy(known[i].pos.cksum, p->cksum, sizeof p->cksum);
 	}
 	node_ops_make(n, &ops);
-	rc = vfs_db_open(&start, &n->db, err);
+	rc = vfs_db_open(&start, &db, err);
+	if (!rc)
+		n->db = db;
 	free(known);
 	return rc;
 }
@@ -82,27 +85,33 @@ static void close_database(struct shell_node *n)
 
 static uint64_t applied(struct shell_node *n)
 {
-	return vfs_db_published(n->db);
+	return n->db ? vfs_db_published(n->db) : n->start_base;
 }
 
 static void moved(struct shell_node *n)
 {
-	if (vfs_db_published(n->db) < node_publish_limit(n))
+	if (n->db && vfs_db_published(n->db) < node_publish_limit(n))
 		pthread_cond_signal(&n->publish_wake);
 }
 
 static void upkeep(struct shell_node *n)
 {
-	vfs_db_watchdog(n->db);
+	if (n->db)
+		vfs_db_watchdog(n->db);
 }
 
 static void status(struct shell_node *n, struct vfs_db_status *ret_status)
 {
-	vfs_db_status(n->db, ret_status);
+	if (n->db)
+		vfs_db_status(n->db, ret_status);
+	else
+		*ret_status = (struct vfs_db_status){ .index = n->start_base };
 }
 
 static int view_open(struct shell_node *n, struct vfs_view **ret_view, struct vfs_view_info *ret_info, struct wire_err *err)
 {
+	if (!n->db)
+		return wire_fail(err, WIRE_BUSY, "this member is being repaired: ask another one");
 	return vfs_view_open(n->db, ret_view, ret_info, err);
 }
 

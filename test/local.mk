@@ -13,6 +13,7 @@ PROC_TESTS = \
 	test/proc/test_large.py \
 	test/proc/test_stock_reader.py \
 	test/proc/test_kill.py \
+	test/proc/test_repair.py \
 	test/proc/test_rolling.py \
 	test/proc/test_auto.py \
 	test/proc/test_valgrind.py \

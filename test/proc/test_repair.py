@@ -1,0 +1,216 @@
+#!/usr/bin/python3
+"""Journals that are damaged, lost, or put back from an old copy, on real nodes, while the others work.
+
+What is missing is fetched; a node that may have forgotten an acknowledgement or a vote gives none before it is re-admitted, comes back by itself, and no
+acknowledged row is lost though another node is killed right afterwards. --rounds N; --full is 10 rounds a case.
+"""
+import os
+import shutil
+import struct
+
+from harness import Failed, Test, wait_until
+
+t = Test(__file__, deadline_s=240)
+rounds = t.args.rounds or (10 if t.full else 1)
+
+ENTRY, VOTE, END = 1, 3, 10
+ENTRY_DATA_AT = 48
+
+
+def segments(journal):
+	return sorted(os.path.join(journal, f) for f in os.listdir(journal) if f.endswith(".seg"))
+
+
+def records(path):
+	"""(offset, type, length of the payload) of the records of a segment, as raft/JOURNAL.md has them."""
+	with open(path, "rb") as f:
+		b = f.read()
+	at, found = struct.unpack_from("<I", b, 20)[0], []
+	while 0 < at and at + 28 <= len(b):
+		length, kind = struct.unpack_from("<IB", b, at + 8)
+		if not 0 < kind <= 11 or at + 28 + length > len(b):
+			break
+		found.append((at, kind, length))
+		at += (28 + length + 7) // 8 * 8
+		if kind == END:
+			break
+	return found
+
+
+def flip(path, at):
+	with open(path, "r+b") as f:
+		f.seek(at)
+		byte = f.read(1)[0]
+		f.seek(at)
+		f.write(bytes([byte ^ 0x10]))
+
+
+def journal(node):
+	return os.path.join(node.db + "-walraft", "journal")
+
+
+def last_vote(node):
+	"""Path and offset of the latest vote record, if no later segment's header repeats it."""
+	path = [p for p in segments(journal(node)) if records(p)][-1]
+	votes = [at for at, kind, _ in records(path) if kind == VOTE]
+	return (path, votes[-1]) if votes else None
+
+
+def member(status, node):
+	return next(m for m in status["members"] if m["url"] == node.url)
+
+
+def load_cluster():
+	# Slow enough that the others do not trim what the node lacks while it is away: then only a new image would do.
+	c = t.cluster(n=3, kind="worker")
+	for n in c.nodes:
+		n.start_load(threads=1, pause_ms=40)
+	c.wait_acked(15)
+	return c
+
+
+def wait_readmitted(c, node, what):
+	def look():
+		try:
+			s = c.leader().status()
+		except Failed:
+			return None
+		return s if member(s, node)["kind"] == "voter" and len([m for m in s["members"] if m["kind"] == "voter"]) == 3 else None
+	node.wait_status(lambda s: not s["forgetful"] and not s["mending"], 40, what + " is not forgetful any more")
+	return wait_until(look, 40, what + " is a voter again")
+
+
+def comes_back(c, node, what, before_start):
+	"""The node stops, something is done to its files, it starts, and another one is killed as soon as it counts again."""
+	others = [n for n in c.nodes if n is not node]
+	how = t.rnd.choice([node.term, node.kill9])
+	how()
+	c.wait_acked(20)
+	before_start()
+	node.worker()
+	wait_readmitted(c, node, what)
+	t.equal(node.status()["events"].get("role.readmitted"), 1, "%s: it was re-admitted (after %s)" % (what, how.__name__))
+	victim = t.rnd.choice(others)
+	victim.kill9()
+	node.start_load(threads=1, pause_ms=40)
+	c.wait_acked(15)
+	victim.worker()
+	victim.start_load(threads=1, pause_ms=40)
+	c.wait_acked(15)
+
+
+def finish(c, what):
+	for n in c.nodes:
+		if n.kind == "worker":
+			n.stop_load()
+	c.verify_load(what)
+	c.integrity(what + "integrity")
+
+
+@t.case("a journal that is gone")
+def removed():
+	for r in range(rounds):
+		c = load_cluster()
+		node = t.rnd.choice(c.followers())
+		# A checkpoint must have been: without one nothing beside the journal tells where the database stands.
+		node.term()
+		node.worker()
+		comes_back(c, node, "removed %d" % r, lambda: shutil.rmtree(journal(node)))
+		finish(c, "removed %d: " % r)
+
+
+@t.case("a journal from an old copy")
+def old_copy():
+	for r in range(rounds):
+		c = load_cluster()
+		node = t.rnd.choice(c.followers())
+		copy = os.path.join(c.dir, "copy%d" % r)
+		node.term()
+		shutil.copytree(journal(node), copy)
+		node.worker()
+		c.wait_acked(15)
+
+		def put_back():
+			shutil.rmtree(journal(node))
+			shutil.copytree(copy, journal(node))
+		comes_back(c, node, "old copy %d" % r, put_back)
+		finish(c, "old copy %d: " % r)
+
+
+@t.case("a damaged vote")
+def vote():
+	c = load_cluster()
+	done = 0
+	for r in range(rounds * 3):
+		# A new election, so that the latest vote record is in the segment that is written to.
+		l = c.leader()
+		l.sigstop()
+		c.leader()
+		l.cont()
+		c.wait_acked(10)
+		node = t.rnd.choice(c.followers())
+		found = []
+		damage = lambda: found.append(last_vote(node)) or (found[0] and flip(found[0][0], found[0][1] + 36))
+		node.term()
+		damage()
+		if not found[0]:
+			node.worker()
+			node.start_load(threads=1, pause_ms=40)
+			continue
+		c.wait_acked(10)
+		node.worker()
+		t.ok(any(f.endswith(".bad") for f in os.listdir(journal(node))), "vote %d: what is damaged is set aside" % r)
+		wait_readmitted(c, node, "vote %d" % r)
+		t.equal(node.status()["events"].get("role.readmitted"), 1, "vote %d: it was re-admitted" % r)
+		node.start_load(threads=1, pause_ms=40)
+		victim = t.rnd.choice([n for n in c.nodes if n is not node])
+		victim.kill9()
+		c.wait_acked(20)
+		victim.worker()
+		victim.start_load(threads=1, pause_ms=40)
+		done += 1
+		if done == rounds:
+			break
+	t.ok(done == rounds, "%d damaged votes" % done)
+	finish(c, "vote: ")
+
+
+@t.case("no vote before it is re-admitted")
+def no_vote():
+	c = t.cluster(n=3, kind="serve")
+	a, b, d = c.leader(), *c.followers()
+	for n in (a, b, d):
+		n.term()
+	shutil.rmtree(journal(d))
+	d.serve(wait_s=0)
+	b.serve(wait_s=0)
+	wait_until(lambda: "waits for what other members" in d.log_text() or "serving" in d.log_text(), 20, "the node without a journal runs")
+	# Two of three, but one of them does not count: b stands again and again, and is not elected.
+	b.wait_status(lambda s: s["role"] == "precandidate", 20, "stands")
+	seen = set()
+	asked = d.status()["events"].get("message.received", 0)
+	wait_until(lambda: seen.add(b.status()["role"]) or d.status()["events"].get("message.received", 0) > asked + 10, 20, "it asks again and again")
+	t.ok("leader" not in seen, "no leader by the vote of one that forgot", seen)
+	t.ok(d.status()["forgetful"], "it knows that it forgot")
+	a.serve()
+	wait_readmitted(c, d, "no vote")
+	t.ok(True, "it counts again once the third is back")
+	a.kill9()
+	c.leader(among=[b, d])
+	t.ok(True, "and elects with the other one")
+
+
+@t.case("a lone voter")
+def lone():
+	c = t.cluster(n=1, kind="serve")
+	n = c[0]
+	n.term()
+	shutil.rmtree(journal(n))
+	try:
+		n.serve()
+		t.ok(False, "a lone voter without its journal does not start")
+	except Failed as e:
+		t.ok("journal" in str(e), "a lone voter without its journal does not start, and says why", str(e))
+
+
+t.run()
