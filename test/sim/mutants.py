@@ -41,7 +41,7 @@ class Builder:
 		sim = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "test/sim/*.c")))
 		       if not f.endswith("test_sim.c")]
 		lin = [os.path.relpath(f, args.src) for f in sorted(glob.glob(os.path.join(args.src, "test/lin/*.c"))) if not f.endswith("main.c")]
-		self.raft, self.rest = raft, sim + lin + ["wire/buf.c", "wire/err.c", "wire/hash.c", "wire/msg.c"]
+		self.raft, self.rest = raft, sim + lin + ["wire/buf.c", "wire/env.c", "wire/err.c", "wire/hash.c", "wire/msg.c"]
 		os.makedirs(self.top, exist_ok=True)
 
 	def compile(self, path, out, include):

@@ -133,6 +133,7 @@ struct sim_node {
 	uint32_t level; /* feature level that its program knows */
 	bool full;      /* as a leader heard from it */
 	bool salvaging; /* of its journal; not known to have ended */
+	bool alone; /* the core does not start: it has forgotten, and is the only voter that it knows of */
 	bool forgetful, readmitted, dur_forgetful; /* it may have lost what it had promised; the same as its disk knows it */
 	uint64_t asleep_until_us, hangs_until_us; /* hangs: its disk */
 	/* clock */

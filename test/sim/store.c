@@ -382,7 +382,9 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.keep_log_bytes = s->p.keep_log_bytes,
 	}, &err);
 	bool old = !n->raft && n->level < RAFT_LEVEL && err.code == WIRE_VERSION;
-	if (node_called(n) && !n->raft && !old)
+	/* The old disk, or what is left of it, is from when it was the only voter: it needs an image. */
+	n->alone = !n->raft && n->forgetful && err.code == WIRE_INVALID;
+	if (node_called(n) && !n->raft && !old && !n->alone)
 		sim_fail(s, "core", "%s does not start: %s", node_name(n), err.text);
 	if (!n->raft)
 		node_fail(n, "start", &err);
@@ -470,6 +472,8 @@ void node_start(struct sim_node *n)
 	          n->log_last, st.commit, n->checkpoint.index);
 	if (s->failed || !start_core(n, &st)) {
 		node_settled(n);
+		if (n->alone && sim_leader(s) && !sim_leader(s)->witness)
+			node_install(n, sim_leader(s), false);
 		return;
 	}
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + rng_below(&s->rng, 300000), .type = EV_UPKEEP, .slot = (uint8_t)n->slot,
