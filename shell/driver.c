@@ -422,6 +422,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.commit = st->commit,
 		.applied = st->base_index, /* the rest follows as an event, once the database is open */
 		.window_bytes = 4u << 20,
+		.silence_max_us = NODE_IDLE_US,
 		.uncommitted_bytes = 4u << 20, /* more cannot be on its way to a follower */
 		.drift_ppm = n->clock.drift_ppm,
 		.telemetry = true,

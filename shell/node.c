@@ -130,6 +130,7 @@ static int open_link(struct shell_node *n, struct wire_err *err)
 		.self = n->conf.node,
 		.group = n->conf.group,
 		.queue_max_bytes = 12u << 20,
+		.silence_ms = NODE_LINK_SILENCE_MS,
 		.ctx = n,
 		.on_msg = node_on_msg,
 		.on_peer = node_on_peer,

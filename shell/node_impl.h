@@ -77,6 +77,11 @@ struct entry_cache {
 	size_t bytes;
 };
 
+/* The longest silence of an idle group's leader; it sends something every 7/10 of that (raft/pulse.c), and the link takes a peer for gone
+ * after twice that. */
+#define NODE_IDLE_US 1900000u
+#define NODE_LINK_SILENCE_MS 2700u
+
 struct peer_event { uint64_t peer; bool up; struct peer_event *next; };
 
 struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_view_info info; uint64_t used_us; };
