@@ -18,12 +18,15 @@ static void share_lease(struct shell_node *n, const struct raft_update *u)
 	atomic_store(&l->until_us, u->lease_until_us);
 }
 
-/* By the configuration, whatever this node has by now: until that says otherwise others rely on its log. shared.config is this thread's to read. */
-static bool is_witness(const struct shell_node *n)
+/* Others rely on a witness's log, whatever it has by now, until a configuration in which it is none is committed. mu held. */
+static void share_keeps_log(struct shell_node *n)
 {
 	const struct raft_member *self = raft_config_find(&n->shared.config, n->conf.node);
 
-	return self ? (self->flags & RAFT_WITNESS) != 0 : n->store->witness;
+	if (self && (self->flags & RAFT_WITNESS))
+		n->keeps_log = true;
+	else if (self && n->shared.config_committed)
+		n->keeps_log = n->store->witness;
 }
 
 static void share(struct shell_node *n, const struct raft_update *u)
@@ -48,9 +51,10 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
-	if (u->role != RAFT_LEADER || is_witness(n))
-		s->keep_above = u->keep_above;
 	s->config_committed = raft_config_committed(n->raft);
+	share_keeps_log(n);
+	if (u->role != RAFT_LEADER || n->keeps_log)
+		s->keep_above = u->keep_above;
 	/* A node without any configuration has just not heard yet. */
 	s->removed = u->removed || (s->config_committed && s->config.n && !s->config.joint && !raft_config_find(&s->config, n->conf.node));
 	node_settle_pending(n);
@@ -199,7 +203,7 @@ static int trim(struct shell_node *n)
 	n->trim_to = 0;
 	pthread_mutex_unlock(&n->mu);
 	/* A learner may have been added since that was asked for. */
-	if (is_witness(n))
+	if (n->keeps_log)
 		ev.index = ev.index < n->shared.keep_above ? ev.index : n->shared.keep_above;
 	else if (n->shared.role == RAFT_LEADER && raft_min_match(n->raft) < ev.index)
 		ev.index = raft_min_match(n->raft);
@@ -241,7 +245,7 @@ void node_share_progress(struct shell_node *n, uint64_t now_us)
 	n->progress_at_us = now_us + 100000;
 	pthread_mutex_lock(&n->mu);
 	s->now_us = now_us;
-	if (s->role == RAFT_LEADER && !is_witness(n))
+	if (s->role == RAFT_LEADER && !n->keeps_log)
 		s->keep_above = raft_min_match(n->raft);
 	for (uint32_t i = 0; i < s->config.n; i++) {
 		struct raft_progress p = { 0 };
@@ -447,6 +451,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 	n->start_base = st->base_index;
 	n->shared.config = *raft_config_current(n->raft);
 	n->applied_told = init.applied;
+	n->keeps_log = true; /* until the first step tells */
 	n->deadline_us = 0; /* the first step tells */
 	node_link_members(n);
 	return WIRE_OK;

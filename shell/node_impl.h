@@ -188,6 +188,7 @@ struct shell_node {
 	char refusal[256];            /* the core's latest, of a configuration */
 	char transfer_note[160];      /* what became of the last transfer that was asked for; "" */
 	struct raft_config linked; /* whose members the link dials */
+	bool keeps_log; /* as a witness must: it trims to what the core says, also while it leads */
 	uint64_t leads_term, leads_since_us; /* the latest term that this node led in, and since when */
 	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
 	bool must_sync;
