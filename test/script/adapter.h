@@ -57,7 +57,7 @@ struct write {
 
 struct pending_read { uint64_t corr, index; bool granted; };
 
-struct options { bool no_prevote, no_check_quorum, lease; uint32_t window_msgs, append_bytes; };
+struct options { bool no_prevote, no_check_quorum, lease; uint32_t window_msgs, append_bytes, catch_up_bytes; };
 
 struct node {
 	uint64_t id, now_us, lives;

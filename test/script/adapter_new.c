@@ -54,7 +54,7 @@ static void snap_option(struct line *l, struct store *s, char *v)
 static void new_options(struct line *l, struct store *s, struct options *o)
 {
 	char *v, *log = NULL;
-	uint64_t term = 0, window = 0, append = 0;
+	uint64_t term = 0, window = 0, append = 0, catch_up = 0;
 
 	while (l->at < l->n && !l->wrong) {
 		if ((v = line_option(l, "voters")))
@@ -81,15 +81,18 @@ static void new_options(struct line *l, struct store *s, struct options *o)
 			line_option_number(l, v, &window);
 		else if ((v = line_option(l, "append")))
 			line_option_number(l, v, &append);
+		else if ((v = line_option(l, "catchup")))
+			line_option_number(l, v, &catch_up);
 		else
 			line_wrong(l, "not understood", l->arg[l->at]);
 	}
 	if (!l->wrong && log)
 		add_log(l, s, log);
-	if (!l->wrong && (window > 1024 || append > WIRE_MSG_MAX || (term && term < s->term)))
-		line_wrong(l, "window= is above 1024, append= above 8 MiB, or term= below a term of the log", NULL);
+	if (!l->wrong && (window > 1024 || append > WIRE_MSG_MAX || catch_up > UINT32_MAX || (term && term < s->term)))
+		line_wrong(l, "window= is above 1024, append= above 8 MiB, catchup= above 4 GiB, or term= below a term of the log", NULL);
 	o->window_msgs = (uint32_t)window;
 	o->append_bytes = (uint32_t)append;
+	o->catch_up_bytes = (uint32_t)catch_up;
 	if (s->term < term)
 		s->term = term;
 }

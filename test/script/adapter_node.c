@@ -153,7 +153,7 @@ bool node_start(struct node *n)
 	in.commit_delay_us = 1;
 	in.drift_ppm = n->options.lease ? 0 : RAFT_NO_LEASES;
 	in.forgetful = n->forgetful;
-	in.catch_up_bytes = UINT32_MAX;
+	in.catch_up_bytes = n->options.catch_up_bytes ? n->options.catch_up_bytes : UINT32_MAX;
 	in.no_prevote = n->options.no_prevote;
 	in.no_check_quorum = n->options.no_check_quorum;
 	/* Without leases nobody counts on it, and a driver does not want to wait before it can be asked for its vote. */
@@ -251,6 +251,8 @@ static void send_all(struct node *n, const struct raft_update *u)
 
 	for (uint32_t i = 0; i < u->n_msgs; i++) {
 		struct packet p;
+		if (u->msgs[i].type == WIRE_MSG_CATCH_UP && !u->msgs[i].hint)
+			continue; /* that an image is needed; it comes unasked */
 		packet_make(&p, n, &u->msgs[i]);
 		if (!u->msgs[i].after_persist || (!w && !n->n_writes)) {
 			net_send(&p);
@@ -320,9 +322,16 @@ static void step(struct node *n, struct raft_event ev)
 	n->forgetful = u.forgetful;
 }
 
+/* What the log has of it is kept, as raft_on_image does. */
 static void install(struct node *n, struct image *i, uint64_t from)
 {
-	if (i->index > n->u.commit) {
+	const struct raft_event ev = { .type = RAFT_EV_IMAGE, .index = i->index, .term = i->term, .config = &i->config };
+
+	if (n->u.role == RAFT_LEADER) /* since it was sent */
+		return;
+	if (i->index > n->u.commit && raft_term_of(n->raft, i->index) == i->term)
+		step(n, ev);
+	if (n->raft && i->index > n->u.commit && raft_term_of(n->raft, i->index) != i->term) {
 		struct store *both[] = { &n->disk, &n->mem };
 		for (size_t k = 0; k < 2; k++) {
 			entries_free(&both[k]->log);
@@ -337,11 +346,7 @@ static void install(struct node *n, struct image *i, uint64_t from)
 		n->disk.term = n->mem.term;
 		n->disk.vote = n->mem.vote;
 		drop_writes(n);
-		step(n, (struct raft_event){ .type = RAFT_EV_IMAGE, .index = i->index, .term = i->term, .config = &i->config });
-		if (n->raft && n->u.commit < i->index) { /* a core that cannot take it while it runs */
-			raft_free(n->raft);
-			node_start(n);
-		}
+		step(n, ev);
 	}
 	if (n->raft)
 		net_image_done(n, from);

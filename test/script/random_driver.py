@@ -37,7 +37,7 @@ class Group:
 		n = self.random.choice((3, 4, 5) if witness else (1, 2, 3, 3, 3, 4, 5))
 		self.ids = self.near = list(range(1, n + SPARE + 1))
 		switches = "prevote=%d checkquorum=%d" % (prevote, checkquorum)
-		limits = " window=%d append=%d" % (self.random.choice((1, 2, 8)), self.random.choice((1, 10))) if self.random.random() < 0.4 else ""
+		limits = " window=%d append=%d catchup=%d" % (self.random.choice((1, 2, 8)), self.random.choice((1, 10)), self.random.choice((1, 20, 4000000))) if self.random.random() < 0.4 else ""
 		members = "voters=" + ",".join(map(str, range(1, n if witness else n + 1))) + (" witnesses=%d" % n if witness else "")
 		for i in self.ids:
 			self.do("new %d %s%s %s" % (i, members if i <= n else "", limits, switches))
