@@ -10,6 +10,7 @@
 #define LOOK_MS 50
 #define GATE_MS 200 /* of one attempt to learn what is committed */
 #define PUBLISH_MS 10000
+#define ASK_MS 3000 /* to learn whether this is a member still */
 
 struct detach {
 	const struct wire_env *env;
@@ -40,8 +41,20 @@ static int check_stop(struct shell_node *n, struct wire_err *err)
 static int check_members(struct detach *d, struct shell_node *n, struct wire_err *err)
 {
 	struct shell_self self;
+	uint64_t deadline = now_ms(d) + ASK_MS;
 
-	shell_node_self(n, &self);
+	/* One that was removed while it was away finds out by asking the others. */
+	for (;;) {
+		int rc = check_stop(n, err);
+
+		shell_node_self(n, &self);
+		if (rc)
+			return rc;
+		if (self.removed || self.has_leader || self.members < 2 || d->o->force || now_ms(d) >= deadline)
+			break;
+		if (cli_wait_signal(LOOK_MS))
+			return wire_fail(err, WIRE_CLOSED, "interrupted; nothing was changed");
+	}
 	d->removed = self.removed;
 	d->others = self.members && !self.removed ? self.members - 1 : 0;
 	if (!d->others || d->o->force)

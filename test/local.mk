@@ -15,6 +15,10 @@ PROC_TESTS = \
 	test/proc/test_kill.py \
 	test/proc/test_repair.py \
 	test/proc/test_rolling.py \
+	test/proc/test_members.py \
+	test/proc/test_transfer.py \
+	test/proc/test_replace.py \
+	test/proc/test_stall_disk.py \
 	test/proc/test_auto.py \
 	test/proc/test_valgrind.py \
 	test/proc/test_trim.py \

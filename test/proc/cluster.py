@@ -221,6 +221,18 @@ class Node:
 	def stock(self, sql):
 		return harness.stock_rows(self.db, sql)
 
+	def command(self, name, *args, timeout=60):
+		"""A walraft command on this node's database."""
+		return walraft(name, self.db, *args, timeout=timeout)
+
+	def members(self, *args, name="members"):
+		"""What the command answers, as {address: member}, and all of it under ""."""
+		r = self.command(name, *args, "--json")
+		if r.returncode:
+			raise Failed("%s of node %d: %s" % (name, self.i, r.stderr.strip()))
+		a = json.loads(r.stdout)
+		return dict({m["url"]: m for m in a["members"]}, **{"": a})
+
 
 class Cluster:
 	"""n nodes with one replicated database. kind: "worker" or "serve". See create()."""
@@ -274,13 +286,14 @@ class Cluster:
 		"""Live nodes that have the database."""
 		return [n for n in self.live() if not n.witness]
 
-	def create(self):
+	def create(self, n=None):
+		"""n: only so many of the nodes."""
 		self.init()
 		self.nodes[0].start(self.kind)
-		for i in range(1, len(self.nodes)):
+		for i in range(1, n or len(self.nodes)):
 			self.join(i)
 			self.nodes[i].start(self.kind)
-		self.wait_ready(members=len(self.nodes))
+		self.wait_ready(members=n or len(self.nodes))
 
 	def live(self):
 		return [n for n in self.nodes if n.alive() and not n.stopped]

@@ -158,6 +158,19 @@ class Outcomes:
 		     "%d: %s" % (len(ghosts), sorted(ghosts)[:10]))
 
 
+def failures(files, allowed=()):
+	"""What writers were told but an acknowledgement, the leader's address, or nothing since they rolled back themselves. allowed: codes."""
+	bad, fine = [], {"", str(READONLY_NOT_LEADER)} | {str(c) for c in allowed}
+	for f in files:
+		with open(f) as h:
+			for line in h:
+				what, _, *text = line.rstrip("\n").split(" ", 2)
+				code = text[0].split(" ")[0] if text else ""
+				if not (what in ("B", "A") or (what == "N" and code in fine)):
+					bad.append(line.strip())
+	return bad
+
+
 def acked_count(files):
 	n = 0
 	for f in files:

@@ -249,6 +249,32 @@ def lease_ends():
 	t.ok(served > 0, "in %d rounds reads were served although nobody could answer" % served)
 
 
+@t.case("a follower that was cut off returns")
+def follower_returns():
+	"""Pre-votes: its timers have run out many times, and nobody is disturbed."""
+	if no_net:
+		t.skip("a follower that was cut off returns", no_net)
+		return
+	c = counter_cluster(net=netns.Network(3))
+	value = 0
+	for r in range(6 if t.full else 2):
+		l = c.leader()
+		f = [n for n in c.nodes if n is not l][r % 2]
+		before = l.status()
+		c.net.cut(f.i)
+		f.wait_status(lambda s: not s["leader_id"], 20, "it misses its leader")
+		end = time.monotonic() + 2  # several election timeouts
+		while time.monotonic() < end:
+			value += 1
+			l.sql("UPDATE n SET v = %d WHERE id = 1" % value)
+		c.net.heal(f.i)
+		wait_until(lambda: f.one(READ) == value, 30, "it has caught up")
+		after = c.converge()
+		t.equal({s["term"] for s in after.values()}, {before["term"]}, "round %d: the term is what it was" % r)
+		t.equal({s["leader_id"] for s in after.values()}, {before["leader_id"]}, "round %d: the leader is who it was" % r)
+	c.checksums_equal("checksums are equal after the return of a follower")
+
+
 @t.case("reads on a leader that is cut off")
 def reads_cut():
 	if no_net:

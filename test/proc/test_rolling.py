@@ -12,20 +12,6 @@ t = Test(__file__)
 LEAD_ELSEWHERE_S = 3 if harness.SANITIZER else 0.25
 
 
-def failures(c):
-	"""What the writers were told but an acknowledgement, the leader's address, or nothing since they rolled back themselves."""
-	bad = []
-	for f in c.ack_logs:
-		with open(f) as h:
-			for line in h:
-				what, _, *text = line.rstrip("\n").split(" ", 2)
-				code = text[0].split(" ")[0] if text else ""
-				if what in ("B", "A") or (what == "N" and code in ("", str(load.READONLY_NOT_LEADER))):
-					continue
-				bad.append(line.strip())
-	return bad
-
-
 @t.case("a leader that ends hands over")
 def hand_over():
 	for kind in ("serve", "worker"):
@@ -62,7 +48,7 @@ def rolling():
 			c.wait_acked(100)
 	for n in c.nodes:
 		n.stop_load()
-	bad = failures(c)
+	bad = load.failures(c.ack_logs)
 	t.ok(not bad, "no write failed: writers met an acknowledgement or the leader's address", "%d: %s" % (len(bad), "\n".join(bad[:20])))
 	c.verify_load()
 
