@@ -131,6 +131,7 @@ int raft_journal_append_forgetful(struct raft_journal *j, bool forgetful, struct
 /* Puts a hole's data in place: it can be read at once, and after the next sync for good. Index and term must be the hole's, kind, size and sum what is
  * known of them, the sum the data's; WIRE_INVALID otherwise, and when there is no such hole. */
 int raft_journal_fill(struct raft_journal *j, const struct wire_entry *entry, struct wire_err *err);
+size_t raft_journal_holes(struct raft_journal *j); /* that are left */
 int raft_journal_append_commit(struct raft_journal *j, uint64_t commit, struct wire_err *err);
 int raft_journal_append_publication(struct raft_journal *j, const struct raft_journal_publication *p, struct wire_err *err);
 int raft_journal_append_mark(struct raft_journal *j, const struct raft_journal_mark *m, struct wire_err *err);

@@ -108,6 +108,14 @@ int raft_jrn_say_oldest(struct raft_journal *j, struct wire_err *err)
 	return raft_jrn_end_append(j, rc, &cause, err);
 }
 
+size_t raft_journal_holes(struct raft_journal *j)
+{
+	pthread_mutex_lock(&j->mu);
+	size_t n = j->log.n_holes;
+	pthread_mutex_unlock(&j->mu);
+	return n;
+}
+
 uint64_t raft_journal_base(struct raft_journal *j)
 {
 	pthread_mutex_lock(&j->mu);

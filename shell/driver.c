@@ -47,7 +47,9 @@ static void share(struct shell_node *n, const struct raft_update *u)
 	s->persisted = u->truncate_from && u->truncate_from <= s->persisted ? u->truncate_from - 1 : s->persisted; /* what replaces them is not durable */
 	s->leader_ready = u->leader_ready;
 	s->forgetful = u->forgetful;
-	s->holes -= u->n_fills < s->holes ? u->n_fills : s->holes;
+	s->needs_image = u->needs_image;
+	if (s->holes)
+		s->holes = (uint32_t)raft_journal_holes(n->journal);
 	s->transfer_to = u->transfer_to;
 	if (u->config_changed)
 		s->config = *raft_config_current(n->raft);
@@ -79,8 +81,8 @@ static int write_journal(struct shell_node *n, const struct raft_update *u, stru
 		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, err);
 	if (!rc && u->hard_state_changed)
 		rc = raft_journal_append_vote(n->journal, u->term, u->vote, err);
-	for (uint32_t i = 0; i < u->n_fills && !rc; i++)
-		rc = raft_journal_fill(n->journal, &u->fills[i], err);
+	if (!rc && u->n_fills)
+		rc = node_fills_write(n, u, err);
 	if (!rc && n->forgetful && !u->forgetful) {
 		rc = raft_journal_append_forgetful(n->journal, false, err);
 		n->must_sync = true;
@@ -165,7 +167,9 @@ static int persist(struct shell_node *n)
 	pthread_mutex_lock(&n->mu);
 	n->shared.persisted = index;
 	pthread_mutex_unlock(&n->mu);
-	return node_step(n, &ev, NULL, NULL);
+	if (node_step(n, &ev, NULL, NULL))
+		return WIRE_CLOSED;
+	return n->n_filled ? node_fills_done(n) : WIRE_OK;
 }
 
 /* Makes durable what the batch wrote, tells the core, then sends what had to wait for it; what the core's answer adds waits for a sync of its own. */
@@ -475,6 +479,7 @@ void node_driver_free(struct shell_node *n)
 	entry_cache_free(n->cache);
 	wire_buf_free(&n->scratch);
 	free(n->late);
+	free(n->filled);
 }
 
 /* --- from the link's threads --- */

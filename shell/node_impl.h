@@ -102,6 +102,7 @@ struct node_shared { /* what other threads read, under mu */
 	bool up[RAFT_MEMBERS_MAX];
 	uint64_t now_us;
 	bool forgetful;      /* it has lost what it had promised, and is not re-admitted yet */
+	bool needs_image;    /* no member's log has what this one lacks */
 	bool mending;        /* its database is not open yet: the log does not reach it, or has holes there */
 	uint32_t holes;      /* entries that are to be fetched from other members */
 	uint64_t keep_above; /* journal entries above it are needed by some member */
@@ -206,6 +207,8 @@ struct shell_node {
 	unsigned started; /* bits of enum node_thread */
 	uint64_t mark_index;
 
+	struct wire_entry *filled; /* node thread: fills that are to be synced; index and term */
+	size_t n_filled, cap_filled;
 	bool forgetful;           /* node thread: the journal says so */
 	uint64_t start_base;      /* of the journal, at the start */
 	uint64_t readmit_at_us;   /* node thread */
@@ -268,6 +271,9 @@ void node_control_close(struct shell_node *n);
 int node_journal_open(struct shell_node *n, struct raft_journal_state *ret_st, struct wire_err *err);
 /* Opens the store as soon as it can be: at once, or when enough was fetched from other members, with the node's threads running meanwhile. */
 int node_store_open(struct shell_node *n, struct raft_journal_state *st, struct wire_err *err);
+/* Node thread: update.fills into the journal; and, once they are synced, to the core. */
+int node_fills_write(struct shell_node *n, const struct raft_update *u, struct wire_err *err);
+int node_fills_done(struct shell_node *n);
 int node_start_threads(struct shell_node *n, unsigned which, struct wire_err *err); /* node.c; those that run already stay */
 /* mark.c: the latest checkpoint mark, beside the journal. WIRE_NOTFOUND. */
 int node_mark_write(struct shell_node *n, const struct raft_journal_mark *m, struct wire_err *err);

@@ -15,6 +15,7 @@
 
 #define PATIENCE_US 30000000u /* without anything that comes in */
 #define LEVEL_US 5000000u     /* without anything new to come in, from a leader */
+#define IMAGE_US 2000000u     /* that long the leader says that only an image helps */
 #define POLL_US 100000u
 #define LEAD_US 2000000u      /* so long this node may lead without its database before it hands over */
 
@@ -153,6 +154,47 @@ int node_journal_open(struct shell_node *n, struct raft_journal_state *ret_st, s
 	return rc;
 }
 
+/* ---- holes ---- */
+
+int node_fills_write(struct shell_node *n, const struct raft_update *u, struct wire_err *err)
+{
+	int rc = WIRE_OK;
+
+	if (n->n_filled + u->n_fills > n->cap_filled) {
+		size_t cap = n->n_filled + u->n_fills + 64;
+		struct wire_entry *p = realloc(n->filled, cap * sizeof *p);
+
+		if (!p)
+			return wire_fail(err, WIRE_NOMEM, "no memory for damaged entries");
+		n->filled = p;
+		n->cap_filled = cap;
+	}
+	for (uint32_t i = 0; i < u->n_fills && !rc; i++) {
+		rc = raft_journal_fill(n->journal, &u->fills[i], err);
+		n->filled[n->n_filled++] = u->fills[i];
+	}
+	n->must_sync = true;
+	if (!rc && u->n_fills)
+		shell_log(n, "%u damaged entries from %llu on are as they were", u->n_fills, (unsigned long long)u->fills[0].index);
+	return rc;
+}
+
+int node_fills_done(struct shell_node *n)
+{
+	size_t ready = n->n_filled;
+	int rc = WIRE_OK;
+
+	/* A step may add more, which are not synced yet. */
+	for (size_t i = 0; i < ready && !rc; i++) {
+		struct raft_event ev = { .type = RAFT_EV_FILLED, .index = n->filled[i].index, .term = n->filled[i].term };
+
+		rc = node_step(n, &ev, NULL, NULL);
+	}
+	n->n_filled -= ready;
+	memmove(n->filled, n->filled + ready, n->n_filled * sizeof *n->filled);
+	return rc;
+}
+
 /* ---- the database waits ---- */
 
 struct mending {
@@ -161,6 +203,7 @@ struct mending {
 	uint64_t tried;       /* log end that the database was not found in */
 	uint64_t moved_at_us; /* when something came in last, or there was no leader */
 	uint64_t began_us, seen;
+	uint64_t image_at_us; /* by then it is sure that only an image helps */
 	uint32_t holes;
 	struct wire_err why;
 };
@@ -179,9 +222,10 @@ static uint64_t worth_a_try(struct shell_node *n, struct mending *m, bool *ret_g
 	m->seen = sure;
 	m->holes = s->holes;
 	led = s->leader && !s->holes;
+	m->image_at_us = !s->needs_image ? UINT64_MAX : m->image_at_us == UINT64_MAX ? now + IMAGE_US : m->image_at_us;
 	lead = s->role == RAFT_LEADER && s->leader_ready && now > m->began_us + LEAD_US;
 	pthread_mutex_unlock(&n->mu);
-	*ret_give_up = now > m->moved_at_us + (led ? LEVEL_US : PATIENCE_US);
+	*ret_give_up = now > m->moved_at_us + (led ? LEVEL_US : PATIENCE_US) || now > m->image_at_us;
 	if (lead) {
 		node_hand_over(n);
 		m->began_us = node_now_us(n);
@@ -209,6 +253,7 @@ static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 	if (!rc)
 		rc = node_start_threads(n, THREADS_ALWAYS, err);
 	m->began_us = m->moved_at_us = node_now_us(n);
+	m->image_at_us = UINT64_MAX;
 	while (!rc && !n->db) {
 		uint64_t sure = worth_a_try(n, m, &give_up);
 
@@ -226,6 +271,8 @@ static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 		} else if (give_up) {
 			if (err)
 				*err = m->why;
+			if (node_now_us(n) > m->image_at_us)
+				return wire_fail(err, WIRE_NOTFOUND, "the other members do not have what this node has lost in their logs any more: remove %s with its -wal and -shm, and %s, and join again under a new address", n->paths.db, n->paths.dir);
 			return wire_context(err, "other members did not give what this node has lost in time (%s)", m->holes ? "damaged entries are missing" : "its database was not found in their log");
 		} else {
 			rest(n);

@@ -15,6 +15,7 @@ rounds = t.args.rounds or (10 if t.full else 1)
 
 ENTRY, VOTE, END = 1, 3, 10
 ENTRY_DATA_AT = 48
+DATA = 1  # kind of entry
 
 
 def segments(journal):
@@ -173,6 +174,67 @@ def vote():
 			break
 	t.ok(done == rounds, "%d damaged votes" % done)
 	finish(c, "vote: ")
+
+
+def entries(node):
+	"""(path, offset, size) of the entries with data; a configuration cannot be a hole."""
+	found = []
+	for path in segments(journal(node)):
+		with open(path, "rb") as f:
+			b = f.read()
+		found += [(path, at, length - 20) for at, kind, length in records(path) if kind == ENTRY and b[at + 13] == DATA]
+	return found
+
+
+@t.case("a damaged entry heals")
+def hole():
+	for r in range(rounds):
+		c = load_cluster()
+		node = t.rnd.choice(c.followers())
+		how = t.rnd.choice([node.term, node.kill9])
+		how()
+		path, at, size = t.rnd.choice(entries(node)[:-5])
+		flip(path, at + ENTRY_DATA_AT + t.rnd.randrange(size))
+		c.wait_acked(10)
+		node.worker()
+		node.wait_status(lambda s: s["holes"] == 0 and not s["mending"], 30, "it is fetched")
+		t.ok(not node.status()["forgetful"], "hole %d: nothing is forgotten (after %s)" % (r, how.__name__))
+		node.start_load(threads=1, pause_ms=40)
+		victim = t.rnd.choice([n for n in c.nodes if n is not node])
+		victim.kill9()
+		c.wait_acked(15)
+		victim.worker()
+		victim.start_load(threads=1, pause_ms=40)
+		c.wait_acked(15)
+		finish(c, "hole %d: " % r)
+		# And it is in place for good.
+		node.term()
+		node.serve()
+		t.ok("damaged" not in node.log_text(), "hole %d: it stays so" % r, node.log_text())
+
+
+@t.case("a damaged entry on each node")
+def three_holes():
+	for r in range(rounds):
+		c = load_cluster()
+		c.wait_acked(30)
+		for n in c.nodes:
+			n.proc.kill()
+		for n in c.nodes:
+			n.proc.wait()
+		# Entries that all have, so that each is whole somewhere else.
+		common = min(len(entries(n)) for n in c.nodes)
+		picks = t.rnd.sample(range(5, common - 10), 3)
+		for n, k in zip(c.nodes, picks):
+			path, at, size = entries(n)[k]
+			flip(path, at + ENTRY_DATA_AT + t.rnd.randrange(size))
+		c.start_all()
+		c.wait_ready()
+		for n in c.nodes:
+			n.wait_status(lambda s: s["holes"] == 0 and not s["mending"] and not s["forgetful"], 30, "is whole")
+			n.start_load(threads=1, pause_ms=40)
+		c.wait_acked(15)
+		finish(c, "three %d: " % r)
 
 
 @t.case("no vote before it is re-admitted")
