@@ -47,6 +47,8 @@ int raft_holes_begin(struct raft *r, const uint64_t *holes, size_t n, struct wir
 
 static void drop(struct raft *r, size_t at, size_t n)
 {
+	if (!n) /* there may be none at all */
+		return;
 	memmove(r->holes + at, r->holes + at + n, (r->n_holes - at - n) * sizeof(*r->holes));
 	r->n_holes -= n;
 }

@@ -191,6 +191,7 @@ def main():
 				ok = False
 				print("# seed %d: %s\n# again: WALRAFT_BUILD=%s WALRAFT_SEED=%d test/script/random_driver.py" % (
 					seed, wrong, os.environ.get("WALRAFT_BUILD", "build"), seed))
+				break
 		failed |= not ok
 		print("%s %d - %s, %d runs of %d commands" % ("ok" if ok else "not ok", n + 1, kind[0], runs, STEPS), flush=True)
 	return 1 if failed else 0
