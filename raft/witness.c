@@ -124,7 +124,16 @@ uint64_t raft_keep_hint(struct raft *r, const struct raft_peer *p)
 		if (m && (m->flags & RAFT_WITNESS) && data_voter(raft_config_find(raft_config_current(r), p->id)))
 			return on_all_but(r, p->id);
 	}
-	return r->keep_above;
+	const struct raft_member *to = raft_config_find(raft_config_current(r), p->id);
+	uint64_t keep = r->keep_above;
+	/* It may lead next, with no other voter but one that is away now, a witness above all: nobody else could bring
+	 * that one what it lacks. Too little is always true. */
+	for (uint32_t i = 0; i < r->n_peers && to && !(to->flags & RAFT_WITNESS); i++) {
+		const struct raft_member *m = raft_config_find(raft_config_current(r), r->peers[i].id);
+		if (m && (m->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && r->peers[i].match < keep)
+			keep = r->peers[i].match;
+	}
+	return keep;
 }
 
 /* What a data node has trimmed says nothing of the others: after a restart it does not know how far they were. What a witness has

@@ -74,8 +74,8 @@ int cli_serve(int argc, char **argv)
 		return cli_fail(&o, &err);
 	paths = shell_node_paths(n);
 	if (shell_conf_read(wire_env_posix(), paths, &conf, &err))
-		conf.listen[0] = 0;
-	fprintf(stderr, "walraft: serving %s at %s%s\n", paths->db, *conf.listen ? conf.listen : "(no listener)", shell_node_db(n) ? "" : ", a witness");
+		conf = (struct shell_conf){ 0 };
+	fprintf(stderr, "walraft: serving %s at %s%s\n", paths->db, *conf.listen ? conf.listen : "(no listener)", conf.witness ? ", a witness" : "");
 	if (o.json) {
 		printf("{\"path\":\"");
 		cli_put_json(stdout, paths->db);

@@ -250,6 +250,31 @@ def limit():
 	t.ok(set(acked) <= set(keys_of(c, data_leader(c))), "no acknowledged row is lost")
 
 
+@t.case("the witness is away for long, then a data node is lost")
+def away():
+	if not t.full:  # it must be away for longer than the core waits for members that do not vote
+		t.skip("the witness is away for long, then a data node is lost", "with --full")
+		return
+	c = trio()
+	w = c[2]
+	w.kill9()
+	l = data_leader(c)
+	other = [n for n in (c[0], c[1]) if n is not l][0]
+	write_mib(c, 40)
+	since = time.monotonic()
+	wait_until(lambda: other.status()["journal_base"] > 30 or time.monotonic() > since + 25, 35, "the other data node trims its journal, or does not")
+	t.say("the journals begin behind %d and %d" % (l.status()["journal_base"], other.status()["journal_base"]))
+	write_mib(c, 10)
+	c.converge()
+	l.kill9()
+	w.serve()
+	other = c.leader(20, [other])
+	other.sql(ONE_ROW % "alone")
+	t.ok(True, "the other data node and the witness go on")
+	l.start()
+	c.checksums_equal("checksums are equal")
+
+
 def promote(c, w):
 	return walraft("promote", data_leader(c).db, w.url)
 

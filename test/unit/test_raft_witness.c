@@ -240,6 +240,30 @@ static void what_may_be_forgotten(void **state)
 	pilot_close(p);
 }
 
+/* A data node is told no more than what every voter has, for however long one is away: it may lead next, and what it has trimmed
+ * nobody else could bring that one. The witness, back, is level with the new leader by appends. */
+static void a_witness_that_is_away_is_waited_for(void **state)
+{
+	struct pilot *p = open_led("vvw", 3);
+
+	(void)state;
+	pilot_propose(p, 1, 2);
+	pilot_wait(p, 200000);
+	uint64_t all = p->n[1].last;
+	assert_int_equal(keep_of(p, 2), all);
+	pilot_isolate(p, 3, true);
+	pilot_propose(p, 1, 5);
+	pilot_wait(p, 30000000);
+	assert_int_equal(p->n[2].commit, all + 5);
+	assert_int_equal(keep_of(p, 2), all);
+	pilot_isolate(p, 1, true);
+	pilot_isolate(p, 3, false);
+	pilot_wait(p, 10000000);
+	assert_true(p->n[2].u.leader_ready);
+	assert_int_equal(p->n[3].commit, p->n[2].last);
+	pilot_close(p);
+}
+
 /* A data voter that is on its way out holds it until that is committed. */
 static void outgoing_voter_counts(void **state)
 {
@@ -460,6 +484,7 @@ int main(void)
 		cmocka_unit_test(next_target),
 		cmocka_unit_test(no_transfer_to_a_witness),
 		cmocka_unit_test(what_may_be_forgotten),
+		cmocka_unit_test(a_witness_that_is_away_is_waited_for),
 		cmocka_unit_test(outgoing_voter_counts),
 		cmocka_unit_test(kept_over_terms),
 		cmocka_unit_test(full),
