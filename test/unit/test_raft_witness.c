@@ -256,8 +256,8 @@ static void a_witness_that_is_away_is_waited_for(void **state)
 	pilot_wait(p, 30000000);
 	assert_int_equal(p->n[2].commit, all + 5);
 	assert_int_equal(keep_of(p, 2), all);
-	pilot_isolate(p, 1, true);
 	pilot_isolate(p, 3, false);
+	pilot_isolate(p, 1, true);
 	pilot_wait(p, 10000000);
 	assert_true(p->n[2].u.leader_ready);
 	assert_int_equal(p->n[3].commit, p->n[2].last);
