@@ -176,6 +176,8 @@ struct raft {
 	bool elected_alone;  /* won without a message: term and vote are durable no earlier than entry term_start */
 	uint64_t commit_due_us; /* UINT64_MAX: none */
 	uint64_t active_us;     /* when something was last proposed or read */
+	bool ask_first;            /* the driver begins transfers */
+	uint64_t prefer, preferred; /* in this step; the latest that no TRANSFER has followed */
 	uint64_t transfer_to;      /* who shall lead instead; 0: no transfer is under way */
 	uint64_t transfer_index;   /* the log's end since it began */
 	uint64_t transfer_due_us;  /* when TIMEOUT_NOW is sent again; UINT64_MAX: it was not sent yet */

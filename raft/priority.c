@@ -105,7 +105,10 @@ void raft_priority_pump(struct raft *r)
 	best->tries++;
 	best->tried_us = r->now_us;
 	best->fit_since_us = 0;
-	raft_transfer_auto(r, best);
+	if (r->ask_first)
+		r->prefer = r->preferred = best->id;
+	else
+		raft_transfer_auto(r, best);
 }
 
 uint64_t raft_priority_deadline(const struct raft *r)

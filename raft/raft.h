@@ -53,6 +53,9 @@ struct raft_init {
 	size_t n_holes;
 	uint32_t level;            /* feature level that this program understands. 0: RAFT_LEVEL */
 	uint32_t uncommitted_bytes; /* a leader refuses proposals beyond so many bytes that are not committed. 0: 64 MiB */
+	/* The driver has something to end before leadership moves: for a priority the core begins no transfer, it says in update.prefer who
+	 * should lead, and the driver asks for it (RAFT_EV_TRANSFER) when it is ready, or not. */
+	bool ask_first;
 	uint32_t catch_up_bytes;   /* a member further behind is sent to another one for entries. 0: 4 MiB; UINT32_MAX: never */
 	uint32_t keep_log_bytes;   /* of a witness: the most that its log may hold. 0: 1 GiB */
 	uint32_t persist_us;       /* a leader whose disk shows no progress for that long steps down, if another voter's does. 0: election_us */
@@ -158,6 +161,7 @@ struct raft_update {
 	 * it to other threads must do so before it sends this update's messages. */
 	uint64_t lease_until_us;
 	uint64_t read_index;    /* known committed; may be above `commit`, not being durable here yet */
+	uint64_t prefer;        /* leader, with ask_first: who should lead instead, in the step in which a transfer would begin; 0: nobody */
 	uint64_t transfer_to;   /* leader: who shall lead instead; 0: no transfer is under way (any more) */
 	bool forgetful;         /* as in the init, until it is over; the journal records the end before anything else is sent */
 	bool removed;           /* a committed configuration that this node has, or a member that it asked, says that it is no member, and no

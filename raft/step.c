@@ -163,6 +163,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->append_max_bytes = or(in->append_max_bytes, 1u << 20);
 	if (r->append_max_bytes > WIRE_MSG_MAX / 2)
 		r->append_max_bytes = WIRE_MSG_MAX / 2; /* leaves room for what is around the entries */
+	r->ask_first = in->ask_first;
 	r->catch_up_bytes = or(in->catch_up_bytes, 4u << 20);
 	r->commit_delay_us = or(in->commit_delay_us, 500);
 	r->no_prevote = in->no_prevote;
@@ -250,6 +251,7 @@ static void begin(struct raft *r)
 	r->proposal_index = 0;
 	r->proposal_member = 0;
 	r->transfer_ended = false;
+	r->prefer = 0;
 	r->refusal.code = WIRE_OK;
 	wire_buf_reset(&r->config_bytes);
 }
@@ -490,6 +492,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.leader_ready = raft_leader_is_ready(r) && !raft_self_witness(r),
 		.lease_until_us = raft_lease_until(r),
 		.read_index = r->commit,
+		.prefer = r->prefer,
 		.transfer_to = r->transfer_to,
 		.backlog_bytes = raft_flow_backlog(r),
 		.forgetful = r->forgetful,

@@ -79,7 +79,11 @@ static int begin(struct raft *r, uint64_t peer, uint64_t hold_us)
 
 void raft_transfer(struct raft *r, uint64_t peer)
 {
-	r->proposal_code = begin(r, peer, (peer ? RAFT_ASKED_TIMEOUTS : RAFT_LEFT_TIMEOUTS) * (uint64_t)r->election_us);
+	/* The answer to update.prefer is a transfer of our own. */
+	bool ours = peer && peer == r->preferred;
+
+	r->preferred = 0;
+	r->proposal_code = begin(r, peer, ours ? 0 : (peer ? RAFT_ASKED_TIMEOUTS : RAFT_LEFT_TIMEOUTS) * (uint64_t)r->election_us);
 }
 
 void raft_transfer_auto(struct raft *r, struct raft_peer *p)

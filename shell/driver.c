@@ -125,6 +125,12 @@ static int absorb(struct shell_node *n, const struct raft_update *u)
 	n->deadline_us = u->deadline_us;
 	n->backlog_bytes = u->backlog_bytes;
 	share(n, u);
+	if (u->prefer) { /* a member of a higher priority is fit to lead */
+		char line[48];
+
+		snprintf(line, sizeof line, "transfer to=%016llx", (unsigned long long)u->prefer);
+		node_drain_for(n, line);
+	}
 	return WIRE_OK;
 }
 
@@ -432,6 +438,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 		.window_bytes = 4u << 20,
 		.silence_max_us = NODE_IDLE_US,
 		.uncommitted_bytes = 4u << 20, /* more cannot be on its way to a follower */
+		.ask_first = true,
 		.drift_ppm = n->clock.drift_ppm,
 		.telemetry = true,
 		.forgetful = st->forgetful,

@@ -36,6 +36,28 @@ def back_and_forth():
 	c.verify_load()
 
 
+@t.case("priorities under load")
+def priorities():
+	c = t.cluster(n=3, kind="worker")
+	for n in c.nodes:
+		n.start_load(threads=3)
+	for turn in range(6 if t.full else 3):
+		c.wait_acked(40)
+		l = c.leader()
+		to = t.rnd.choice([n for n in c.nodes if n is not l])
+		t0 = time.monotonic()
+		r = l.command("priority", to.url, str(101 + turn))
+		t.ok(not r.returncode, "turn %d: node %d shall lead" % (turn, to.i), r.stderr)
+		wait_until(lambda: c.leader() is to, 20, "it leads")
+		t.say("it led after %.0f ms" % ((time.monotonic() - t0) * 1000))
+	c.wait_acked(40)
+	for n in c.nodes:
+		n.stop_load()
+	bad = load.failures(c.ack_logs)
+	t.ok(not bad, "no write failed: writers met an acknowledgement or the leader's address", "%d: %s" % (len(bad), "\n".join(bad[:20])))
+	c.verify_load()
+
+
 @t.case("a transaction under way ends first, an idle one does not hold it up")
 def transactions():
 	c = t.cluster(n=3, kind="worker")

@@ -212,6 +212,8 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 	n->term = u.term;
 	n->vote = u.vote;
 	n->forgetful = u.forgetful;
+	if (u.prefer)
+		n->preferred = u.prefer;
 	if (u.truncate_from)
 		n->last = u.truncate_from - 1;
 	for (uint32_t i = 0; i < u.n_entries; i++) {

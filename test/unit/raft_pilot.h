@@ -19,6 +19,7 @@ struct pilot_node {
 	bool unpublished;                  /* when it starts again nothing counts as published */
 	bool forgetful;                    /* the same: its disk was lost */
 	struct pilot_entry log[PILOT_LOG]; /* by index */
+	uint64_t preferred;                /* the latest update.prefer; 0: none yet */
 	struct raft_config base_config;
 	struct raft_update u; /* of its last step; pointers are cleared */
 	bool hold;            /* PERSISTED is not stepped */

@@ -269,6 +269,35 @@ static void best_for_a_shutdown(void **state)
 	pilot_close(p);
 }
 
+/* A driver with a transaction under way: nothing moves before it asks. */
+static void driver_is_asked_first(void **state)
+{
+	struct pilot *p = open_with((const int[]){ 50, 200, 100, -1 });
+
+	(void)state;
+	p->knobs.ask_first = true;
+	for (uint64_t id = 1; id <= 3; id++) {
+		pilot_stop(p, id);
+		pilot_start(p, id);
+	}
+	pilot_elect(p, 1);
+	assert_true(until_leads(p, 2, 5000000, true) >= 5000000);
+	assert_int_equal(p->n[1].u.role, RAFT_LEADER);
+	assert_int_equal(p->n[1].preferred, 2);
+	assert_int_equal(pilot_transfer(p, 1, 2), WIRE_OK);
+	pilot_run(p);
+	assert_int_equal(p->n[2].u.role, RAFT_LEADER);
+	pilot_isolate(p, 2, true);
+	until_leads(p, 3, 3000000, false);
+	assert_int_equal(p->n[3].u.role, RAFT_LEADER);
+	pilot_isolate(p, 2, false);
+	for (int i = 0; i < 3000 && !p->n[3].preferred; i++)
+		pilot_wait(p, 1000);
+	assert_int_equal(p->n[3].preferred, 2);
+	assert_int_equal(leader_of(p), 3);
+	pilot_close(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -282,6 +311,7 @@ int main(void)
 		cmocka_unit_test(asked_for),
 		cmocka_unit_test(nothing_to_do),
 		cmocka_unit_test(best_for_a_shutdown),
+		cmocka_unit_test(driver_is_asked_first),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
