@@ -297,6 +297,7 @@ bool raft_configs_push(struct raft *r, uint64_t index, const struct raft_config 
 	assert(!r->n_configs || raft_config_last(r)->index < index);
 	r->configs[r->n_configs++] = (struct raft_log_config){ .index = index, .config = *c };
 	r->config_changes++;
+	raft_tell_config(r, RAFT_TOLD_CONFIG_APPENDED, raft_config_last(r));
 	return raft_peers_sync(r);
 }
 
@@ -309,6 +310,7 @@ void raft_configs_truncate(struct raft *r, uint64_t from)
 		r->n_configs--;
 	if (r->n_configs == n)
 		return;
+	raft_tell_config(r, RAFT_TOLD_CONFIG_UNDONE, raft_config_last(r));
 	r->config_changes++;
 	raft_peers_sync(r);
 }
@@ -318,7 +320,7 @@ void raft_configs_prune(struct raft *r)
 	size_t k = 0;
 
 	while (k + 1 < r->n_configs && r->configs[k + 1].index <= r->commit)
-		k++;
+		raft_tell_config(r, RAFT_TOLD_CONFIG_COMMITTED, &r->configs[++k]);
 	if (!k)
 		return;
 	memmove(r->configs, r->configs + k, (r->n_configs - k) * sizeof(*r->configs));

@@ -114,6 +114,10 @@ struct raft_peer {
 	uint64_t batch_due_us; /* when what waits goes out at the latest; 0: nothing waits */
 	bool catching; /* larger appends, until all is sent */
 	bool backing;  /* stalled, no progress since */
+	/* telemetry alone: heartbeats by number that are not answered yet, the latest that is; silent for too long; the window when that was news */
+	uint8_t beats[RAFT_SENDINGS];
+	uint64_t answered_number, window_told;
+	bool late;
 };
 
 /* ---- readindex.c ---- */
@@ -245,11 +249,20 @@ struct raft {
 	bool telemetry;
 	struct raft_told *told;
 	size_t n_told, cap_told;
+	/* what was told already, so that only news is */
+	struct {
+		const char *lonely; /* why it does not stand */
+		uint64_t beat_us;   /* leader: the latest heartbeat, until a quorum has been heard since */
+		bool idle, leased, removed;
+	} news;
 };
 
 /* ---- telemetry.c: does nothing unless asked for ---- */
 void raft_tell(struct raft *r, enum raft_told_event event, uint64_t peer, uint64_t a, uint64_t b, uint64_t c);
 void raft_tell_why(struct raft *r, enum raft_told_event event, uint64_t peer, const char *why, uint64_t a, uint64_t b, uint64_t c);
+
+void raft_tell_config(struct raft *r, enum raft_told_event event, const struct raft_log_config *c);
+void raft_tell_news(struct raft *r, uint64_t lease_until_us); /* at the end of a step: what the state has become */
 
 /* ---- step.c ---- */
 /* Makes room for one more element; false and r->nomem when memory is short. */
@@ -306,6 +319,7 @@ void raft_ask_votes(struct raft *r); /* (again) those who have not answered */
 void raft_heed_removal(struct raft *r, const struct wire_msg *m);
 bool raft_removed(const struct raft *r);
 bool raft_leader_alive(const struct raft *r); /* votes are refused */
+const char *raft_hindrance(const struct raft *r); /* why it does not stand for election now; NULL: nothing keeps it from that */
 void raft_on_vote_req(struct raft *r, const struct wire_msg *m);
 void raft_on_vote_resp(struct raft *r, const struct wire_msg *m);
 
@@ -357,7 +371,7 @@ void raft_flow_note(struct raft *r, struct raft_peer *p);          /* what waits
 bool raft_flow_ready(const struct raft *r, const struct raft_peer *p); /* REPLICATE: an append may go now */
 uint64_t raft_flow_deadline(const struct raft *r);
 uint64_t raft_flow_backlog(const struct raft *r);
-bool raft_flow_admits(struct raft *r, const struct wire_entry *entries, uint32_t n);
+bool raft_flow_admits(const struct raft *r, const struct wire_entry *entries, uint32_t n);
 
 /* ---- pulse.c ---- */
 void raft_pulse_begin(struct raft *r, struct raft_peer *p);
@@ -371,6 +385,8 @@ void raft_pulse_active(struct raft *r);                       /* leader: somethi
 void raft_pulse_flush(struct raft *r);
 uint64_t raft_pulse_deadline(const struct raft *r);
 bool raft_quorum_lost(const struct raft *r);                  /* CheckQuorum */
+void raft_pulse_tell_heard(struct raft *r);                   /* telemetry: of a quorum, perhaps; and that there is none */
+void raft_pulse_tell_lost(struct raft *r);
 void raft_pulse_announced(struct raft *r, const struct wire_msg *heartbeat); /* follower, of its leader */
 void raft_pulse_forget_leader(struct raft *r);
 void raft_pulse_doubt(struct raft *r);                        /* follower: the leader may be gone, though it may be silent for long */
@@ -443,6 +459,7 @@ void raft_fetch_ask(struct raft *r, uint64_t peer, uint64_t corr, uint64_t prev,
 void raft_fetch_step(struct raft *r); /* at the end of each step */
 uint64_t raft_fetch_deadline(const struct raft *r);
 bool raft_needs_image(const struct raft *r);
+void raft_image_told(struct raft *r, uint64_t index); /* the leader has trimmed up to there */
 
 /* ---- source.c ---- */
 void raft_source_begin(struct raft *r, struct raft_peer *p);

@@ -61,6 +61,7 @@ static void stand_for_vote(struct raft *r)
 void raft_campaign_ordered(struct raft *r)
 {
 	assert(raft_may_campaign(r) && r->role == RAFT_FOLLOWER);
+	raft_tell(r, RAFT_TOLD_ELECTION_ORDERED, r->leader, r->term, raft_log_last(&r->log), 0);
 	r->ordered = true;
 	stand_for_vote(r);
 }
@@ -79,6 +80,19 @@ void raft_campaign(struct raft *r)
 	stand(r, RAFT_PRECANDIDATE);
 	if (alone)
 		stand_for_vote(r);
+}
+
+const char *raft_hindrance(const struct raft *r)
+{
+	if (r->forgetful)
+		return "its disk was lost: it must be re-admitted first";
+	if (r->n_holes)
+		return "its disk has lost entries";
+	if (!raft_may_campaign(r))
+		return raft_config_current(r)->n ? "it is no voter" : "it knows no configuration";
+	if (raft_disk_hangs(r))
+		return "its disk hangs";
+	return raft_leader_alive(r) ? "by the clock of the leases its promise to the leader still holds" : NULL;
 }
 
 /* I11: for the shortest election timeout after a sign of the leader nobody can be elected in its place. A leader is its
@@ -110,9 +124,20 @@ bool raft_removed(const struct raft *r)
 	return !r->leader && (r->told_removed || knows_not(r, r->self));
 }
 
-static void answer(struct raft *r, const struct wire_msg *m, bool grant)
+static void tell_refusal(struct raft *r, const struct wire_msg *m, const char *why)
 {
-	bool pre = m->type == WIRE_MSG_PREVOTE_REQ;
+	raft_tell_why(r, RAFT_TOLD_ELECTION_REFUSED, m->from, why, m->term, m->type == WIRE_MSG_PREVOTE_REQ, 0);
+}
+
+/* why: of a refusal; NULL grants. */
+static void answer(struct raft *r, const struct wire_msg *m, const char *why)
+{
+	bool pre = m->type == WIRE_MSG_PREVOTE_REQ, grant = !why;
+
+	if (grant)
+		raft_tell(r, RAFT_TOLD_ELECTION_GRANTED, m->from, m->term, pre, 0);
+	else
+		tell_refusal(r, m, why);
 	struct wire_msg *a = raft_send(r, pre ? WIRE_MSG_PREVOTE_RESP : WIRE_MSG_VOTE_RESP, m->from, true);
 
 	if (!a)
@@ -123,6 +148,8 @@ static void answer(struct raft *r, const struct wire_msg *m, bool grant)
 	else if (pre)
 		a->term = m->term;
 }
+
+static const char an_old_term[] = "its term is over", log_behind[] = "its log is behind";
 
 /* Who is not a voter, as far as its own log goes, is not refused: it may have been made one by an entry that it lacks.
  * Candidates ask and count only voters of their configuration. */
@@ -139,23 +166,28 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	bool alive = raft_leader_alive(r) && (pre || !r->no_check_quorum);
 
 	if (r->forgetful || ((alive || (pre && raft_leader_expected(r))) && !ordered)) {
+		const char *why = r->forgetful ? "what this node has promised is lost" : "a leader is alive";
 		if (pre)
-			answer(r, m, false);
+			answer(r, m, why);
+		else
+			tell_refusal(r, m, why);
 		return;
 	}
 	if (m->term < r->term) {
-		answer(r, m, false);
+		answer(r, m, an_old_term);
 		return;
 	}
 	if (pre) {
-		answer(r, m, m->term > r->term && up_to_date);
+		answer(r, m, m->term <= r->term ? an_old_term : up_to_date ? NULL : log_behind);
 		return;
 	}
 	if (m->term > r->term) {
 		/* A stranger may be a member by a configuration that we lack, but then its log is ahead. One that was
 		 * removed must not push terms up (thesis 4.2.3). */
-		if (!up_to_date && !raft_config_find(raft_config_current(r), m->from))
+		if (!up_to_date && !raft_config_find(raft_config_current(r), m->from)) {
+			tell_refusal(r, m, "it is no member, and its log is behind");
 			return;
+		}
 		raft_become_follower(r, m->term, 0);
 	}
 	bool grant = up_to_date && (r->vote == m->from || (!r->vote && !r->leader));
@@ -165,7 +197,7 @@ void raft_on_vote_req(struct raft *r, const struct wire_msg *m)
 	}
 	if (grant)
 		raft_reset_election(r);
-	answer(r, m, grant);
+	answer(r, m, grant ? NULL : !up_to_date ? log_behind : "this node has voted in that term, or knows its leader");
 }
 
 void raft_on_vote_resp(struct raft *r, const struct wire_msg *m)
@@ -178,12 +210,14 @@ void raft_on_vote_resp(struct raft *r, const struct wire_msg *m)
 		return;
 	p->voted = true;
 	p->granted = !(m->flags & WIRE_MSG_REJECT);
+	raft_tell(r, RAFT_TOLD_ELECTION_COUNTED, p->id, r->term + pre, pre, p->granted);
 	if (raft_quorum(r, RAFT_TO_ELECT, granted, 1)) {
 		if (pre)
 			stand_for_vote(r);
 		else
 			raft_become(r, RAFT_LEADER);
 	} else if (!raft_quorum(r, RAFT_TO_ELECT, not_refused, 1)) {
+		raft_tell(r, RAFT_TOLD_ELECTION_LOST, 0, r->term + pre, pre, 0);
 		raft_become_follower(r, r->term, 0);
 	}
 }

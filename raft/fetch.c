@@ -105,6 +105,7 @@ void raft_on_fetch_req(struct raft *r, const struct wire_msg *m)
 		answer(r, m, m->index + 1, last);
 		return;
 	}
+	raft_tell_why(r, RAFT_TOLD_FETCH_REFUSED, m->from, m->index < r->log.base_index ? "that is trimmed" : "that is not known to be committed here", m->index + 1, last, 0);
 	struct wire_msg *a = raft_send(r, WIRE_MSG_FETCH_RESP, m->from, false);
 	if (!a)
 		return;
@@ -127,11 +128,12 @@ void raft_fetch_ask(struct raft *r, uint64_t peer, uint64_t corr, uint64_t prev,
 	m->log_term = raft_log_term(&r->log, prev);
 	m->hint = last;
 	m->commit = last_term;
-	raft_tell(r, RAFT_TOLD_FETCH_ASKED, peer, prev + 1, last, 0);
+	raft_tell_why(r, RAFT_TOLD_FETCH_ASKED, peer, last_term ? "a hole" : "to catch up", prev + 1, last, 0);
 }
 
-static void end(struct raft *r)
+static void end(struct raft *r, const char *why)
 {
+	raft_tell_why(r, RAFT_TOLD_FETCH_ENDED, r->fetch.source, why, r->fetch.upto, r->commit, 0);
 	r->fetch.source = r->fetch.upto = 0;
 	r->fetch.due_us = UINT64_MAX;
 }
@@ -148,8 +150,7 @@ void raft_on_catch_up(struct raft *r, const struct wire_msg *m)
 	if (r->role != RAFT_FOLLOWER || m->term != r->term || m->from != r->leader)
 		return;
 	if (!m->hint) {
-		r->image_index = m->index;
-		r->image_term = m->term;
+		raft_image_told(r, m->index);
 		return;
 	}
 	/* It may be a member by an entry that we lack: no link to it either. */
@@ -206,11 +207,11 @@ void raft_on_fetch_resp(struct raft *r, const struct wire_msg *m)
 	if (!ours || m->term > r->term)
 		return;
 	if ((m->flags & WIRE_MSG_REJECT) || !take(r, m)) {
-		end(r);
+		end(r, "it cannot be had there");
 		return;
 	}
 	if (r->commit >= r->fetch.upto && m->hint >= r->fetch.upto)
-		end(r);
+		end(r, "done");
 	else if (m->hint > r->fetch.asked && m->hint < r->fetch.upto)
 		ask(r, m->hint);
 }
@@ -220,13 +221,13 @@ void raft_fetch_step(struct raft *r)
 	if (!r->fetch.source)
 		return;
 	if (r->fetch.term != r->term || r->role != RAFT_FOLLOWER || !raft_peer(r, r->fetch.source) || r->commit >= r->fetch.upto) {
-		end(r);
+		end(r, r->commit >= r->fetch.upto ? "done" : "the leader or the source is gone");
 		return;
 	}
 	if (r->now_us < r->fetch.due_us)
 		return;
 	if (++r->fetch.tries > RAFT_FETCH_TRIES)
-		end(r);
+		end(r, "no answer came");
 	else
 		ask(r, r->commit);
 }
@@ -234,6 +235,16 @@ void raft_fetch_step(struct raft *r)
 uint64_t raft_fetch_deadline(const struct raft *r)
 {
 	return r->fetch.source ? r->fetch.due_us : UINT64_MAX;
+}
+
+void raft_image_told(struct raft *r, uint64_t index)
+{
+	bool needed = raft_needs_image(r);
+
+	r->image_index = index;
+	r->image_term = r->term;
+	if (!needed && raft_needs_image(r))
+		raft_tell(r, RAFT_TOLD_ROLE_IMAGE, r->leader, index, raft_hole_before(r, 0, r->matched), 0);
 }
 
 bool raft_needs_image(const struct raft *r)

@@ -32,7 +32,7 @@ static uint64_t least(const struct raft *r)
 
 void raft_flow_begin(struct raft *r, struct raft_peer *p)
 {
-	p->window = least(r);
+	p->window = p->window_told = least(r);
 	p->slow_bytes = r->window_bytes;
 	p->catching = p->backing = false;
 	p->batch_due_us = 0;
@@ -60,7 +60,10 @@ static void set(struct raft *r, struct raft_peer *p, uint64_t window)
 	if (window == p->window)
 		return;
 	p->window = window;
+	if (window > p->window_told / 2 && window < 2 * p->window_told)
+		return;
 	raft_tell(r, RAFT_TOLD_PEER_WINDOW, p->id, window, p->rtt_us, 0);
+	p->window_told = window;
 }
 
 void raft_flow_acked(struct raft *r, struct raft_peer *p, uint64_t in_flight, uint64_t acked)
@@ -136,14 +139,11 @@ uint64_t raft_flow_backlog(const struct raft *r)
 	return r->role == RAFT_LEADER ? raft_log_bytes_above(&r->log, r->commit) : 0;
 }
 
-bool raft_flow_admits(struct raft *r, const struct wire_entry *entries, uint32_t n)
+bool raft_flow_admits(const struct raft *r, const struct wire_entry *entries, uint32_t n)
 {
 	uint64_t backlog = raft_flow_backlog(r), bytes = 0;
 
 	for (uint32_t i = 0; i < n; i++)
 		bytes += entries[i].size;
-	if (!backlog || backlog + bytes <= r->uncommitted_bytes)
-		return true;
-	raft_tell(r, RAFT_TOLD_LOG_BACKLOG, 0, backlog, 0, 0);
-	return false;
+	return !backlog || backlog + bytes <= r->uncommitted_bytes;
 }

@@ -19,11 +19,14 @@ static bool accept_leader(struct raft *r, const struct wire_msg *m, enum wire_ms
 		struct wire_msg *a = reply(r, answer, m->from);
 		if (a)
 			a->flags |= WIRE_MSG_REJECT;
+		raft_tell_why(r, RAFT_TOLD_ROLE_NO_LEADER, m->from, "its term is over", m->term, r->term, 0);
 		return false;
 	}
 	/* I1: two leaders in one term do not exist; whoever says so is ignored. */
-	if (m->term == r->term && (r->role == RAFT_LEADER || (r->leader && r->leader != m->from)))
+	if (m->term == r->term && (r->role == RAFT_LEADER || (r->leader && r->leader != m->from))) {
+		raft_tell_why(r, RAFT_TOLD_ROLE_NO_LEADER, m->from, "that term has another leader", m->term, r->term, 0);
 		return false;
+	}
 	raft_become_follower(r, m->term, m->from);
 	raft_contact(r);
 	return true;
@@ -40,6 +43,7 @@ static void refuse(struct raft *r, const struct wire_msg *m)
 	a->index = m->index;
 	a->hint = raft_log_back_up(&r->log, m->index, m->log_term);
 	a->log_term = raft_log_term(&r->log, a->hint);
+	raft_tell_why(r, RAFT_TOLD_LOG_REFUSED, m->from, "the log does not agree there", m->index, a->hint, 0);
 }
 
 bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n)
@@ -59,6 +63,7 @@ bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries,
 	if (first <= raft_log_last(&r->log)) {
 		/* I3, I4: what is committed is in every leader's log. */
 		assert(first > r->commit);
+		raft_tell(r, RAFT_TOLD_LOG_TRUNCATED, 0, first, raft_log_last(&r->log), 0);
 		raft_log_truncate(&r->log, first);
 		raft_configs_truncate(r, first);
 		raft_holes_truncate(r, first);
@@ -104,8 +109,16 @@ void raft_on_append(struct raft *r, const struct wire_msg *m)
 		refuse(r, m);
 		return;
 	}
-	if (n && (raft_witness_declines(r, prev + 1, entries, n) || !raft_take(r, prev + 1, entries, n)))
+	if (n && raft_witness_declines(r, prev + 1, entries, n)) {
+		raft_tell_why(r, RAFT_TOLD_LOG_REFUSED, m->from, "the log of this witness is full", prev, raft_log_last(&r->log), 0);
 		return;
+	}
+	if (n && !raft_take(r, prev + 1, entries, n)) {
+		raft_tell_why(r, RAFT_TOLD_LOG_REFUSED, m->from, "a configuration cannot be read", prev, raft_log_last(&r->log), 0);
+		return;
+	}
+	if (r->n_new)
+		raft_tell(r, RAFT_TOLD_LOG_TAKEN, m->from, r->new_entries->index, raft_log_last(&r->log), 0);
 	if (last > r->matched)
 		r->matched = last;
 	raft_commit_to(r, m->commit < r->matched ? m->commit : r->matched);

@@ -62,6 +62,8 @@ static void ask(struct raft *r)
 		return;
 	m->term = 0;
 	m->corr = r->forgetful_corr;
+	if (!r->forgetful_due_us)
+		raft_tell(r, RAFT_TOLD_ROLE_FORGETFUL, r->leader, r->term, raft_log_last(&r->log), 0);
 	r->forgetful_due_us = r->now_us + r->heartbeat_us;
 }
 
@@ -121,6 +123,7 @@ bool raft_peer_remembers(struct raft *r, struct raft_peer *p, const struct wire_
 		/* Re-admitted, or late from before the loss; it is true in either case, but what was said in between must not count. An
 		 * append's answer is not needed for that, and may be of the life before: ignored. */
 		if (heartbeat) {
+			raft_tell(r, RAFT_TOLD_PEER_REMEMBERS, p->id, m->index, 0, 0);
 			p->forgot = false;
 			restart(r, p, m->index);
 		}
@@ -129,8 +132,10 @@ bool raft_peer_remembers(struct raft *r, struct raft_peer *p, const struct wire_
 	if (!p->forgot || (heartbeat && m->index < p->match)) {
 		raft_tell(r, RAFT_TOLD_PEER_FORGOT, p->id, p->match, refusal ? m->hint : m->index, 0);
 		p->forgot = true;
-		if (r->transfer_to == p->id) /* it will not stand */
+		if (r->transfer_to == p->id) { /* it will not stand */
+			raft_tell_why(r, RAFT_TOLD_TRANSFER_GIVEN_UP, p->id, "it has forgotten", r->transfer_index, 0, 0);
 			raft_transfer_end(r);
+		}
 		restart(r, p, refusal ? 0 : m->index);
 		if (refusal)
 			p->next = raft_log_back_up(&r->log, m->hint < m->index ? m->hint : m->index, m->log_term) + 1;

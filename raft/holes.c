@@ -124,8 +124,7 @@ void raft_holes_answered(struct raft *r, const struct wire_msg *m)
 		return;
 	if ((m->flags & WIRE_MSG_REJECT) && m->from == r->leader && m->term == r->term && r->holes[i].index <= r->commit) {
 		/* It has all that is committed, so it has had it. */
-		r->image_index = r->holes[i].index;
-		r->image_term = r->term;
+		raft_image_told(r, r->holes[i].index);
 	}
 	raft_holes_offer(r, m->index + 1, m->entries, m->n_entries);
 	if (r->n_fills == before)

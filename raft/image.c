@@ -26,6 +26,7 @@ void raft_on_image(struct raft *r, const struct raft_event *ev)
 		raft_commit_to(r, ev->index);
 		if (r->applied < ev->index && ev->index <= r->durable)
 			r->applied = ev->index;
+		raft_tell_why(r, RAFT_TOLD_LOG_IMAGE, 0, "the log has that entry, and stays", ev->index, ev->term, 0);
 		return;
 	}
 	raft_log_restart(&r->log, ev->index, ev->term);
@@ -34,5 +35,5 @@ void raft_on_image(struct raft *r, const struct raft_event *ev)
 	r->n_configs = 0;
 	if (!raft_configs_push(r, ev->index, ev->config))
 		return;
-	raft_tell(r, RAFT_TOLD_LOG_IMAGE, 0, ev->index, ev->term, 0);
+	raft_tell_why(r, RAFT_TOLD_LOG_IMAGE, 0, "the log begins anew there", ev->index, ev->term, 0);
 }

@@ -28,8 +28,12 @@ struct wire_msg *raft_leader_send(struct raft *r, enum wire_msg_type type, uint6
 
 void raft_append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size)
 {
+	uint64_t index = raft_log_last(&r->log) + 1;
+
+	if (kind == WIRE_ENTRY_NOOP)
+		raft_tell_why(r, RAFT_TOLD_LOG_PROPOSED, 0, index == r->term_start ? "the first entry of a leader" : "gives the lease back after a transfer", index, index, 0);
 	raft_append(r, &(struct wire_entry){
-		.index = raft_log_last(&r->log) + 1,
+		.index = index,
 		.term = r->term,
 		.kind = (uint8_t)kind,
 		.size = size,
@@ -45,25 +49,42 @@ void raft_leader_begin(struct raft *r)
 	raft_peers_begin(r);
 	raft_lease_begin(r);
 	r->round = r->round_done = 0;
+	r->news.beat_us = 0;
+	r->news.idle = false;
 	r->commit_due_us = UINT64_MAX;
 	r->term_start = raft_log_last(&r->log) + 1;
 	raft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0);
 	raft_read_adopt(r);
 }
 
-void raft_propose(struct raft *r, const struct raft_event *ev)
+static int refuse(struct raft *r, int code, const char *why)
 {
-	if (r->role != RAFT_LEADER) {
-		r->proposal_code = WIRE_NOTLEADER;
-		return;
-	}
-	r->proposal_code = ev->n_entries ? WIRE_OK : WIRE_INVALID;
+	raft_tell_why(r, RAFT_TOLD_LOG_PROPOSAL_REFUSED, 0, why, raft_flow_backlog(r), 0, 0);
+	return code;
+}
+
+static int admit(struct raft *r, const struct raft_event *ev)
+{
+	if (r->role != RAFT_LEADER)
+		return refuse(r, WIRE_NOTLEADER, "this node does not lead");
 	for (uint32_t i = 0; i < ev->n_entries; i++)
 		if (ev->entries[i].kind != WIRE_ENTRY_DATA)
-			r->proposal_code = WIRE_INVALID;
+			return refuse(r, WIRE_INVALID, "it is none of data");
+	if (!ev->n_entries)
+		return refuse(r, WIRE_INVALID, "it is empty");
 	/* Thesis 3.10: the one that shall lead must be able to get level. */
-	if (r->proposal_code == WIRE_OK && (r->transfer_to || raft_self_witness(r) || !raft_flow_admits(r, ev->entries, ev->n_entries)))
-		r->proposal_code = WIRE_BUSY;
+	if (r->transfer_to)
+		return refuse(r, WIRE_BUSY, "leadership is being handed over");
+	if (raft_self_witness(r))
+		return refuse(r, WIRE_BUSY, "a witness leads");
+	return raft_flow_admits(r, ev->entries, ev->n_entries) ? WIRE_OK : refuse(r, WIRE_BUSY, "too much is not committed yet");
+}
+
+void raft_propose(struct raft *r, const struct raft_event *ev)
+{
+	uint64_t bytes = 0;
+
+	r->proposal_code = admit(r, ev);
 	if (r->proposal_code != WIRE_OK)
 		return;
 	r->proposal_index = raft_log_last(&r->log) + 1;
@@ -71,8 +92,10 @@ void raft_propose(struct raft *r, const struct raft_event *ev)
 		struct wire_entry e = ev->entries[i];
 		e.index = raft_log_last(&r->log) + 1;
 		e.term = r->term;
+		bytes += e.size;
 		raft_append(r, &e);
 	}
+	raft_tell(r, RAFT_TOLD_LOG_PROPOSED, 0, r->proposal_index, raft_log_last(&r->log), bytes);
 }
 
 static void replicate(struct raft *r, struct raft_peer *p)
@@ -137,6 +160,7 @@ void raft_leader_timers(struct raft *r)
 {
 	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
 	if (raft_quorum_lost(r)) {
+		raft_pulse_tell_lost(r);
 		raft_become_follower(r, r->term, 0);
 		return;
 	}
@@ -215,6 +239,7 @@ static struct raft_peer *hear(struct raft *r, const struct wire_msg *m)
 		p->heard_us = r->now_us;
 		if (!p->forgot)
 			raft_pulse_contact(r, p);
+		raft_pulse_tell_heard(r);
 	}
 	return p;
 }
@@ -245,6 +270,8 @@ void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m)
 			p->round_ack = m->corr;
 		raft_lease_ack(r, p, m->log_term);
 	}
+	if (m->commit != p->level)
+		raft_tell(r, RAFT_TOLD_PEER_LEVEL, p->id, m->commit, raft_level_in_force(r), 0);
 	p->level = m->commit < UINT32_MAX ? (uint32_t)m->commit : UINT32_MAX;
 	raft_witness_heard(r, p, (m->flags & WIRE_MSG_FULL) != 0);
 	if (m->index <= raft_log_last(&r->log))

@@ -105,10 +105,12 @@ void raft_priority_pump(struct raft *r)
 	best->tries++;
 	best->tried_us = r->now_us;
 	best->fit_since_us = 0;
-	if (r->ask_first)
-		r->prefer = r->preferred = best->id;
-	else
+	if (!r->ask_first) {
 		raft_transfer_auto(r, best);
+		return;
+	}
+	r->prefer = r->preferred = best->id;
+	raft_tell(r, RAFT_TOLD_TRANSFER_PROPOSED, best->id, raft_log_last(&r->log), best->match, 0);
 }
 
 uint64_t raft_priority_deadline(const struct raft *r)

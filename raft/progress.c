@@ -88,6 +88,8 @@ void raft_peers_free(struct raft *r)
 /* All moves are possible, but each has its terms. */
 void raft_peer_to(struct raft *r, struct raft_peer *p, enum raft_progress_state state)
 {
+	static const enum raft_told_event told[] = { RAFT_TOLD_PEER_PROBE, RAFT_TOLD_PEER_REPLICATE, RAFT_TOLD_PEER_SNAPSHOT };
+
 	switch (state) {
 	case RAFT_PROBE:
 		p->epoch++;
@@ -103,6 +105,8 @@ void raft_peer_to(struct raft *r, struct raft_peer *p, enum raft_progress_state 
 		assert(p->next <= r->log.base_index);
 		break;
 	}
+	if (p->state != state)
+		raft_tell(r, told[state], p->id, p->match, p->next, 0);
 	p->state = (uint8_t)state;
 	p->paused = false;
 	p->fl_head = p->fl_n = 0;
@@ -164,6 +168,7 @@ void raft_peer_reject(struct raft *r, struct raft_peer *p, const struct wire_msg
 		next = m->index;
 	if (next <= p->match)
 		next = p->match + 1;
+	raft_tell(r, RAFT_TOLD_PEER_REFUSED, p->id, m->index, next, 0);
 	raft_peer_to(r, p, RAFT_PROBE);
 	p->next = next;
 }

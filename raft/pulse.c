@@ -31,8 +31,90 @@
  * nobody is ahead, all disks are slow or nobody is there, and another leader would do no better. Nobody stands while its own disk
  * hangs: its requests would wait for that very disk (I9). */
 #include "raft/core.h"
+#include <string.h>
 
 enum { PEAK_DECAY = 256 }; /* samples until a peak has lost most of its height */
+
+/* ---- what is told of the quorum ---- */
+
+static uint64_t heard_of(const struct raft_peer *p)
+{
+	return p->forgot ? 0 : p->heard_us;
+}
+
+/* When a quorum had been heard, or it was made leader; UINT64_MAX: it is one by itself. */
+static uint64_t quorum_heard_us(const struct raft *r)
+{
+	uint64_t won = r->stood_us + r->votes_took_us, heard = raft_quorum(r, RAFT_TO_COMMIT, heard_of, UINT64_MAX);
+
+	return heard > won ? heard : won;
+}
+
+static void tell_beat(struct raft *r, uint32_t peers)
+{
+	if (!r->telemetry || !peers)
+		return;
+	if (r->news.beat_us && quorum_heard_us(r) < r->news.beat_us)
+		raft_tell(r, RAFT_TOLD_QUORUM_MISSED, 0, r->now_us - quorum_heard_us(r), 0, 0);
+	raft_tell(r, RAFT_TOLD_QUORUM_HEARTBEAT, 0, r->lease.number, peers, r->commit);
+	r->news.beat_us = r->now_us;
+}
+
+void raft_pulse_tell_heard(struct raft *r)
+{
+	if (!r->telemetry || !r->news.beat_us || quorum_heard_us(r) < r->news.beat_us)
+		return;
+	raft_tell(r, RAFT_TOLD_QUORUM_SUCCEEDED, 0, r->now_us - r->news.beat_us, r->commit, 0);
+	r->news.beat_us = 0;
+}
+
+void raft_pulse_tell_lost(struct raft *r)
+{
+	raft_tell(r, RAFT_TOLD_QUORUM_CHECK, 0, r->now_us - quorum_heard_us(r), 0, 0);
+}
+
+static void tell_late(struct raft *r, struct raft_peer *p)
+{
+	if (p->late || p->forgot || r->now_us < p->alive_until_us)
+		return;
+	p->late = true;
+	raft_tell(r, RAFT_TOLD_HEARTBEAT_LATE, p->id, r->now_us - (p->heard_us ? p->heard_us : r->stood_us + r->votes_took_us), 0, 0);
+}
+
+/* `beats` counts by number what is not answered yet. */
+static void note_sending(struct raft_peer *p, uint64_t number)
+{
+	uint8_t *left = &p->beats[number % RAFT_SENDINGS];
+
+	if (number != p->beat_number)
+		*left = 0;
+	if (number && *left < UINT8_MAX)
+		++*left;
+}
+
+static void note_answer(struct raft *r, struct raft_peer *p, uint64_t number)
+{
+	uint8_t *left = &p->beats[number % RAFT_SENDINGS];
+
+	if (!number || number > p->beat_number || p->beat_number - number >= RAFT_SENDINGS)
+		return;
+	if (!*left) {
+		raft_tell(r, RAFT_TOLD_HEARTBEAT_DUPLICATE, p->id, number, 0, 0);
+		return;
+	}
+	--*left;
+	if (number < p->answered_number)
+		raft_tell(r, RAFT_TOLD_HEARTBEAT_ORDER, p->id, number, p->answered_number, 0);
+	else
+		p->answered_number = number;
+}
+
+static void tell_idle(struct raft *r, bool idle)
+{
+	if (idle != r->news.idle)
+		raft_tell(r, idle ? RAFT_TOLD_QUORUM_IDLE : RAFT_TOLD_QUORUM_ACTIVE, 0, idle ? r->silence_max_us : r->heartbeat_us, 0, 0);
+	r->news.idle = idle;
+}
 
 /* ---- silence ---- */
 
@@ -103,6 +185,7 @@ void raft_pulse_doubt(struct raft *r)
 {
 	if (r->role != RAFT_FOLLOWER || r->silence_us <= r->patience_us)
 		return;
+	raft_tell(r, RAFT_TOLD_ELECTION_DOUBT, r->leader, r->silence_us, r->patience_us, 0);
 	r->silence_us = r->patience_us;
 	raft_reset_election(r);
 }
@@ -114,7 +197,9 @@ void raft_pulse_begin(struct raft *r, struct raft_peer *p)
 	p->rtt_us = p->rtt_var_us = p->rtt_peak_us = 0;
 	p->timed_number = p->timed_us = p->beat_number = p->quiet_number = p->asked_us = 0;
 	p->timed_lost = 0;
-	p->quiet = false;
+	p->quiet = p->late = false;
+	p->answered_number = 0;
+	memset(p->beats, 0, sizeof(p->beats));
 	p->beat_due_us = r->now_us;
 	/* Before anything is measured, the time that the votes took tells something. */
 	uint64_t first = silence(r, p), votes = 2 * r->votes_took_us + 2 * (uint64_t)r->heartbeat_us;
@@ -133,6 +218,7 @@ void raft_pulse_contact(struct raft *r, struct raft_peer *p)
 {
 	uint64_t t = p->quiet ? longest(r) : silence(r, p);
 
+	p->late = false;
 	p->alive_until_us = r->now_us + t;
 }
 
@@ -159,6 +245,7 @@ static void sample(struct raft *r, struct raft_peer *p)
 void raft_pulse_answered(struct raft *r, struct raft_peer *p, uint64_t number)
 {
 	p->asked_us = 0;
+	note_answer(r, p, number);
 	if (number && number == p->timed_number)
 		sample(r, p);
 	if (p->quiet_number && number >= p->quiet_number && number <= p->beat_number)
@@ -210,9 +297,12 @@ static uint64_t next_beat(const struct raft *r, const struct raft_peer *p)
 void raft_pulse_announce(struct raft *r, struct raft_peer *p, struct wire_msg *m)
 {
 	uint64_t number = m->log_term, t = silence(r, p);
+	bool at_rest = idle(r);
 
 	time_it(r, p, number);
-	if (idle(r)) {
+	note_sending(p, number);
+	tell_idle(r, at_rest);
+	if (at_rest) {
 		t = longest(r);
 		m->flags |= WIRE_MSG_IDLE;
 		/* The answer must not be one to an earlier heartbeat of the same number. */
@@ -275,19 +365,20 @@ void raft_pulse_active(struct raft *r)
 /* All heartbeats that are due, but those that something else has sent already. */
 void raft_pulse_flush(struct raft *r)
 {
-	bool told = false;
+	uint32_t sent = 0;
 
 	for (uint32_t i = 0; i < r->n_peers && !r->nomem; i++) {
 		struct raft_peer *p = &r->peers[i];
+		tell_late(r, p);
 		if (overdue(r, p))
 			rouse(r, p);
 		if (p->beat_due_us > r->now_us)
 			continue;
-		if (!told)
+		if (!sent++)
 			raft_keep_update(r);
-		told = true;
 		raft_heartbeat(r, p);
 	}
+	tell_beat(r, sent);
 }
 
 static uint64_t alive_until_of(const struct raft_peer *p)
@@ -325,7 +416,7 @@ bool raft_disk_replaces(struct raft *r)
 	}
 	if (!ahead)
 		return false;
-	raft_tell(r, RAFT_TOLD_DISK_SLOW, 0, r->now_us - r->owed_us, r->durable, 0);
+	raft_tell(r, RAFT_TOLD_DISK_SLOW, level ? level->id : 0, r->now_us - r->owed_us, r->durable, 0);
 	struct wire_msg *m = level ? raft_leader_send(r, WIRE_MSG_TIMEOUT_NOW, level->id) : NULL;
 	if (m) {
 		m->index = raft_log_last(&r->log);

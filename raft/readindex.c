@@ -38,11 +38,12 @@ static void settle(struct raft *r, const struct raft_pending_read *q, int code, 
 static void tell(struct raft *r, size_t reads, int code, uint64_t index)
 {
 	if (code == WIRE_OK)
-		raft_tell(r, RAFT_TOLD_READ_SERVED, 0, reads, index, raft_lease_until(r) != 0);
-	else
-		raft_tell_why(r, RAFT_TOLD_READ_FAILED, 0, code == WIRE_TIMEOUT ? "unanswered for an election timeout" : "no leader, or another one", reads, 0, 0);
-	if (code == WIRE_TIMEOUT && r->role == RAFT_LEADER)
+		raft_tell(r, RAFT_TOLD_READ_SERVED, r->role == RAFT_LEADER ? 0 : r->leader, reads, index, raft_lease_until(r) != 0);
+	else if (code == WIRE_TIMEOUT && r->role == RAFT_LEADER && r->round_done < r->round)
 		raft_tell(r, RAFT_TOLD_ROUND_EXPIRED, 0, r->round, reads, 0);
+	else
+		raft_tell_why(r, RAFT_TOLD_READ_FAILED, r->leader == r->self ? 0 : r->leader,
+		              code != WIRE_TIMEOUT ? "who was asked does not lead" : r->role == RAFT_LEADER ? "no entry of this leader is committed yet" : "no answer came", reads, 0, 0);
 }
 
 /* Settles those for which done() holds, keeps the order of the others. */
@@ -114,6 +115,7 @@ static void add(struct raft *r, uint64_t corr, uint64_t from)
 void raft_read_ask(struct raft *r, uint64_t corr)
 {
 	if (!r->leader) {
+		raft_tell_why(r, RAFT_TOLD_READ_FAILED, 0, "no leader is known", 1, 0, 0);
 		settle(r, &(struct raft_pending_read){ .corr = corr }, WIRE_NOTLEADER, 0);
 		return;
 	}
@@ -124,12 +126,16 @@ void raft_read_ask(struct raft *r, uint64_t corr)
 
 void raft_on_read_req(struct raft *r, const struct wire_msg *m)
 {
-	if (!raft_peer(r, m->from) || r->n_remote_reads >= RAFT_REMOTE_READS_MAX)
-		return;
-	if (r->role == RAFT_LEADER) {
+	bool full = r->n_remote_reads >= RAFT_REMOTE_READS_MAX;
+
+	if (raft_peer(r, m->from) && r->role == RAFT_LEADER && !full) {
 		add(r, m->corr, m->from);
 		return;
 	}
+	raft_tell_why(r, RAFT_TOLD_READ_REFUSED, m->from, !raft_peer(r, m->from) ? "it is no member" : full ? "too many wait here" : "this node does not lead", r->n_remote_reads,
+	              0, 0);
+	if (!raft_peer(r, m->from) || full)
+		return;
 	struct wire_msg *a = raft_send(r, WIRE_MSG_READ_RESP, m->from, false);
 	if (!a)
 		return;
@@ -179,7 +185,6 @@ void raft_read_pump(struct raft *r)
 			if (raft_quorum(r, RAFT_TO_COMMIT, round_of, r->round) < r->round)
 				return;
 			r->round_done = r->round;
-			raft_tell(r, RAFT_TOLD_QUORUM_SUCCEEDED, 0, r->round, r->commit, 0);
 			settle_if(r, in_round, r->round, WIRE_OK, r->round_index);
 			continue;
 		}

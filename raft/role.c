@@ -18,22 +18,16 @@ static const bool allowed[4][4] = {
 	[RAFT_LEADER] = { true, false, false, false },
 };
 
-static void tell_role(struct raft *r)
-{
-	static const enum raft_told_event event[] = { RAFT_TOLD_ROLE_FOLLOWER, RAFT_TOLD_ROLE_PRECANDIDATE, RAFT_TOLD_ROLE_CANDIDATE, RAFT_TOLD_ROLE_LEADER };
-
-	raft_tell(r, event[r->role], 0, r->term, raft_log_last(&r->log), 0);
-}
-
 void raft_become(struct raft *r, enum raft_role role)
 {
 	assert(allowed[r->role][role]);
 	(void)allowed;
 	enum raft_role from = r->role;
+	static const enum raft_told_event told[] = { 0, RAFT_TOLD_ROLE_PRECANDIDATE, RAFT_TOLD_ROLE_CANDIDATE, RAFT_TOLD_ROLE_LEADER };
 
 	r->role = role;
-	if (role != from)
-		tell_role(r);
+	if (role != from && role != RAFT_FOLLOWER) /* of that raft_become_follower knows more */
+		raft_tell(r, told[role], 0, r->term, raft_log_last(&r->log), 0);
 	if (role != RAFT_CANDIDATE)
 		r->ordered = false;
 	if (role == RAFT_LEADER) {
@@ -58,7 +52,7 @@ void raft_become(struct raft *r, enum raft_role role)
 void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 {
 	assert(term >= r->term);
-	bool new_term = term > r->term;
+	bool new_term = term > r->term, new_leader = leader && (new_term || r->leader != leader);
 
 	if (new_term) {
 		r->term = term;
@@ -73,12 +67,14 @@ void raft_become_follower(struct raft *r, uint64_t term, uint64_t leader)
 	 * again and again must not keep those from standing who could win. */
 	bool restart = r->role != RAFT_FOLLOWER;
 	raft_become(r, RAFT_FOLLOWER);
+	if (restart || new_term || new_leader)
+		raft_tell_why(r, RAFT_TOLD_ROLE_FOLLOWER, leader, new_leader ? "a leader of the term" : new_term ? "a later term" : "it stands or leads no more", r->term,
+		              raft_log_last(&r->log), 0);
 	if (restart)
 		raft_reset_election(r);
 	if (leader && r->leader != leader) {
 		r->leader = leader;
 		raft_pulse_forget_leader(r);
-		raft_tell(r, RAFT_TOLD_ROLE_FOLLOWER, leader, r->term, 0, 0);
 		/* Requests to an earlier leader may never be answered. */
 		r->request_due_us = 0;
 		raft_read_forward(r);
@@ -99,6 +95,7 @@ void raft_contact(struct raft *r)
 	r->contact_us = r->now_us;
 	r->ever_contact = true;
 	r->told_removed = false;
+	r->news.lonely = NULL;
 	raft_lease_contact(r);
 	raft_reset_election(r);
 }

@@ -21,10 +21,13 @@ void raft_round_step(struct raft *r, struct raft_peer *p)
 	/* What it has is not known before it has answered. */
 	if (p->round_open && p->heard_us && p->match >= p->round_target) {
 		uint64_t took = r->now_us - p->round_began_us;
+		bool was = raft_caught_up(r, p);
 		p->rounds++;
 		p->round_us = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
 		p->round_open = false;
-		raft_tell(r, RAFT_TOLD_PEER_ROUND, p->id, p->rounds, p->round_us, p->round_target);
+		/* Who keeps up has a round with each commit. */
+		if (!was)
+			raft_tell_why(r, RAFT_TOLD_PEER_ROUND, p->id, raft_caught_up(r, p) ? "it is caught up" : NULL, p->rounds, took, p->round_target);
 	}
 	if (!p->round_open && p->match < raft_log_last(&r->log)) {
 		p->round_target = raft_log_last(&r->log);

@@ -75,10 +75,10 @@ static void moved(struct raft *r, struct raft_peer *p)
 	p->source_due_us = r->now_us + RAFT_SOURCE_TIMEOUTS * raft_patience(r);
 }
 
-static void leave(struct raft *r, struct raft_peer *p)
+static void leave(struct raft *r, struct raft_peer *p, const char *why)
 {
 	p->source = p->source_look_us = 0;
-	raft_tell(r, RAFT_TOLD_PEER_SOURCE, p->id, 0, p->match, 0);
+	raft_tell_why(r, RAFT_TOLD_PEER_SOURCE, p->id, why, 0, p->match, 0);
 }
 
 /* With the source that it has. */
@@ -89,13 +89,13 @@ static void go_on(struct raft *r, struct raft_peer *p)
 	if (p->match > p->source_match)
 		moved(r, p);
 	if (p->match >= p->source_upto || !heard_lately(r, p)) {
-		leave(r, p);
+		leave(r, p, p->match >= p->source_upto ? "it has that" : "nothing was heard from it");
 		return;
 	}
 	if (r->now_us >= p->source_due_us || !s || s->forgot || r->now_us >= s->alive_until_us) {
 		if (s)
 			p->sources_tried |= 1u << (s - r->peers);
-		leave(r, p);
+		leave(r, p, "nothing has moved, or the source is gone");
 		return;
 	}
 	if (r->now_us < p->source_say_us)
@@ -125,7 +125,7 @@ static void find(struct raft *r, struct raft_peer *p)
 	p->source_upto = r->commit < s->match ? r->commit : s->match;
 	moved(r, p);
 	say(r, p, p->source_upto, s->id);
-	raft_tell(r, RAFT_TOLD_PEER_SOURCE, p->id, s->id, p->source_upto, 0);
+	raft_tell_why(r, RAFT_TOLD_PEER_SOURCE, p->id, "it is far behind", s->id, p->source_upto, 0);
 }
 
 void raft_source_begin(struct raft *r, struct raft_peer *p)

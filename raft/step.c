@@ -329,8 +329,10 @@ static void on_persisted(struct raft *r, uint64_t index, uint64_t term)
 {
 	r->owed_us = r->now_us;
 	/* By log matching (I2) the pair names the whole log up to there; what was superseded meanwhile does not count. */
-	if (index > r->durable && raft_log_matches(&r->log, index, term))
+	if (index > r->durable && raft_log_matches(&r->log, index, term)) {
 		r->durable = index;
+		raft_tell(r, RAFT_TOLD_LOG_DURABLE, 0, index, 0, 0);
+	}
 }
 
 static void on_link(struct raft *r, uint64_t peer, bool up)
@@ -366,17 +368,30 @@ static void on_trimmed(struct raft *r, uint64_t index)
 	raft_holes_trim(r, index);
 	if (r->applied < index)
 		r->applied = index;
+	raft_tell(r, RAFT_TOLD_LOG_TRIMMED, 0, index, 0, 0);
+}
+
+static void election_timer(struct raft *r)
+{
+	uint64_t waited = r->now_us - r->contact_us;
+	const char *why = raft_hindrance(r);
+
+	raft_reset_election(r);
+	if (!raft_may_campaign(r) || raft_disk_hangs(r))
+		r->leader = 0;
+	if (!why) {
+		raft_tell(r, RAFT_TOLD_ELECTION_TIMEOUT, 0, r->term, waited, 0);
+		raft_campaign(r);
+	} else if (r->news.lonely != why) {
+		raft_tell_why(r, RAFT_TOLD_ROLE_LONELY, 0, why, r->term, waited, 0);
+		r->news.lonely = why;
+	}
 }
 
 static void timers(struct raft *r)
 {
-	if (r->role != RAFT_LEADER && r->now_us >= r->election_deadline_us) {
-		raft_reset_election(r);
-		if (!raft_may_campaign(r) || raft_disk_hangs(r))
-			r->leader = 0;
-		else if (!raft_leader_alive(r)) /* it can be by the clock of the leases only */
-			raft_campaign(r);
-	}
+	if (r->role != RAFT_LEADER && r->now_us >= r->election_deadline_us)
+		election_timer(r);
 	if (r->role == RAFT_LEADER)
 		raft_leader_timers(r);
 	else if (r->role != RAFT_FOLLOWER && r->now_us >= r->ask_due_us)
@@ -461,6 +476,9 @@ static uint64_t deadline(const struct raft *r)
 
 static void fill_update(struct raft *r, struct raft_update *u)
 {
+	uint64_t lease_until_us = raft_lease_until(r);
+
+	raft_tell_news(r, lease_until_us);
 	for (size_t i = 0; i < r->n_msgs; i++) {
 		struct wire_msg *m = &r->msgs[i];
 		m->entries = m->n_entries ? r->pool + r->msg_at[i] : NULL;
@@ -490,7 +508,7 @@ static void fill_update(struct raft *r, struct raft_update *u)
 		.role = r->role,
 		.leader = r->leader,
 		.leader_ready = raft_leader_is_ready(r) && !raft_self_witness(r),
-		.lease_until_us = raft_lease_until(r),
+		.lease_until_us = lease_until_us,
 		.read_index = r->commit,
 		.prefer = r->prefer,
 		.transfer_to = r->transfer_to,

@@ -43,10 +43,13 @@ void raft_told_put_json(const struct raft_told *t, struct wire_buf *b)
 		put_text(b, "\"");
 	}
 	for (int i = 0; i < 4 && t->event < RAFT_TOLD_COUNT && *table[t->event].field[i]; i++) {
+		const char *name = table[t->event].field[i];
+		bool id = strlen(name) > 3 && !strcmp(name + strlen(name) - 3, "_id");
 		put_text(b, ",\"");
-		put_text(b, table[t->event].field[i]);
-		put_text(b, "\":");
-		put_number(b, t->v[i], 10, 1);
+		put_text(b, name);
+		put_text(b, id ? "\":\"" : "\":");
+		put_number(b, t->v[i], id ? 16 : 10, id ? 16 : 1);
+		put_text(b, id ? "\"" : "");
 	}
 	if (t->why) {
 		put_text(b, ",\"why\":\"");
@@ -66,4 +69,36 @@ void raft_tell_why(struct raft *r, enum raft_told_event event, uint64_t peer, co
 	if (!r->telemetry || !raft_grow(r, (void **)&r->told, &r->cap_told, r->n_told, sizeof(*r->told)))
 		return;
 	r->told[r->n_told++] = (struct raft_told){ .event = (uint16_t)event, .peer = peer, .why = why, .v = { a, b, c } };
+}
+
+void raft_tell_config(struct raft *r, enum raft_told_event event, const struct raft_log_config *c)
+{
+	if (!r->telemetry)
+		return;
+	raft_tell(r, event, 0, c->index, c->config.n, c->config.joint);
+	if (r->n_told)
+		r->told[r->n_told - 1].v[3] = c->config.level;
+}
+
+static const char *why_no_lease(const struct raft *r)
+{
+	if (r->role != RAFT_LEADER)
+		return "it leads no more";
+	if (r->lease.clock.unsure)
+		return "the clock cannot tell";
+	if (r->lease.told && r->commit <= r->lease.told)
+		return "another member was told to stand";
+	return raft_config_committed(r) ? "no quorum has renewed it" : "a change of the configuration is not committed";
+}
+
+void raft_tell_news(struct raft *r, uint64_t lease_until_us)
+{
+	if (!r->telemetry)
+		return;
+	if (!r->news.leased != !lease_until_us)
+		raft_tell_why(r, lease_until_us ? RAFT_TOLD_LEASE_HELD : RAFT_TOLD_LEASE_LOST, 0, lease_until_us ? NULL : why_no_lease(r), r->term, 0, 0);
+	r->news.leased = lease_until_us != 0;
+	if (raft_removed(r) && !r->news.removed)
+		raft_tell(r, RAFT_TOLD_ROLE_REMOVED, 0, r->term, r->commit, 0);
+	r->news.removed = raft_removed(r);
 }

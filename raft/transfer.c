@@ -47,16 +47,26 @@ static struct raft_peer *best(struct raft *r, bool in_turn)
 	return b;
 }
 
-static int begin(struct raft *r, uint64_t peer, uint64_t hold_us)
+static const char asked[] = "asked for";
+
+/* Whoever was not asked tries again and again. */
+static int refuse(struct raft *r, uint64_t peer, int code, const char *wish, const char *why)
+{
+	if (wish == asked)
+		raft_tell_why(r, RAFT_TOLD_TRANSFER_REFUSED, peer, why, raft_log_last(&r->log), 0, 0);
+	return code;
+}
+
+static int begin(struct raft *r, uint64_t peer, uint64_t hold_us, const char *why)
 {
 	const struct raft_peer *p = peer ? raft_peer(r, peer) : NULL;
 
 	if (r->role != RAFT_LEADER)
-		return WIRE_NOTLEADER;
+		return refuse(r, peer, WIRE_NOTLEADER, why, "this node does not lead");
 	if (peer && !(p && (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !(p->flags & RAFT_WITNESS) && !p->forgot))
-		return WIRE_INVALID;
+		return refuse(r, peer, WIRE_INVALID, why, "it is no other voter with a database");
 	if (r->transfer_to && peer && peer != r->transfer_to)
-		return WIRE_BUSY;
+		return refuse(r, peer, WIRE_BUSY, why, "another transfer is under way");
 	if (r->transfer_to) {
 		if (hold_us > r->transfer_hold_us)
 			r->transfer_hold_us = hold_us;
@@ -64,16 +74,17 @@ static int begin(struct raft *r, uint64_t peer, uint64_t hold_us)
 	}
 	/* So the target stays a voter: no other change begins before this has ended. */
 	if (!raft_config_committed(r) || raft_config_current(r)->joint)
-		return WIRE_BUSY;
+		return refuse(r, peer, WIRE_BUSY, why, "a change of the configuration is not over");
 	if (!p)
 		p = best(r, false);
 	if (!p)
-		return WIRE_INVALID;
+		return refuse(r, peer, WIRE_INVALID, why, "no other voter suits");
 	r->transfer_to = p->id;
 	r->transfer_index = raft_log_last(&r->log);
 	r->transfer_due_us = UINT64_MAX;
 	r->transfer_end_us = r->now_us + raft_patience(r);
 	r->transfer_hold_us = hold_us;
+	raft_tell_why(r, RAFT_TOLD_TRANSFER_BEGUN, p->id, why, r->transfer_index, p->match, 0);
 	return WIRE_OK;
 }
 
@@ -83,20 +94,20 @@ void raft_transfer(struct raft *r, uint64_t peer)
 	bool ours = peer && peer == r->preferred;
 
 	r->preferred = 0;
-	r->proposal_code = begin(r, peer, ours ? 0 : (peer ? RAFT_ASKED_TIMEOUTS : RAFT_LEFT_TIMEOUTS) * (uint64_t)r->election_us);
+	r->proposal_code = begin(r, peer, ours ? 0 : (peer ? RAFT_ASKED_TIMEOUTS : RAFT_LEFT_TIMEOUTS) * (uint64_t)r->election_us, asked);
 }
 
 void raft_transfer_auto(struct raft *r, struct raft_peer *p)
 {
 	if (!r->transfer_to && !r->transfer_ended)
-		(void)begin(r, p->id, 0);
+		(void)begin(r, p->id, 0, "it comes before this node by priority");
 }
 
 void raft_transfer_next(struct raft *r)
 {
 	struct raft_peer *p = r->transfer_to || r->transfer_ended ? NULL : best(r, true);
 
-	if (p && begin(r, p->id, 0) == WIRE_OK)
+	if (p && begin(r, p->id, 0, "a witness leads") == WIRE_OK)
 		p->tried_us = r->now_us;
 }
 
@@ -109,8 +120,10 @@ void raft_transfer_end(struct raft *r)
 
 void raft_transfer_timers(struct raft *r)
 {
-	if (r->transfer_to && r->now_us >= r->transfer_end_us)
-		raft_transfer_end(r);
+	if (!r->transfer_to || r->now_us < r->transfer_end_us)
+		return;
+	raft_tell_why(r, RAFT_TOLD_TRANSFER_GIVEN_UP, r->transfer_to, "it does not lead in time", r->transfer_index, 0, 0);
+	raft_transfer_end(r);
 }
 
 void raft_transfer_pump(struct raft *r)
@@ -129,6 +142,8 @@ void raft_transfer_pump(struct raft *r)
 	m->index = r->transfer_index;
 	m->log_term = raft_log_term(&r->log, r->transfer_index);
 	m->hint = r->transfer_hold_us;
+	if (first)
+		raft_tell(r, RAFT_TOLD_TRANSFER_TOLD, p->id, r->transfer_index, 0, 0);
 	r->transfer_due_us = r->now_us + r->heartbeat_us;
 	raft_lease_told(r, r->transfer_index);
 }
@@ -143,10 +158,14 @@ uint64_t raft_transfer_deadline(const struct raft *r)
  * longer for any other reason: what a leader's log ends with in its own term, ours ends with too. */
 void raft_on_timeout_now(struct raft *r, const struct wire_msg *m)
 {
-	if (r->role != RAFT_FOLLOWER || m->term != r->term || m->from != r->leader || !raft_may_campaign(r))
+	const char *why = r->role != RAFT_FOLLOWER || m->term != r->term || m->from != r->leader ? "it does not lead this node" :
+	                  !raft_may_campaign(r) ? raft_hindrance(r) :
+	                  m->index != raft_log_last(&r->log) || m->log_term != raft_log_last_term(&r->log) ? "the log has another end" : NULL;
+
+	if (why) {
+		raft_tell_why(r, RAFT_TOLD_ELECTION_DECLINED, m->from, why, m->term, m->index, 0);
 		return;
-	if (m->index != raft_log_last(&r->log) || m->log_term != raft_log_last_term(&r->log))
-		return;
+	}
 	uint64_t longest = RAFT_ASKED_TIMEOUTS * (uint64_t)r->election_us;
 	r->hold_until_us = r->now_us + (m->hint < longest ? m->hint : longest);
 	raft_campaign_ordered(r);

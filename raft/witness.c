@@ -175,8 +175,8 @@ void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full)
 		raft_peer_to(r, p, RAFT_PROBE);
 	if (!full && p->full && p->state == RAFT_PROBE)
 		p->paused = false;
-	if (full && !p->full)
-		raft_tell(r, RAFT_TOLD_PEER_FULL, p->id, p->match, 0, 0);
+	if (full != p->full)
+		raft_tell_why(r, RAFT_TOLD_PEER_FULL, p->id, full ? "it takes no more entries" : "it takes entries again", p->match, 0, 0);
 	p->full = full;
 }
 

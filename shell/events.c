@@ -58,6 +58,31 @@ void node_tell(struct node_events *e, enum raft_told_event event, uint64_t peer,
 	node_events_put(e, &(struct raft_told){ .event = (uint16_t)event, .peer = peer, .v = { a, b } }, 1);
 }
 
+void node_events_journal(void *events, enum raft_journal_event event, uint64_t a, uint64_t b)
+{
+	static const enum raft_told_event told[RAFT_JOURNAL_EVENTS] = {
+		[RAFT_JOURNAL_APPEND] = RAFT_TOLD_JOURNAL_APPEND,
+		[RAFT_JOURNAL_COMMIT_BUFFER] = RAFT_TOLD_JOURNAL_COMMIT_BUFFER,
+		[RAFT_JOURNAL_REVERSE_FIND] = RAFT_TOLD_JOURNAL_REVERSE_FIND,
+		[RAFT_JOURNAL_REWIND] = RAFT_TOLD_JOURNAL_REWIND,
+		[RAFT_JOURNAL_TRUNCATE] = RAFT_TOLD_JOURNAL_TRUNCATE,
+		[RAFT_JOURNAL_SYNC] = RAFT_TOLD_JOURNAL_SYNC,
+		[RAFT_JOURNAL_FILL] = RAFT_TOLD_JOURNAL_FILL,
+	};
+
+	if (event != RAFT_JOURNAL_FETCH) /* node_tell_fetch: who reads knows how many belong together */
+		node_tell(events, told[event], 0, a, b);
+}
+
+void node_tell_fetch(struct node_events *e, uint64_t first, uint64_t last, uint64_t bytes)
+{
+	struct raft_told t = { .event = RAFT_TOLD_JOURNAL_FETCH, .v = { first, bytes } };
+
+	if (first != last)
+		t = (struct raft_told){ .event = RAFT_TOLD_JOURNAL_FETCH_BETWEEN, .v = { first, last, bytes } };
+	node_events_put(e, &t, 1);
+}
+
 static void put(struct wire_buf *b, const char *key, uint64_t v)
 {
 	char text[96];

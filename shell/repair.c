@@ -19,26 +19,9 @@
 #define POLL_US 100000u
 #define LEAD_US 2000000u      /* so long this node may lead without its database before it hands over */
 
-static void on_journal(void *ctx, enum raft_journal_event event, uint64_t a, uint64_t b)
-{
-	static const enum raft_told_event told[RAFT_JOURNAL_EVENTS] = {
-		[RAFT_JOURNAL_APPEND] = RAFT_TOLD_JOURNAL_APPEND, [RAFT_JOURNAL_COMMIT_BUFFER] = RAFT_TOLD_JOURNAL_COMMIT_BUFFER,
-		[RAFT_JOURNAL_FETCH] = RAFT_TOLD_JOURNAL_FETCH, [RAFT_JOURNAL_REVERSE_FIND] = RAFT_TOLD_JOURNAL_REVERSE_FIND,
-		[RAFT_JOURNAL_REWIND] = RAFT_TOLD_JOURNAL_REWIND, [RAFT_JOURNAL_TRUNCATE] = RAFT_TOLD_JOURNAL_TRUNCATE,
-		[RAFT_JOURNAL_SYNC] = RAFT_TOLD_JOURNAL_SYNC,
-	};
-	struct shell_node *n = ctx;
-
-	if (event == RAFT_JOURNAL_COMMIT_BUFFER || event == RAFT_JOURNAL_FETCH || event == RAFT_JOURNAL_REWIND || event == RAFT_JOURNAL_TRUNCATE ||
-	    event == RAFT_JOURNAL_SYNC)
-		b = 0;
-	if (event != RAFT_JOURNAL_FILL)
-		node_tell(n->events, told[event], 0, a, b);
-}
-
 static struct raft_journal_opts options(struct shell_node *n)
 {
-	return (struct raft_journal_opts){ .group = n->conf.group, .on_event = on_journal, .event_ctx = n };
+	return (struct raft_journal_opts){ .group = n->conf.group, .on_event = node_events_journal, .event_ctx = n->events };
 }
 
 static int open_journal(struct shell_node *n, struct raft_journal_state *ret_st, struct wire_err *err)

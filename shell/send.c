@@ -81,6 +81,7 @@ static int fill_entries(struct shell_node *n, struct wire_msg *m, struct wire_er
 {
 	struct wire_buf one = WIRE_BUF_INIT;
 	size_t offset[WIRE_ENTRIES_MAX];
+	uint64_t first = 0, last = 0;
 	int rc = WIRE_OK;
 
 	wire_buf_reset(&n->scratch);
@@ -97,7 +98,11 @@ static int fill_entries(struct shell_node *n, struct wire_msg *m, struct wire_er
 		offset[i] = n->scratch.len;
 		if (!rc)
 			wire_put_bytes(&n->scratch, one.data, e->size);
+		first = first ? first : e->index;
+		last = e->index;
 	}
+	if (first && !rc)
+		node_tell_fetch(n->events, first, last, n->scratch.len);
 	if (!rc && n->scratch.failed)
 		rc = wire_fail(err, WIRE_NOMEM, "no memory for sending entries");
 	for (uint32_t i = 0; i < m->n_entries && !rc; i++)

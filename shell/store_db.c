@@ -13,6 +13,7 @@ int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret
 
 	if (rc)
 		return rc;
+	node_tell_fetch(n->events, index, index, e.size);
 	*ret_kind = e.kind;
 	*ret_term = e.term;
 	return WIRE_OK;
