@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 
-ADAPTER = os.path.join(os.environ.get("WALRAFT_BUILD", "build"), "test/script/raft-adapter")
+ADAPTER = os.path.join(os.environ.get("WALRAFT_BUILD", "build"), "test/script/adapter")
 KINDS = (  # name, PreVote, CheckQuorum, with a witness
 	("as shipped", 1, 1, False),
 	("a witness", 1, 1, True),

@@ -24,7 +24,7 @@ import sys
 
 HERE = os.path.join(os.environ["WALRAFT_SRC"], "test/script") if "WALRAFT_SRC" in os.environ else os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("WALRAFT_BUILD", "build")
-ADAPTER = os.path.join(BUILD, "test/script/raft-adapter")
+ADAPTER = os.path.join(BUILD, "test/script/adapter")
 DEADLINE_S = 60
 SOURCE = re.compile(r"\b(paper|thesis|I\d+)\b", re.I)
 
