@@ -85,7 +85,10 @@ void raft_change_go_on(struct raft *r)
 	} else if (!raft_self_votes(r)) {
 		raft_tell(r, RAFT_TOLD_ROLE_LEFT_OUT, 0, raft_config_last(r)->index, 0, 0);
 		raft_tell_commit(r);
-		raft_become_follower(r, r->term, 0);
+		if (r->leave_silently)
+			raft_become_follower(r, r->term, 0);
+		else
+			raft_transfer_leave(r);
 	} else if (raft_level_raise(r, &next)) {
 		append_config(r, &next);
 	}

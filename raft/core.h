@@ -154,7 +154,7 @@ struct raft {
 
 	enum raft_role role;
 	uint64_t leader;
-	bool no_prevote, no_check_quorum;
+	bool no_prevote, no_check_quorum, leave_silently;
 	bool ever_contact;
 	uint64_t contact_us;           /* last sign of a live leader; a restart counts (I11) */
 	uint64_t election_deadline_us; /* UINT64_MAX: none */
@@ -421,6 +421,7 @@ bool raft_transfer_near(const struct raft *r, const struct raft_peer *p); /* it 
 void raft_transfer_end(struct raft *r);    /* given up, or leadership is lost */
 void raft_transfer_timers(struct raft *r);
 void raft_transfer_pump(struct raft *r);   /* leader: tells the target when it is level, and again */
+uint64_t raft_transfer_leave(struct raft *r); /* steps down; whoever has the whole log is told to stand at once: its id, 0: nobody */
 uint64_t raft_transfer_deadline(const struct raft *r);
 void raft_on_timeout_now(struct raft *r, const struct wire_msg *m);
 

@@ -400,29 +400,18 @@ bool raft_disk_hangs(const struct raft *r)
 
 bool raft_disk_replaces(struct raft *r)
 {
-	struct raft_peer *level = NULL;
 	bool ahead = false;
 
 	if (!raft_disk_hangs(r))
 		return false;
 	for (uint32_t i = 0; i < r->n_peers; i++) {
-		struct raft_peer *p = &r->peers[i];
-		if (!(p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) || p->forgot || p->match <= r->durable)
-			continue;
-		ahead = true;
-		if ((p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && p->match == raft_log_last(&r->log) &&
-		    (!level || p->applied > level->applied))
-			level = p;
+		const struct raft_peer *p = &r->peers[i];
+		ahead |= (p->flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !p->forgot && p->match > r->durable;
 	}
 	if (!ahead)
 		return false;
-	raft_tell(r, RAFT_TOLD_DISK_SLOW, level ? level->id : 0, r->now_us - r->owed_us, r->durable, 0);
-	struct wire_msg *m = level ? raft_leader_send(r, WIRE_MSG_TIMEOUT_NOW, level->id) : NULL;
-	if (m) {
-		m->index = raft_log_last(&r->log);
-		m->log_term = raft_log_last_term(&r->log);
-	}
-	raft_become_follower(r, r->term, 0);
+	uint64_t waited_us = r->now_us - r->owed_us;
+	raft_tell(r, RAFT_TOLD_DISK_SLOW, raft_transfer_leave(r), waited_us, r->durable, 0);
 	return true;
 }
 

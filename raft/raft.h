@@ -70,6 +70,8 @@ struct raft_init {
 	/* No leader counts on what this node answered in an earlier life: it has been down for longer than an election timeout, or is
 	 * new, or no member takes leases. Else a restart counts as a sign of a leader, and it votes for nobody at first (I11). */
 	bool promised_nothing;
+	/* For tests of elections: a leader that a configuration leaves out tells nobody to stand in its place. */
+	bool leave_silently;
 };
 
 /* All that Linux lets anybody do to the rate of its clocks: a tenth by the tick of adjtimex (chronyd slews by it), an eighth

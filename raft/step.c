@@ -168,6 +168,7 @@ struct raft *raft_new(const struct raft_init *in, struct wire_err *err)
 	r->commit_delay_us = or(in->commit_delay_us, 500);
 	r->no_prevote = in->no_prevote;
 	r->no_check_quorum = in->no_check_quorum;
+	r->leave_silently = in->leave_silently;
 	/* Without CheckQuorum voters keep no promise. */
 	r->lease.length_us = raft_lease_length(r->election_us, in->no_check_quorum ? RAFT_NO_LEASES : or(in->drift_ppm, RAFT_DRIFT_PPM));
 	r->lease.clock.unsure = true; /* until the first step */

@@ -4,7 +4,9 @@
  * election timeout, and wins by the same votes.
  *
  * Three ask for it: the driver (raft_transfer), priorities (priority.c), and a witness that leads (witness.c). The last two wait for another
- * step when one has just ended, so that each end is seen. */
+ * step when one has just ended, so that each end is seen.
+ *
+ * A leader that has to go, since the configuration leaves it out or its disk hangs, tells a level voter the same and steps down with that. */
 #include "raft/core.h"
 
 /* It must be able to win within an election timeout: what waits for an image is not. */
@@ -146,6 +148,25 @@ void raft_transfer_pump(struct raft *r)
 		raft_tell(r, RAFT_TOLD_TRANSFER_TOLD, p->id, r->transfer_index, 0, 0);
 	r->transfer_due_us = r->now_us + r->heartbeat_us;
 	raft_lease_told(r, r->transfer_index);
+}
+
+uint64_t raft_transfer_leave(struct raft *r)
+{
+	const struct raft_peer *level = NULL;
+
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		const struct raft_peer *p = &r->peers[i];
+		if (suits(r, p) && p->match == raft_log_last(&r->log) && (!level || better(r, p, level)))
+			level = p;
+	}
+	struct wire_msg *m = level ? raft_leader_send(r, WIRE_MSG_TIMEOUT_NOW, level->id) : NULL;
+	if (m) {
+		m->index = raft_log_last(&r->log);
+		m->log_term = raft_log_last_term(&r->log);
+		raft_tell(r, RAFT_TOLD_TRANSFER_TOLD, level->id, m->index, 0, 0);
+	}
+	raft_become_follower(r, r->term, 0);
+	return level ? level->id : 0;
 }
 
 uint64_t raft_transfer_deadline(const struct raft *r)

@@ -158,6 +158,7 @@ bool node_start(struct node *n)
 	in.no_check_quorum = n->options.no_check_quorum;
 	/* Without leases nobody counts on it, and a driver does not want to wait before it can be asked for its vote. */
 	in.promised_nothing = !n->options.lease;
+	in.leave_silently = true; /* elections are begun by commands */
 	if (!err.code)
 		n->raft = raft_new(&in, &err);
 	free(configs);

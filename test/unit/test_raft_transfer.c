@@ -37,6 +37,38 @@ static void plain(void **state)
 	pilot_close(p);
 }
 
+/* A leader that the new configuration leaves out tells a level voter of it to stand, and there is no time without a leader but for the votes. */
+static void left_out_leader_hands_over(void **state)
+{
+	struct pilot *p = pilot_open_led(4, 0);
+	uint64_t at = p->now_us;
+
+	(void)state;
+	assert_int_equal(pilot_config(p, 1, "-vvv"), WIRE_OK);
+	pilot_run(p);
+	assert_true(p->now_us == at);
+	assert_int_equal(p->n[1].u.role, RAFT_FOLLOWER);
+	uint64_t leader = p->n[2].u.leader;
+	assert_true(leader >= 2 && leader <= 4 && p->n[leader].u.leader_ready);
+	assert_int_equal(p->n[leader].u.term, 2);
+	pilot_close(p);
+}
+
+/* What it says is lost: they elect one by themselves. */
+static void left_out_leader_is_not_heard(void **state)
+{
+	struct pilot *p = pilot_open_led(4, 0);
+
+	(void)state;
+	p->deaf_to[WIRE_MSG_TIMEOUT_NOW] = true;
+	assert_int_equal(pilot_config(p, 1, "-vvv"), WIRE_OK);
+	pilot_run(p);
+	assert_int_equal(p->n[1].u.role, RAFT_FOLLOWER);
+	pilot_wait(p, 10 * ELECTION_US);
+	assert_true(p->n[2].u.leader >= 2);
+	pilot_close(p);
+}
+
 /* 3.10 between two: the old leader's vote is needed, and it does not refuse because it leads. */
 static void old_leader_votes(void **state)
 {
@@ -413,6 +445,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(plain),
+		cmocka_unit_test(left_out_leader_hands_over),
+		cmocka_unit_test(left_out_leader_is_not_heard),
 		cmocka_unit_test(old_leader_votes),
 		cmocka_unit_test(lagging_target_catches_up),
 		cmocka_unit_test(lost_message_is_repeated),
