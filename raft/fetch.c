@@ -154,8 +154,10 @@ void raft_on_catch_up(struct raft *r, const struct wire_msg *m)
 		return;
 	}
 	/* It may be a member by an entry that we lack: no link to it either. */
-	if (m->hint == r->self || !raft_peer(r, m->hint) || m->index <= r->commit)
+	if (m->hint == r->self || !raft_peer(r, m->hint) || m->index <= r->commit) {
+		raft_tell_why(r, RAFT_TOLD_FETCH_DECLINED, m->hint, m->index <= r->commit ? "this node has that" : "it is no other member that this node knows", m->index, r->commit, 0);
 		return;
+	}
 	if (r->fetch.source == m->hint && r->fetch.term == r->term) {
 		if (m->index > r->fetch.upto)
 			r->fetch.upto = m->index;

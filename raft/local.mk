@@ -18,10 +18,13 @@ RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft_flow test/unit/
 	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_witness \
 	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
 RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds test/unit/test_raft_fetch test/unit/test_raft_holes
+RAFT_CORE_TESTS += test/unit/test_raft_telemetry
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
 RAFT_TEST_LIBS = libraft.la libwire.la $(CMOCKA_LIBS) $(XXHASH_LIBS) $(LZ4_LIBS)
 RAFT_PILOT = test/unit/raft_pilot.h test/unit/raft_pilot.c
+test_unit_test_raft_telemetry_SOURCES = test/unit/test_raft_telemetry.c $(RAFT_PILOT)
+test_unit_test_raft_telemetry_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_fetch_SOURCES = test/unit/test_raft_fetch.c $(RAFT_PILOT)
 test_unit_test_raft_fetch_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_holes_SOURCES = test/unit/test_raft_holes.c $(RAFT_PILOT)

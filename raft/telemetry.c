@@ -58,6 +58,16 @@ void raft_told_put_json(const struct raft_told *t, struct wire_buf *b)
 	}
 }
 
+/* A node does not end for want of memory to tell of what it does. */
+static void add(struct raft *r, struct raft_told t)
+{
+	bool nomem = r->nomem;
+
+	if (r->telemetry && raft_grow(r, (void **)&r->told, &r->cap_told, r->n_told, sizeof(*r->told)))
+		r->told[r->n_told++] = t;
+	r->nomem = nomem;
+}
+
 void raft_tell(struct raft *r, enum raft_told_event event, uint64_t peer, uint64_t a, uint64_t b, uint64_t c)
 {
 	if (r->telemetry)
@@ -66,18 +76,12 @@ void raft_tell(struct raft *r, enum raft_told_event event, uint64_t peer, uint64
 
 void raft_tell_why(struct raft *r, enum raft_told_event event, uint64_t peer, const char *why, uint64_t a, uint64_t b, uint64_t c)
 {
-	if (!r->telemetry || !raft_grow(r, (void **)&r->told, &r->cap_told, r->n_told, sizeof(*r->told)))
-		return;
-	r->told[r->n_told++] = (struct raft_told){ .event = (uint16_t)event, .peer = peer, .why = why, .v = { a, b, c } };
+	add(r, (struct raft_told){ .event = (uint16_t)event, .peer = peer, .why = why, .v = { a, b, c } });
 }
 
 void raft_tell_config(struct raft *r, enum raft_told_event event, const struct raft_log_config *c)
 {
-	if (!r->telemetry)
-		return;
-	raft_tell(r, event, 0, c->index, c->config.n, c->config.joint);
-	if (r->n_told)
-		r->told[r->n_told - 1].v[3] = c->config.level;
+	add(r, (struct raft_told){ .event = (uint16_t)event, .v = { c->index, c->config.n, c->config.joint, c->config.level } });
 }
 
 static const char *why_no_lease(const struct raft *r)

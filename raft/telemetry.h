@@ -87,6 +87,7 @@
 	X(LEASE_LOST, "lease.lost", "term", "", "", "") \
 	/* entries from others than the leader */ \
 	X(FETCH_ASKED, "fetch.asked", "first_index", "last_index", "", "") \
+	X(FETCH_DECLINED, "fetch.declined", "upto_index", "commit_index", "", "") /* what the leader proposed: peer as a source */ \
 	X(FETCH_SERVED, "fetch.served", "first_index", "last_index", "", "") \
 	X(FETCH_REFUSED, "fetch.refused", "first_index", "have_index", "", "") \
 	X(FETCH_TAKEN, "fetch.taken", "first_index", "last_index", "", "") \

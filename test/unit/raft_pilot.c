@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+void (*pilot_on_told)(uint64_t node, const struct raft_told *told, uint32_t n);
+
 void pilot_members(struct raft_config *c, const char *flags)
 {
 	static const struct { char name; uint8_t flags; } kinds[] = {
@@ -120,6 +122,7 @@ void pilot_start(struct pilot *p, uint64_t id)
 		configs[in.n_configs].index = i;
 		assert_int_equal(raft_config_get(e->data, e->size, &configs[in.n_configs++].config, NULL), WIRE_OK);
 	}
+	in.telemetry = pilot_on_told != NULL;
 	in.self = id;
 	in.seed = id;
 	in.now_us = pilot_clock(p, id);
@@ -209,6 +212,9 @@ void pilot_step(struct pilot *p, uint64_t id, struct raft_event ev)
 		ev.clock = (struct raft_clock){ ev.now_us, ev.now_us, true };
 	if (raft_step(n->raft, &ev, &u, &err) != WIRE_OK)
 		fail_msg("node %u: %s", (unsigned)id, err.text);
+	if (pilot_on_told)
+		pilot_on_told(id, u.told, u.n_told);
+	u.told = NULL;
 	n->term = u.term;
 	n->vote = u.vote;
 	n->forgetful = u.forgetful;

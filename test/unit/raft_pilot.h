@@ -4,6 +4,7 @@
 #define TEST_UNIT_RAFT_PILOT_H
 
 #include "raft/raft.h"
+#include "raft/telemetry.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,6 +42,9 @@ struct pilot {
 	uint32_t n_q;
 	struct raft_init knobs; /* timeouts and windows for nodes to come */
 };
+
+/* Not NULL: nodes that start have telemetry on, and after each step it is given what was told. */
+extern void (*pilot_on_told)(uint64_t node, const struct raft_told *told, uint32_t n);
 
 struct pilot *pilot_open(uint32_t voters, uint32_t others); /* others: with an empty configuration */
 struct pilot *pilot_open_as(const struct raft_config *c, uint32_t count); /* its members know it, nodes besides have none */
