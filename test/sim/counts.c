@@ -44,6 +44,20 @@ static void print_messages(const struct sim_counts *c)
 	printf("#   all messages    %12llu sent %10llu lost %10llu repeated %10llu overtaken\n", (ull)sent, (ull)lost, (ull)repeated, (ull)overtaken);
 }
 
+static void print_told(const struct sim_counts *c)
+{
+	uint64_t all = 0;
+	int n = 0;
+
+	for (int i = 0; i < RAFT_TOLD_COUNT; i++)
+		all += c->told[i];
+	printf("# telemetry: %llu events; of the core's never told:", (ull)all);
+	for (int i = 0; i < RAFT_TOLD_JOURNAL; i++)
+		if (!c->told[i])
+			printf("%s %s", n++ ? "," : "", raft_told_name((unsigned)i));
+	printf("%s\n", n ? "" : " none");
+}
+
 void run_print(const struct sim_counts *c, double wall_s)
 {
 	printf("# %llu runs, %.0f simulated seconds in %.1f s of wall time (%.0f a second), %llu steps, %llu healings\n", (ull)c->runs,
@@ -61,4 +75,5 @@ void run_print(const struct sim_counts *c, double wall_s)
 	       (ull)c->io_crashes, (ull)c->starts);
 	print_faults(c);
 	print_messages(c);
+	print_told(c);
 }

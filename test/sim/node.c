@@ -311,6 +311,8 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 		node_fail(n, "step", &err);
 		return;
 	}
+	for (uint32_t i = 0; i < u.n_told; i++)
+		s->counts->told[u.told[i].event]++;
 	if (u.deadline_us <= ev->now_us)
 		sim_fail(s, "liveness", "%s wants to be stepped again at once, after event %d as %s", node_name(n), ev->type,
 		         raft_role_name(u.role));

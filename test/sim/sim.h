@@ -22,6 +22,7 @@
 
 #include "raft/journal.h"
 #include "raft/raft.h"
+#include "raft/telemetry.h"
 #include "test/sim/disk.h"
 #include "test/sim/machine.h"
 #include "test/sim/rng.h"
@@ -47,6 +48,7 @@ struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
 	uint64_t sent[MSG_KINDS], lost[MSG_KINDS], repeated[MSG_KINDS], overtaken[MSG_KINDS];
+	uint64_t told[RAFT_TOLD_COUNT]; /* telemetry of the core */
 };
 /* Adds b's numbers to a's. */
 void sim_counts_add(struct sim_counts *a, const struct sim_counts *b);

@@ -379,7 +379,7 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
 		.uncommitted_bytes = s->p.uncommitted_bytes, .silence_max_us = s->p.silence_max_us, .persist_us = s->p.persist_us,
 		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = n->level,
-		.keep_log_bytes = s->p.keep_log_bytes,
+		.keep_log_bytes = s->p.keep_log_bytes, .telemetry = true,
 	}, &err);
 	bool old = !n->raft && n->level < RAFT_LEVEL && err.code == WIRE_VERSION;
 	/* The old disk, or what is left of it, is from when it was the only voter: it needs an image. */
