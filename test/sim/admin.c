@@ -25,7 +25,7 @@ static bool usable(struct sim *s, uint64_t id)
 {
 	const struct sim_node *n = sim_by_id(s, id);
 
-	return n && n->has_journal && id != s->lost_id && !n->forgetful && !n->dur_forgetful;
+	return n && n->has_journal && id != s->lost_id && !n->forgetful && !n->dur_forgetful && !n->n_holes;
 }
 
 /* Whether quorums of the voters have their disks. */
@@ -51,6 +51,12 @@ bool admin_may_lose(struct sim *s, const struct sim_node *n)
 
 	if (s->lost_id || !l || l == n || !settled(l) || !n->has_journal)
 		return false;
+	/* It may be a leader of the past. */
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		const struct sim_node *o = &s->n[i];
+		if (o->has_journal && o->n_configs && o->log[o->configs[o->n_configs - 1].index].term > l->term)
+			return false;
+	}
 	const struct raft_config *c = raft_config_current(l->raft);
 	for (uint32_t i = 0; i < c->n; i++) {
 		voters += (c->m[i].flags & RAFT_VOTER) != 0;
@@ -175,8 +181,8 @@ static void end_loss(struct sim *s, const struct raft_config *c)
 
 	if (n && n->has_journal)
 		check_refresh(n);
-	if (!raft_config_find(c, s->lost_id) ? !n || (!n->rotted && !n->forgetful && !n->dur_forgetful)
-	                                     : n && n->has_journal && !n->rotted && !n->forgetful && !n->dur_forgetful)
+	bool well = n && !n->rotted && !n->salvaging && !n->forgetful && !n->dur_forgetful && !n->n_holes;
+	if (raft_config_find(c, s->lost_id) ? well && n->has_journal : well || !n)
 		s->lost_id = 0;
 }
 
@@ -243,9 +249,14 @@ static void carry_images(struct sim *s, struct sim_node *l)
 		uint64_t at = node_image_index(n, l);
 		if (!n->has_journal) {
 			node_install(n, l, false);
+		} else if (n->up && n->needs_image && n->n_holes && n->machine.index < at) {
+			if (!node_take_image(n, l))
+				continue;
 		} else if (n->up && raft_progress_of(l->raft, id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < at &&
 		           (n->log_last < at || n->log[at].chain != s->check->committed[at].chain)) {
-			node_install(n, l, true);
+			/* Into a running node, or it was stopped for that. */
+			if (rng_chance(&s->rng, 300) || !node_take_image(n, l))
+				node_install(n, l, true);
 		} else {
 			continue;
 		}

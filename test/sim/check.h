@@ -117,6 +117,9 @@ void check_i8_told(struct sim *s, uint64_t attempt, int code, uint64_t index);
 void check_forgetful_begins(struct sim_node *n);
 void check_forgetful_message(struct sim_node *n, const struct wire_msg *m);
 void check_forgetful_ends(struct sim_node *n); /* it says so */
+/* Entries whose data the disk has lost */
+void check_holes_message(struct sim_node *n, const struct wire_msg *m);
+void check_holes_filled(struct sim_node *n, const struct wire_entry *e);
 /* I5, of witnesses; trimmed: its journal */
 void check_witness_trimmed(struct sim_node *n);
 void check_witness_told(struct sim_node *n, const struct raft_update *u);

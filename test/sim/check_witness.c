@@ -10,10 +10,20 @@ static bool data_voter(const struct members *c, uint32_t i)
 	return (c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !(c->m[i].flags & RAFT_WITNESS);
 }
 
+static bool votes(const struct members *c, uint64_t id)
+{
+	for (uint32_t i = 0; i < c->n; i++)
+		if (c->m[i].id == id && (c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD)))
+			return true;
+	return false;
+}
+
 static void all_have(struct sim_node *n, const struct members *c, uint64_t index, const char *what)
 {
 	struct sim *s = n->sim;
 
+	if (!votes(c, n->id))
+		return; /* nobody counts on it, or every data voter is asked before it is made a voter */
 	for (uint32_t i = 0; i < c->n; i++) {
 		struct sim_node *o = sim_by_id(s, c->m[i].id);
 		/* One whose disk is lost, or that has forgotten, is dead as a data voter. */
@@ -31,10 +41,19 @@ static void judge(struct sim_node *n, uint64_t index, const char *what)
 	struct check *k = n->sim->check;
 	const struct sim_node *l = sim_leader(n->sim);
 
-	all_have(n, &k->configs[k->n_configs - 1], index, what);
-	for (size_t i = 0; l && i < l->n_configs; i++)
-		if (l->configs[i].index > k->last)
-			all_have(n, &l->configs[i].m, index, what);
+	/* It is committed as soon as a quorum has it, published later. */
+	const struct members *committed = &k->configs[k->n_configs - 1];
+	size_t later = 0;
+	for (size_t i = 0; l && i < l->n_configs; i++) {
+		const struct node_config *c = &l->configs[i];
+		if (c->index <= k->last || c->index <= l->log_base)
+			later = i + 1;
+		else if (check_quorum_durable(n->sim, &c->m, true, c->index, l->log[c->index].chain))
+			committed = &c->m, later = i + 1;
+	}
+	all_have(n, committed, index, what);
+	for (size_t i = later; l && i < l->n_configs; i++)
+		all_have(n, &l->configs[i].m, index, what);
 }
 
 void check_witness_trimmed(struct sim_node *n)

@@ -318,6 +318,14 @@ void client_serve(struct sim_node *n)
 	}
 }
 
+void client_forget_writes(struct sim_node *n)
+{
+	for (size_t i = 0; i < n->n_pending; i++)
+		if (waits(n, n->pending[i].client, n->pending[i].attempt))
+			unknown(n->sim, n->pending[i].client);
+	n->n_pending = 0;
+}
+
 void client_gone(struct sim_node *n)
 {
 	struct sim *s = n->sim;

@@ -23,8 +23,9 @@ static void print_faults(const struct sim_counts *c)
 	printf("# disks: %llu writes lost by power losses, %llu torn, %llu names lost; %llu crashes in the middle of a write\n",
 	       (ull)c->disk.lost_writes, (ull)c->disk.torn_writes, (ull)c->disk.lost_names, (ull)c->disk.cut_writes);
 	printf("#   %llu sync errors, %llu write errors, %llu writes found no room, %llu bits rotted: found %llu times, in an unattested tail %llu "
-	       "times; %llu disks lost\n#   %llu more of nodes that came back under their ids, %llu old disks, %llu damaged journals salvaged: %llu re-admitted\n", (ull)c->disk.sync_errors, (ull)c->disk.write_errors, (ull)c->disk.full, (ull)c->disk.rots,
-	       (ull)c->rots_found, (ull)c->rots_cut, (ull)c->wipes, (ull)c->forgets, (ull)c->rollbacks, (ull)c->salvages, (ull)c->readmitted);
+	       "times; %llu disks lost\n#   %llu more of nodes that came back under their ids, %llu old disks, %llu damaged journals salvaged: %llu re-admitted; %llu holes, %llu filled; %llu images for running nodes\n", (ull)c->disk.sync_errors, (ull)c->disk.write_errors, (ull)c->disk.full, (ull)c->disk.rots,
+	       (ull)c->rots_found, (ull)c->rots_cut, (ull)c->wipes, (ull)c->forgets, (ull)c->rollbacks, (ull)c->salvages, (ull)c->readmitted, (ull)c->holes,
+	       (ull)c->filled, (ull)c->images_running);
 }
 
 static void print_messages(const struct sim_counts *c)

@@ -256,3 +256,74 @@ bool node_rise(struct sim_node *n, struct sim_node *from)
 	node_start(n);
 	return true;
 }
+
+/* ---- an image for a running node ---- */
+
+/* The journal begins anew there; term, vote and what it has forgotten stay. */
+static void begin_anew(struct sim_node *n, uint64_t index)
+{
+	struct sim *s = n->sim;
+	struct raft_journal_opts opts = store_options(s);
+	uint64_t term = n->hard_term, vote = n->hard_vote, index_term = s->check->committed[index].term;
+	struct raft_journal_state st;
+	struct raft_config c;
+	struct wire_err err;
+
+	raft_journal_close(n->journal);
+	n->journal = NULL;
+	fresh_disk(n);
+	config_at(s, index, &c);
+	make_journal(n, term > index_term ? term : index_term, index, index_term, &c);
+	keep(n, term > index_term ? term : index_term, term >= index_term ? vote : 0, n->forgetful);
+	if (raft_journal_open(disk_env(n->disk), STORE_DIRECTORY, &opts, &n->journal, &st, &err))
+		sim_fail(s, "journal", "%s: %s", node_name(n), err.text);
+	n->journal_forgetful = n->forgetful;
+	n->hard_term = n->dur_term;
+	n->hard_vote = n->dur_vote;
+	n->n_configs = 0;
+	n->configs = sim_grow(n->configs, &n->cap_configs, 0, sizeof(*n->configs));
+	n->configs[0].index = index;
+	check_members(&c, &n->configs[n->n_configs++].m);
+	n->n_holes = n->n_fills = n->n_written = 0;
+	n->must_mark = 0;
+	for (uint32_t i = 0; i < s->p.cache_slots; i++)
+		n->cache[i].e.index = 0;
+}
+
+bool node_take_image(struct sim_node *n, struct sim_node *from)
+{
+	uint64_t index = node_image_index(n, from), term = n->sim->check->committed[index].term;
+	struct raft_event ev = { .type = RAFT_EV_IMAGE, .index = index, .term = term, .corr = from->term };
+	static struct raft_config c;
+
+	if (!node_awake(n) || n->syncing || n->must_sync || n->n_late || n->failing || n->role == RAFT_LEADER || n->rotted || disk_crashed(n->disk) ||
+	    disk_fail_pending(n->disk) || index <= n->machine.index || index > n->sim->check->last)
+		return false;
+	client_forget_writes(n); /* how they ended cannot be known from an image */
+	sim_trace(n->sim, "node %llu: takes an image of index %llu from node %llu, and runs on", n->id, index, from->id, 0, 0, 0);
+	n->sim->counts->images_running++;
+	if (raft_term_of(n->raft, index) != term)
+		begin_anew(n, index);
+	if (n->witness) {
+		n->machine.index = index;
+	} else {
+		n->machine = n->checkpoint = from->machine;
+		disk_free(n->backup);
+		n->backup = NULL;
+	}
+	config_at(n->sim, index, &c);
+	ev.config = &c;
+	node_ask(n, ev, NULL, NULL);
+	client_serve(n);
+	/* A hole that is in the image needs no data any more. */
+	struct raft_journal_mark mark = { .index = index, .checksum = n->checkpoint.hash, .db_pages = 1 };
+	struct wire_err err;
+	if (n->n_holes && !n->failing && n->up && index <= n->commit && index > n->marked) {
+		if (raft_journal_append_mark(n->journal, &mark, &err) || raft_journal_sync(n->journal, &err))
+			node_fail(n, "mark", &err);
+		n->trim_to = n->marked = index;
+	}
+	node_drain(n);
+	node_settled(n);
+	return true;
+}

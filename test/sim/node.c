@@ -121,6 +121,7 @@ static void send_now(struct sim_node *n, struct sim_msg *sm)
 
 	check_i9_message(n, &m, sm->mark);
 	check_forgetful_message(n, &m);
+	check_holes_message(n, &m);
 	check_quorums_vote(n, &m);
 	check_i11_told(n, &m);
 	check_i12_message(n, &m);
@@ -229,6 +230,9 @@ static void note_role(struct sim_node *n, const struct raft_update *u)
 	if (n->forgetful && !u->forgetful)
 		n->readmitted = true;
 	n->forgetful = u->forgetful;
+	n->needs_image = u->needs_image;
+	if (u->prefer)
+		n->prefer = u->prefer;
 	n->role = u->role;
 	n->term = u->term;
 	n->leader = u->leader;
@@ -349,6 +353,7 @@ static void begin_sync(struct sim_node *n)
 	n->sync_index = n->last_index;
 	n->sync_term = raft_term_of(n->raft, n->last_index);
 	n->sync_late = n->n_late;
+	n->fills_late = n->n_fills;
 	sim_post(s, (struct sim_event){ .at_us = s->now_us + us, .type = EV_SYNCED, .slot = (uint8_t)n->slot, .life = n->life });
 }
 
@@ -424,6 +429,12 @@ void node_drain(struct sim_node *n)
 		memmove(n->inbox, n->inbox + i, (n->n_inbox - i) * sizeof(*n->inbox));
 	n->n_inbox -= i;
 	tick_if_due(n);
+	/* Its writers are at an end, mostly. */
+	if (n->prefer && rng_chance(&n->sim->rng, 700)) {
+		struct raft_event ev = { .type = RAFT_EV_TRANSFER, .peer = n->prefer };
+		step(n, &ev, NULL, NULL);
+	}
+	n->prefer = 0;
 	if (n->trim_to)
 		store_trim(n);
 	finish(n);
@@ -469,6 +480,10 @@ void node_synced(struct sim_node *n)
 		return;
 	}
 	step(n, &ev, NULL, NULL);
+	for (struct sim_fill f = holes_next_durable(n); f.index; f = holes_next_durable(n)) {
+		ev = (struct raft_event){ .type = RAFT_EV_FILLED, .index = f.index, .term = f.term };
+		step(n, &ev, NULL, NULL);
+	}
 	send_late(n, n->sync_late);
 	node_drain(n);
 	node_settled(n);

@@ -191,11 +191,13 @@ static void draw_params(struct sim *s)
 	p->level = rng_chance(&s->rng, 850) ? 2 : 1;
 	p->witnesses = p->level >= 2 && p->voters >= 2 && rng_chance(&s->rng, 350) ? 1 + rng_below32(&s->rng, p->voters / 2) : 0;
 	p->priorities = rng_chance(&s->rng, 400);
+	p->ask_first = rng_chance(&s->rng, 500);
 	p->old_programs = rng_chance(&s->rng, 300) ? 300 : 0;
 	if (p->old_programs)
 		p->level = 1;
 	p->shaped = p->level >= 2 && rng_chance(&s->rng, 400);
 	p->keep_log_bytes = PICK(s, 0, 0, 4096, 20000);
+	p->catch_up_bytes = PICK(s, 0, 300, 2000, UINT32_MAX);
 	p->clients = 1 + rng_below32(&s->rng, CLIENTS);
 	p->election_us = PICK(s, 300000, 600000, 1200000, 2400000);
 	p->heartbeat_us = p->election_us / PICK(s, 3, 6, 6, 6);
@@ -314,6 +316,8 @@ static void free_node(struct sim_node *n)
 	free(n->log);
 	free(n->written);
 	free(n->configs);
+	free(n->holes);
+	free(n->fills);
 	wire_buf_free(&n->scratch);
 }
 

@@ -43,7 +43,7 @@ enum chaos_kind {
 
 struct sim_counts { /* numbers only, all uint64_t */
 	uint64_t runs, sim_us, steps, commits, writes_ok, writes_lost, writes_unknown, writes_again, reads_ok, reads_failed, lease_reads;
-	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted, witnesses_led, risen, raised, upgrades, preferred, hangs;
+	uint64_t elections, crashes, power_losses, io_crashes, starts, configs, transfers, handed_over, images, joins, trims, wipes, forgets, rollbacks, salvages, readmitted, witnesses_led, risen, raised, upgrades, preferred, hangs, holes, filled, images_running;
 	uint64_t rots_found, rots_cut, episodes, judged; /* judged: operations that test/lin has looked at */
 	uint64_t faults[CHAOS_KINDS], memory, jumps, stalls, one_way;
 	struct disk_counts disk;
@@ -59,9 +59,11 @@ struct sim_params {
 	uint8_t level;                                       /* feature level that the group begins with */
 	bool shaped;                                         /* quorums of other sizes than a majority */
 	uint32_t witnesses;                                  /* so many of the voters are to be witnesses */
+	bool ask_first;                                      /* before leadership moves for a priority */
 	bool priorities;                                     /* members have different ones */
 	uint32_t old_programs;                               /* per mille of nodes whose program knows level 1 only, until it is replaced */
 	uint32_t keep_log_bytes;                             /* of witnesses */
+	uint32_t catch_up_bytes;                             /* as in raft_init */
 	uint32_t election_us, heartbeat_us, window_msgs, window_bytes, append_max_bytes, cache_slots;
 	uint32_t uncommitted_bytes, silence_max_us, persist_us; /* as in raft_init */
 	uint32_t delay_us, jitter_us, slow_us, loss, repeat; /* loss, repeat: per mille */
@@ -98,6 +100,8 @@ struct sim_event {
 	uint64_t life; /* the node's, when the event was made; another one by then: the event is void */
 	struct sim_msg *msg;
 };
+
+struct sim_fill { uint64_t index, term; };
 
 struct sim_request { /* what waits for the node thread */
 	enum { REQ_MSG, REQ_WRITE, REQ_READ } kind;
@@ -163,6 +167,12 @@ struct sim_node {
 	enum raft_role role;
 	uint64_t term, leader, commit, transfer_to;
 	bool ready;
+	uint64_t *holes;     /* in its journal, ascending, until they are filled for good */
+	size_t n_holes, cap_holes;
+	struct sim_fill *fills; /* written; fills_late of them before the sync under way began */
+	size_t n_fills, cap_fills, fills_late;
+	bool needs_image;
+	uint64_t prefer; /* who should lead instead; 0: nobody */
 	uint64_t trim_to;    /* asked for; 0: nothing */
 	uint64_t marked;     /* the journal's latest mark */
 	uint64_t keep_above; /* members may need what is above it */
@@ -292,6 +302,14 @@ void store_remember(struct sim_node *n, const struct raft_update *u); /* for the
 void store_upkeep(struct sim_node *n);
 void store_trim(struct sim_node *n);
 void store_publish(struct sim_node *n, uint64_t upto);
+/* ---- holes.c ---- */
+void holes_found(struct sim_node *n, const struct raft_journal_state *st);
+int holes_write(struct sim_node *n, const struct raft_update *u, struct wire_err *err); /* the fills of an update */
+void holes_truncate(struct sim_node *n, uint64_t from);
+void holes_trim(struct sim_node *n);
+/* What the sync that ended has made durable, one after the other; index 0: no more. */
+struct sim_fill holes_next_durable(struct sim_node *n);
+
 /* ---- install.c ---- */
 void node_create(struct sim_node *n, const struct raft_config *c); /* a journal for a first member */
 void node_start(struct sim_node *n); /* store.c */
@@ -300,6 +318,8 @@ enum node_end { END_CLEAN, END_KILL, END_POWER };
 void node_stop(struct sim_node *n, enum node_end how);
 void node_wipe(struct sim_node *n); /* a lost disk; the next node there has another id */
 /* A stopped or running node gets the state of `from`; keep: it stays the same node, with its term and vote. */
+/* For a running node that needs one; false: not now. */
+bool node_take_image(struct sim_node *n, struct sim_node *from);
 void node_install(struct sim_node *n, struct sim_node *from, bool keep);
 /* The same id with an empty disk, or with one from earlier (node_backup). False: it cannot be now. */
 bool node_forget(struct sim_node *n, struct sim_node *from);
@@ -318,6 +338,7 @@ void client_settle(struct sim_node *n);  /* proposals that were published, or lo
 void client_granted(struct sim_node *n, const struct raft_read *r);
 void client_serve(struct sim_node *n);   /* reads whose index is published */
 void client_burst(struct sim_node *n, uint32_t count); /* proposals that nobody waits for */
+void client_forget_writes(struct sim_node *n);
 void client_gone(struct sim_node *n);    /* the node stopped */
 
 void admin_event(struct sim *s);

@@ -55,6 +55,7 @@ static void forget_from(struct sim_node *n, uint64_t from)
 	while (n->n_configs > 1 && n->configs[n->n_configs - 1].index >= from)
 		n->n_configs--;
 	check_refresh(n);
+	holes_truncate(n, from);
 	if (n->dur_index >= from)
 		n->dur_index = from - 1;
 	if (n->dur_attested >= from)
@@ -131,6 +132,8 @@ void store_write(struct sim_node *n, const struct raft_update *u)
 		rc = raft_journal_append_truncate(n->journal, u->truncate_from, &err);
 	if (!rc && u->n_entries)
 		rc = raft_journal_append_entries(n->journal, u->entries, u->n_entries, u->commit, &err);
+	if (!rc && u->n_fills)
+		rc = holes_write(n, u, &err);
 	if (!rc && u->hard_state_changed && n->journal_forgetful && !u->forgetful)
 		rc = raft_journal_append_forgetful(n->journal, n->journal_forgetful = false, &err);
 	if (!rc && u->hard_state_changed)
@@ -239,6 +242,7 @@ void store_trim(struct sim_node *n)
 		node_fail(n, "trim", &err);
 	else
 		check_witness_trimmed(n);
+	holes_trim(n);
 	n->sim->counts->trims++;
 }
 
@@ -279,7 +283,9 @@ static void reset_driver(struct sim_node *n)
 		free(n->late[i]);
 	for (uint32_t i = 0; i < n->sim->p.cache_slots; i++)
 		n->cache[i].e.index = 0;
-	n->n_inbox = n->n_late = n->n_pending = n->n_readings = 0;
+	n->n_inbox = n->n_late = n->n_pending = n->n_readings = n->n_fills = 0;
+	n->prefer = 0;
+	n->needs_image = false;
 	n->must_sync = n->syncing = n->failing = n->apply_due = n->ready = false;
 	n->role = RAFT_FOLLOWER;
 	n->leader = n->transfer_to = n->commit = n->lease_until_us = n->commit_heard = n->keep_above = n->trim_to = 0;
@@ -378,8 +384,8 @@ static bool start_core(struct sim_node *n, const struct raft_journal_state *st)
 		.applied = st->base_index, .election_us = s->p.election_us, .heartbeat_us = s->p.heartbeat_us,
 		.window_msgs = s->p.window_msgs, .window_bytes = s->p.window_bytes, .append_max_bytes = s->p.append_max_bytes,
 		.uncommitted_bytes = s->p.uncommitted_bytes, .silence_max_us = s->p.silence_max_us, .persist_us = s->p.persist_us,
-		.drift_ppm = s->p.bound_ppm, .forgetful = n->forgetful, .level = n->level,
-		.keep_log_bytes = s->p.keep_log_bytes, .telemetry = true,
+		.drift_ppm = s->p.bound_ppm, .ask_first = s->p.ask_first, .forgetful = n->forgetful, .level = n->level,
+		.keep_log_bytes = s->p.keep_log_bytes, .catch_up_bytes = s->p.catch_up_bytes, .holes = n->holes, .n_holes = n->n_holes, .telemetry = true,
 	}, &err);
 	bool old = !n->raft && n->level < RAFT_LEVEL && err.code == WIRE_VERSION;
 	/* The old disk, or what is left of it, is from when it was the only voter: it needs an image. */
@@ -423,22 +429,13 @@ void node_start(struct sim_node *n)
 		again_later(n);
 		return;
 	}
-	if (!rc && st.n_holes) {
-		/* The core cannot fetch them yet. */
-		raft_journal_close(n->journal);
-		n->journal = NULL;
-		if (!n->rotted && !n->salvaging)
-			sim_fail(s, "I10 only what is synced counts", "%s cannot read entry %llu after a start", node_name(n), (unsigned long long)st.holes[0]);
-		s->counts->rots_found += !n->salvaging;
-		give_up(n);
-		return;
-	}
 	if (rc) {
 		open_failed(n, rc, &err);
 		return;
 	}
 	s->counts->starts++;
 	n->up = true;
+	holes_found(n, &st);
 	if (!check_i10_recovered(n, &st)) {
 		s->counts->rots_cut++;
 		give_up(n);
@@ -446,7 +443,7 @@ void node_start(struct sim_node *n)
 	}
 	if (n->rotted && !n->salvaging) {
 		n->rotted = false;
-		s->lost_id = 0;
+		s->lost_id = n->n_holes ? n->id : 0;
 	}
 	n->marked = st.mark.index;
 	/* The end may have been written, and kept though it was not synced. */
