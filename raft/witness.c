@@ -81,9 +81,13 @@ static uint64_t held_by(struct raft *r, uint64_t id)
 	return p && !p->forgot ? p->match : 0;
 }
 
-/* Learners, and witnesses themselves, take no part in K. They are waited for while they are there: it is cheaper for all. */
+/* Learners, and witnesses themselves, take no part in K. They are waited for while they are there: it is cheaper for all. But not for
+ * one that lacks what is trimmed here, such as a witness with a hole: it can only be helped by an image, which it may have up to
+ * keep_above. */
 static bool waited_for(const struct raft *r, const struct raft_peer *p)
 {
+	if (p->first_match && p->match < r->log.base_index)
+		return false;
 	return p->state != RAFT_SNAPSHOT && p->heard_us &&
 	       r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us + r->silence_max_us;
 }

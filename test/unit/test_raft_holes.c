@@ -189,6 +189,37 @@ static void trimmed_elsewhere(void **state)
 	pilot_close(p);
 }
 
+/* The same on a witness: it may have an image up to keep_above only, so a new leader that lacks the entry must not hold that for it. */
+static void trimmed_elsewhere_for_a_witness(void **state)
+{
+	struct raft_config c = { 0 };
+	struct pilot *p;
+
+	(void)state;
+	pilot_members(&c, "vvw");
+	p = pilot_open_as(&c, 3);
+	pilot_elect(p, 1);
+	pilot_wait(p, 100000);
+	pilot_propose(p, 1, 20);
+	pilot_wait(p, 100000);
+	pilot_stop(p, 3);
+	pilot_damage(p, 3, 10);
+	p->n[3].unpublished = true;
+	for (uint64_t id = 1; id <= 2; id++)
+		pilot_step(p, id, (struct raft_event){ .type = RAFT_EV_TRIMMED, .index = 15 });
+	pilot_stop(p, 1);
+	pilot_start(p, 3);
+	pilot_elect(p, 2);
+	pilot_start(p, 1);
+	pilot_step(p, 1, (struct raft_event){ .type = RAFT_EV_TRIMMED, .index = 15 });
+	pilot_wait(p, 1000000);
+	assert_int_equal(p->n[2].u.role, RAFT_LEADER);
+	assert_true(p->n[3].u.needs_image);
+	assert_int_equal(p->n[2].u.keep_above, p->n[2].commit);
+	assert_int_equal(p->n[3].u.keep_above, p->n[2].commit);
+	pilot_close(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +230,7 @@ int main(void)
 		cmocka_unit_test(nobody_to_ask),
 		cmocka_unit_test(superseded),
 		cmocka_unit_test(trimmed_elsewhere),
+		cmocka_unit_test(trimmed_elsewhere_for_a_witness),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
