@@ -18,3 +18,8 @@ bin_PROGRAMS += walraft
 walraft_SOURCES = shell/cli.h shell/cli_main.c shell/cli_init.c shell/cli_join.c shell/cli_serve.c shell/cli_status.c \
 	shell/cli_adopt.c shell/cli_detach.c shell/cli_events.c shell/cli_members.h shell/cli_members.c shell/cli_change.c
 walraft_LDADD = $(WALRAFT_LIBS) $(SQLITE_LIBS)
+
+check_PROGRAMS += test/unit/test_events
+TESTS += test/unit/test_events
+test_unit_test_events_SOURCES = test/unit/test_events.c
+test_unit_test_events_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)

@@ -28,6 +28,13 @@ def decided():
 	t.ok(count(f, "machine.commands") >= 1, "the follower's publisher publishes it")
 	t.ok(count(l, "role.leader") == 1 and count(f, "role.leader") == 0, "one has become the leader")
 	l.sql("INSERT INTO kv(k) VALUES('b')")
+	f.sql("SELECT count(*) FROM kv")
+	t.ok(count(f, "machine.query") >= 1 and count(f, "read.served") >= 1, "a read on a follower asks the leader")
+	t.ok(sum(count(n, "machine.snapshot") for n in c.nodes) == 2, "each of the two that joined opened an image")
+	for n in c.nodes:
+		missing = [e for e in ("journal.append", "journal.commit_buffer", "journal.sync", "log.durable", "message.received") if not count(n, e)]
+		t.equal(missing, [], "node %d tells what its journal and its core did" % n.i)
+	t.ok(count(f, "journal.fetch") >= 1, "the follower reads from its journal what it publishes")
 	kept = [json.loads(e) for e in events(l, "--json")]
 	t.ok(0 < len(kept) <= 100 and [e["seq"] for e in kept] == list(range(kept[0]["seq"], kept[0]["seq"] + len(kept))),
 	     "as JSON: numbered without a gap, a hundred at most")
@@ -36,6 +43,23 @@ def decided():
 	peers = {m["id"] for m in l.status()["members"] if not m["self"]}
 	t.equal({e["peer"] for e in kept if e["event"] == "message.sent"}, peers, "messages name the members they go to")
 	t.ok(any("log.committed" in line and "index " in line for line in events(l)), "as lines for people")
+	c.destroy()
+
+
+@t.case("entries from the journal")
+def fetched():
+	c = t.cluster(n=3, kind="worker")
+	l, away = c.leader(), c.followers()[0]
+	away.kill9()
+	for i in range(192):  # 12 MiB, more than the cache holds
+		l.sql("INSERT INTO kv(k, pad) SELECT hex(randomblob(8)), randomblob(4096) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 16) SELECT i FROM n)")
+	away.start()
+	c.converge()
+	counts = {n.i: n.status()["events"] for n in c.nodes}
+	t.ok(sum(e.get("journal.fetch_between", 0) for e in counts.values()) > 0, "what a member lacks that was away is read from a journal, several entries for one message",
+	     counts)
+	source = [e for i, e in counts.items() if e.get("fetch.served")]
+	t.ok(source and counts[l.i].get("peer.catch_up_source", 0) >= 2 and counts[away.i].get("fetch.taken"), "another member serves it: the leader, the source and the member say so", counts)
 	c.destroy()
 
 
