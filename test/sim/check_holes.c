@@ -10,13 +10,18 @@ void check_holes_message(struct sim_node *n, const struct wire_msg *m)
 
 	if (!n->n_holes || m->term != n->term)
 		return;
-	uint64_t first = n->holes[0];
+	size_t k = 0;
+	while (k < n->n_holes && n->holes[k] <= n->core_base)
+		k++;
+	if (k == n->n_holes)
+		return;
+	uint64_t first = n->holes[k];
 	if (acks && m->index >= first)
 		sim_fail(n->sim, NAME, "%s acknowledges entry %llu, and has no data of entry %llu", node_name(n), (unsigned long long)m->index,
 		         (unsigned long long)first);
 	if (m->type == WIRE_MSG_VOTE_REQ || m->type == WIRE_MSG_PREVOTE_REQ)
 		sim_fail(n->sim, NAME, "%s sends %s, and has no data of entry %llu", node_name(n), wire_msg_name(m->type),
-		         (unsigned long long)n->holes[0]);
+		         (unsigned long long)first);
 }
 
 void check_holes_filled(struct sim_node *n, const struct wire_entry *e)

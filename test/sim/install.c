@@ -286,6 +286,7 @@ static void begin_anew(struct sim_node *n, uint64_t index)
 	check_members(&c, &n->configs[n->n_configs++].m);
 	n->n_holes = n->n_fills = n->n_written = 0;
 	n->must_mark = 0;
+	n->core_base = index;
 	for (uint32_t i = 0; i < s->p.cache_slots; i++)
 		n->cache[i].e.index = 0;
 }

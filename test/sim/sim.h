@@ -169,6 +169,7 @@ struct sim_node {
 	bool ready;
 	uint64_t *holes;     /* in its journal, ascending, until they are filled for good */
 	size_t n_holes, cap_holes;
+	uint64_t core_base; /* the core was told that what is up to here is trimmed; the journal may have more */
 	struct sim_fill *fills; /* written; fills_late of them before the sync under way began */
 	size_t n_fills, cap_fills, fills_late;
 	bool needs_image;

@@ -235,6 +235,7 @@ void store_trim(struct sim_node *n)
 	n->trim_to = 0;
 	if (ev.index <= raft_journal_base(n->journal) || ev.index > n->commit || !node_ask(n, ev, NULL, NULL) || n->failing)
 		return;
+	n->core_base = ev.index;
 	node_call(n);
 	int rc = raft_journal_trim(n->journal, ev.index, &err);
 	node_called(n);
@@ -445,6 +446,7 @@ void node_start(struct sim_node *n)
 		n->rotted = false;
 		s->lost_id = n->n_holes ? n->id : 0;
 	}
+	n->core_base = st.base_index;
 	n->marked = st.mark.index;
 	/* The end may have been written, and kept though it was not synced. */
 	bool may_differ = st.forgetful ? n->salvaging : !n->journal_forgetful;
