@@ -62,7 +62,7 @@ struct raft_init {
 	/* The longest that a leader may ask its followers to wait for a heartbeat: where delays vary, and when the group is idle. The same on
 	 * all members. 0: 10 * election_us; election_us: no timeout is ever longer than that (raft/pulse.c). */
 	uint32_t silence_max_us;
-	bool telemetry;            /* fill update.events */
+	bool telemetry;            /* fill update.told */
 	/* Raft without what is built on top of it, to be looked at; the product never sets them. no_prevote: stands for election at
 	 * once when its timer ends (paper 5.2). no_check_quorum: as a leader it stays one until it sees a later term, and
 	 * takes no leases; as a voter it votes although a leader is alive, while pre-votes are refused all the same (thesis 9.6). */
