@@ -365,7 +365,7 @@ static enum node_readiness check_alive(struct shell_node *n, const struct raft_c
 	need = quorum_of(c);
 	if (alive >= need)
 		return NODE_READY;
-	snprintf(why, cap, "it would leave no quorum: of %u voters %u %s needed, and %u answer%s (silent: %s)", voters, need, need == 1 ? "is" : "are", alive, alive == 1 ? "s" : "", silent);
+	snprintf(why, cap, "it would leave no quorum: of %u voters %u %s needed, and %u answer%s (silent: %s; start them, or remove them too)", voters, need, need == 1 ? "is" : "are", alive, alive == 1 ? "s" : "", silent);
 	/* A new leader has not heard from all yet. */
 	return node_now_us(n) < n->leads_since_us + NODE_SILENT_US ? NODE_WORKING : NODE_REFUSED;
 }
@@ -483,6 +483,18 @@ static void do_change(struct shell_node *n, const struct change *ch, const char 
 	free(c);
 }
 
+/* Whether there is another one that could lead, and answers if that is asked for. */
+static bool leads_instead(struct shell_node *n, const struct raft_config *c, bool answering)
+{
+	for (uint32_t i = 0; i < c->n; i++) {
+		const struct raft_member *m = &c->m[i];
+
+		if (m->id != n->conf.node && (m->flags & RAFT_VOTER) && !(m->flags & RAFT_WITNESS) && (!answering || answers(n, m->id)))
+			return true;
+	}
+	return false;
+}
+
 static void do_transfer(struct shell_node *n, uint64_t to, uint64_t from, const char *line, struct wire_buf *answer)
 {
 	const struct raft_config *now = raft_config_current(n->raft);
@@ -496,6 +508,11 @@ static void do_transfer(struct shell_node *n, uint64_t to, uint64_t from, const 
 		node_member_answer(answer, "refused", "%s does not answer: it cannot lead", raft_config_find(now, to)->url);
 	} else if (n->shared.transfer_to) {
 		node_member_answer(answer, "working", "leadership is being handed over");
+	} else if (!to && !leads_instead(n, now, false)) {
+		node_member_answer(answer, "refused", "no other voter has a database: nobody can lead instead of %s", n->conf.listen);
+	} else if (!to && !leads_instead(n, now, true) && node_now_us(n) >= n->leads_since_us + NODE_SILENT_US) {
+		/* The mover would keep the writers waiting again and again, for nothing. */
+		node_member_answer(answer, "refused", "no other voter that has a database answers: nobody can lead instead; are their nodes running?");
 	} else if (!raft_config_committed(n->raft) || now->joint || !n->shared.leader_ready) {
 		node_member_answer(answer, "working", "a change of members is being committed first");
 	} else {

@@ -36,8 +36,8 @@ int cli_wait_signal(unsigned timeout_ms); /* number of the signal, 0: time passe
 
 /* One SQL statement with the node's answer as ?1 (and text as ?2): its rows' first columns, one after the other. WIRE_CORRUPT when the answer is not understood. */
 int cli_each_row(sqlite3 *db, const char *json, const char *text, const char *sql, void (*each)(void *ctx, const char *row), void *ctx, struct wire_err *err);
-/* The table of members from a node's answer, on stdout. */
-int cli_members_table(sqlite3 *db, const char *json, struct wire_err *err);
+/* The table of members from a node's answer, on stdout; `node` is marked as the one on this host, whoever has answered. */
+int cli_members_table(sqlite3 *db, const char *json, uint64_t node, struct wire_err *err);
 
 int cli_init(int argc, char **argv);
 int cli_join(int argc, char **argv);

@@ -69,33 +69,43 @@ static int make_remove(struct line *l, struct wire_err *err)
 	return make_each(l, "remove", err);
 }
 
+/* Repeated, it says the same again. */
+static int find_awaited(struct line *l, int priority, char id[CLI_ID_BYTES], struct wire_err *err)
+{
+	char sql[320];
+
+	snprintf(sql, sizeof sql,
+	         "SELECT value->>'id' FROM json_each(?1, '$.members') WHERE value->>'url' = ?2 AND value->>'state' = 'awaited' AND value->>'priority' = %d"
+	         " AND value->>'kind' = '%s' AND value->>'rising' = %d",
+	         priority, l->o.witness ? "witness" : "learner", !l->o.learner);
+	return cli_group_get(&l->g, sql, l->o.args[0], id, CLI_ID_BYTES, err);
+}
+
 static int make_add(struct line *l, struct wire_err *err)
 {
 	unsigned flags = l->o.witness ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : l->o.learner ? RAFT_LEARNER : RAFT_LEARNER | RAFT_RISING;
-	char word[80], taken[CLI_ID_BYTES];
+	int priority = l->o.priority < 0 ? RAFT_PRIORITY : l->o.priority;
+	char word[80], taken[CLI_ID_BYTES], awaited[CLI_ID_BYTES] = "";
 	int rc = cli_group_get(&l->g, "SELECT value->>'id' FROM json_each(?1, '$.members') WHERE value->>'url' = ?2", l->o.args[0], taken, sizeof taken, err);
 
 	if (!rc)
-		rc = wire_url_check(l->o.args[0], &(bool){ false }, err);
-	if (!rc && *taken)
+		rc = find_awaited(l, priority, awaited, err);
+	if (!rc && *taken && !*awaited)
 		rc = wire_fail(err, WIRE_EXISTS, "%s is the address of member %s", l->o.args[0], taken);
-	snprintf(word, sizeof word, "change add=%016" PRIx64 ",%u,%d,", shell_random_id(wire_env_posix()), flags, l->o.priority < 0 ? RAFT_PRIORITY : l->o.priority);
+	if (!*awaited)
+		snprintf(awaited, sizeof awaited, "%016" PRIx64, shell_random_id(wire_env_posix()));
+	snprintf(word, sizeof word, "change add=%s,%u,%d,", awaited, flags, priority);
 	put(l, word, l->o.args[0]);
 	return rc;
 }
 
 static int make_priority(struct line *l, struct wire_err *err)
 {
-	const char *number = l->o.args[1];
-	char *end;
-	unsigned long v = strtoul(number, &end, 10);
 	int rc;
 
-	if (number[0] < '0' || number[0] > '9' || *end || v > 255)
-		return wire_fail(err, WIRE_INVALID, "a priority is a number from 0 to 255, not '%s'", number);
 	put(l, "change", "");
 	rc = put_member(l, "priority", l->o.args[0], err);
-	put(l, ",", number);
+	put(l, ",", l->o.args[1]);
 	return rc;
 }
 
@@ -103,14 +113,31 @@ static int make_quorum(struct line *l, struct wire_err *err)
 {
 	char word[48];
 
-	if (l->o.commit < 0 && l->o.elect < 0)
-		return wire_fail(err, WIRE_INVALID, "give --commit N, --elect N or both; 0 is a majority");
+	(void)err;
 	put(l, "change", "");
 	if (l->o.commit >= 0 && snprintf(word, sizeof word, " commit=%d", l->o.commit) > 0)
 		put(l, word, "");
 	if (l->o.elect >= 0 && snprintf(word, sizeof word, " elect=%d", l->o.elect) > 0)
 		put(l, word, "");
 	return WIRE_OK;
+}
+
+/* One member cannot become two things. */
+static int check_once(struct line *l, const char *verb, const char *name, struct wire_err *err)
+{
+	char id[CLI_ID_BYTES];
+	int rc = cli_group_member(&l->g, name, id, err);
+	size_t len = strlen(verb);
+
+	for (size_t at = 0; !rc && at + CLI_ID_BYTES <= l->text.len; at++) {
+		const char *word = (const char *)l->text.data + at;
+
+		if (*word != '=' || memcmp(word + 1, id, CLI_ID_BYTES - 1) != 0 || (at >= len && !memcmp(word - len, verb, len)))
+			continue;
+		if (strcmp(verb, "promote") || at < 7 || memcmp(word - 7, "replica", 7))
+			rc = wire_fail(err, WIRE_INVALID, "%s is named for two different things; what shall it be?", name);
+	}
+	return rc;
 }
 
 static int make_change(struct line *l, struct wire_err *err)
@@ -121,13 +148,12 @@ static int make_change(struct line *l, struct wire_err *err)
 	for (int i = 0; i < l->o.n_args && !rc; i++) {
 		char *verb = l->o.args[i], *ids = strchr(verb, '='), *rest;
 
-		if (!ids)
-			return wire_fail(err, WIRE_INVALID, "'%s' is none of promote=ID,... demote=ID,... remove=ID,...", verb);
 		*ids++ = 0;
-		if (strcmp(verb, "promote") != 0 && strcmp(verb, "demote") != 0 && strcmp(verb, "remove") != 0)
-			return wire_fail(err, WIRE_INVALID, "'%s=' is none of promote=ID,... demote=ID,... remove=ID,...", verb);
-		for (char *id = strtok_r(ids, ",", &rest); id && !rc; id = strtok_r(NULL, ",", &rest))
-			rc = put_member(l, verb, id, err);
+		for (char *id = strtok_r(ids, ",", &rest); id && !rc; id = strtok_r(NULL, ",", &rest)) {
+			rc = check_once(l, verb, id, err);
+			if (!rc)
+				rc = put_member(l, verb, id, err);
+		}
 	}
 	return rc;
 }
@@ -145,6 +171,37 @@ static int make_transfer(struct line *l, struct wire_err *err)
 	return rc;
 }
 
+/* --- what is wrong before any node is asked --- */
+
+static bool is_word(const char *arg)
+{
+	static const char *const verbs[] = { "promote=", "demote=", "remove=" };
+
+	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+		if (!strncmp(arg, verbs[i], strlen(verbs[i])) && arg[strlen(verbs[i])])
+			return true;
+	return false;
+}
+
+static int check_usage(const struct cli_opts *o, maker make, struct wire_err *err)
+{
+	if (make == make_priority) {
+		char *end;
+		unsigned long v = strtoul(o->args[1], &end, 10);
+
+		if (o->args[1][0] < '0' || o->args[1][0] > '9' || *end || v > 255)
+			return wire_fail(err, WIRE_INVALID, "a priority is a number from 0 to 255, not '%s'", o->args[1]);
+	}
+	if (make == make_quorum && o->commit < 0 && o->elect < 0)
+		return wire_fail(err, WIRE_INVALID, "give --commit N, --elect N or both; 0 is a majority");
+	if (make == make_add && o->learner && o->witness)
+		return wire_fail(err, WIRE_INVALID, "--learner and --witness contradict each other: a witness votes");
+	for (int i = 0; make == make_change && i < o->n_args; i++)
+		if (!is_word(o->args[i]))
+			return wire_fail(err, WIRE_INVALID, "'%s' is none of promote=ID,... demote=ID,... remove=ID,...", o->args[i]);
+	return make == make_add ? wire_url_check(o->args[0], &(bool){ false }, err) : WIRE_OK;
+}
+
 /* --- what they share --- */
 
 static void report_added(const struct line *l)
@@ -153,7 +210,8 @@ static void report_added(const struct line *l)
 
 	snprintf(id, sizeof id, "%s", strchr((const char *)l->text.data, '=') + 1);
 	if (!l->o.json)
-		printf("%s is member %s, and awaited. On its host run: walraft join FILE --listen %s --peer URL-OF-A-MEMBER\n", l->o.args[0], id, l->o.args[0]);
+		printf("%s is member %s, and awaited. On its host run: walraft join FILE %s--listen %s --peer URL-OF-A-MEMBER\n", l->o.args[0], id, l->o.witness ? "--witness " : "",
+		       l->o.args[0]);
 	else
 		printf("{\"id\":\"%s\",\"url\":\"%s\",%s\n", id, l->o.args[0], cli_group_json(&l->g) + 1);
 }
@@ -203,6 +261,9 @@ static int run(int argc, char **argv, const char *allowed, int least, int most, 
 		status = 2;
 	} else if (!l->o.help && (l->o.n_args < least || l->o.n_args > most)) {
 		fprintf(stderr, "walraft %s: after the database it takes %s\nsee walraft %s --help\n", name, what, name);
+		status = 2;
+	} else if (!l->o.help && check_usage(&l->o, make, &err)) {
+		fprintf(stderr, "walraft %s: %s\nsee walraft %s --help\n", name, err.text, name);
 		status = 2;
 	} else if (!l->o.help) {
 		cli_signals_block();

@@ -157,10 +157,14 @@ static void report(const struct detach *d)
 
 static int detach(struct detach *d, struct wire_err *err)
 {
+	struct shell_conf conf;
 	int rc = cli_sqlite_init(err);
 
 	if (!rc)
 		rc = shell_paths_make(d->o->db, &d->paths, err);
+	if (!rc && !shell_conf_read(d->env, &d->paths, &conf, NULL) && conf.witness)
+		return wire_fail(err, WIRE_UNSUPPORTED, "%s is a witness, which has no database that could be made a plain one. To be rid of it: walraft remove on the host of another member, then stop it and delete %s",
+		                 d->paths.db, d->paths.dir);
 	d->was_detached = !rc && shell_setup_is_detached(&d->paths);
 	if (!rc && !d->was_detached)
 		rc = publish_all(d, err);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define ASK_MS 250 /* unanswered requests are repeated */
+#define TELL_US 2000000u /* what takes so long is told about */
 #define PEER_ID 1  /* what our link calls the peer before its real id is known */
 
 struct join {
@@ -189,6 +190,7 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 	uint8_t kind = j->o.witness ? RAFT_LEARNER | RAFT_WITNESS | RAFT_RISING : j->o.learner ? RAFT_LEARNER : RAFT_LEARNER | RAFT_RISING;
 	struct wire_msg q = { .type = WIRE_MSG_JOIN_REQ, .hint = kind, .index = (uint64_t)(j->o.priority < 0 ? RAFT_PRIORITY : j->o.priority) };
 	char last[WIRE_TEXT_MAX + 1] = "no answer";
+	uint64_t tell_at = now_us(j) + TELL_US;
 	int rc = WIRE_OK;
 	bool done = false;
 
@@ -200,6 +202,11 @@ static int ask_to_join(struct join *j, struct wire_err *err)
 		if (now_us(j) >= j->deadline_us)
 			return wire_fail(err, WIRE_TIMEOUT, "%s did not take this node in within %u s (%s); does its node run, and does its cluster have a leader?",
 			                 j->o.peer, j->o.timeout_s, last);
+		if (now_us(j) >= tell_at) {
+			if (!j->o.json)
+				fprintf(stderr, "waiting for %s to take this node in (%s) ...\n", j->o.peer, last);
+			tell_at = now_us(j) + 5 * TELL_US;
+		}
 		send(j, &q, WIRE_LANE_CONTROL);
 		m = receive(j, ASK_MS);
 		rc = check_stop(j, err);

@@ -65,10 +65,12 @@ static const struct command {
 	  "quorum: the cluster would stand still. What a removed member has gets no newer; walraft detach makes its file a plain one.\n",
 	  cli_remove },
 	{ "priority", "DB ID N [--timeout S] [--json]", "set who should lead: 0 (only while nobody else can) to 255",
-	  "Members have 100 if nothing else was said. The leader hands over to one of higher priority once that has caught up.\n", cli_priority },
+	  "Members have 100 if nothing else was said. The leader hands over to one of higher priority once that has caught up; but for\n"
+	  "a minute after walraft transfer to a named member it leaves leadership there.\n", cli_priority },
 	{ "quorum", "DB --commit N --elect N [--timeout S] [--json]", "set how many voters a commit and an election take",
 	  "0 is a majority. Allowed is what makes any two quorums that must meet do so: N for elections may not be under a majority, and\n"
-	  "both together must be more than the voters.\n", cli_quorum },
+	  "both together must be more than the voters. With commits by less than a majority, what was acknowledged is lost when those few\n"
+	  "voters are.\n", cli_quorum },
 	{ "change", "DB WHAT=ID,ID... ... [--timeout S] [--json]", "change several members at once, as one change",
 	  "WHAT is promote, demote or remove: promote=D,E,F remove=A,B,C replaces all voters in one step, in which both the old and the new\n"
 	  "majority have every write.\n", cli_change },
@@ -87,8 +89,9 @@ static const struct command {
 	  "that its node refuses is left as it is.\n",
 	  cli_detach },
 	{ "events", "DB [--follow] [--json]", "show what the running node of a database decided lately, and why",
-	  "The latest hundred events: elections, messages, commits, writes of the journal, reads. With --follow also those that come,\n"
-	  "until SIGTERM or SIGINT. With --json one object a line. How often each came is in the status, under \"events\".\n",
+	  "The latest hundred events, and before them the latest hundred that are no routine: elections, members, transfers, repairs.\n"
+	  "Routine is messages, commits, writes of the journal, reads. With --follow also those that come, until SIGTERM or SIGINT.\n"
+	  "With --json one object a line. How often each came is in the status, under \"events\".\n",
 	  cli_events },
 };
 
@@ -131,7 +134,7 @@ static void usage_of(const char *name, const char *allowed)
 			       commands[i].what + 1, commands[i].more);
 	for (size_t i = 0; i < sizeof options / sizeof *options; i++)
 		if (strchr(allowed, options[i].letter))
-			printf("  %-14s %s\n", options[i].name, options[i].what);
+			printf("  %-17s %s\n", options[i].name, options[i].what);
 	if (strchr(allowed, 'l'))
 		printf("\nURL is tcp://HOST:PORT, for instance tcp://127.0.0.1:7401\n");
 }

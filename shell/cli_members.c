@@ -83,7 +83,7 @@ static void tell(struct cli_group *g, uint64_t now, bool end)
 			fprintf(stderr, "\r\033[K");
 		return;
 	}
-	if (now < g->tell_at_ms || !strcmp(g->told_text, g->text))
+	if (g->o->json || now < g->tell_at_ms || !strcmp(g->told_text, g->text))
 		return;
 	g->tell_at_ms = now + TELL_MS;
 	snprintf(g->told_text, sizeof g->told_text, "%s", g->text);
@@ -118,7 +118,7 @@ int cli_group_drive(struct cli_group *g, const char *line, bool without_us, stru
 		if (rc != WIRE_TIMEOUT)
 			break;
 		if (now >= end)
-			rc = wire_fail(err, WIRE_TIMEOUT, "not done within %u s: %s. It may still come about", g->o->timeout_s, g->text);
+			rc = wire_fail(err, WIRE_TIMEOUT, "not done within %u s, and may still come about: %s", g->o->timeout_s, g->text);
 		else if (cli_wait_signal(ASK_AGAIN_MS))
 			rc = wire_fail(err, WIRE_CLOSED, "interrupted; what has begun may still come about, see walraft members");
 		else
@@ -152,7 +152,7 @@ int cli_group_member(struct cli_group *g, const char *name, char id[CLI_ID_BYTES
 int cli_group_show(struct cli_group *g, struct wire_err *err)
 {
 	if (!g->o->json)
-		return cli_members_table(g->sql, cli_group_json(g), err);
+		return cli_members_table(g->sql, cli_group_json(g), g->conf.node, err);
 	printf("%s\n", cli_group_json(g));
 	return WIRE_OK;
 }

@@ -158,7 +158,7 @@ int shell_conf_read(const struct wire_env *env, const struct shell_paths *paths,
 		                 "%s does not exist; make it and run walraft init, or fetch it from a cluster with walraft join", paths->db);
 	if (rc == WIRE_NOTFOUND)
 		return wire_fail(err, WIRE_NOTFOUND,
-		                 "%s is not set up for replication; run: walraft init %s --listen tcp://127.0.0.1:PORT", paths->db,
+		                 "%s is not set up for replication; for the first node of a new cluster: walraft init %s --listen tcp://127.0.0.1:PORT; a replica of a cluster is made by walraft join, under a name that does not exist yet", paths->db,
 		                 paths->db);
 	if (rc)
 		return wire_fail(err, rc, "%s", why.text);

@@ -66,7 +66,9 @@ static void share(struct shell_node *n, const struct raft_update *u)
 		pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
 	if (s->removed && !was_removed)
-		shell_log(n, "this node was removed from its cluster: it takes no part any more. Join anew under another file, or walraft detach %s", n->paths.db);
+		shell_log(n, n->store->witness ? "this witness was removed from its cluster: it takes no part any more. Stop it, and delete %s"
+		                               : "this node was removed from its cluster: it takes no part any more. Join anew under another file, or walraft detach %s",
+		          n->store->witness ? n->paths.dir : n->paths.db);
 }
 
 /* --- one step --- */
@@ -96,7 +98,8 @@ static int write_journal(struct shell_node *n, const struct raft_update *u, stru
 			snprintf(leader, sizeof leader, "leader %016llx", (unsigned long long)u->leader);
 		snprintf(note, sizeof note, "%s in term %llu, %s", raft_role_name(u->role), (unsigned long long)u->term, leader);
 		rc = raft_journal_append_note(n->journal, note, err);
-		shell_log(n, "%s", note);
+		if (!n->shared.removed) /* it asks again and again whether it is one */
+			shell_log(n, "%s", note);
 	}
 	return rc;
 }

@@ -1,5 +1,5 @@
 /* The node's latest events (raft/telemetry.h) and how many there were of each. A ring: an asker that comes too late is told how many it
- * has missed. */
+ * has missed. Heartbeats alone push all else out of it within minutes, so what is no routine has another, smaller one. */
 #include "shell/events.h"
 
 #include <inttypes.h>
@@ -10,21 +10,38 @@
 
 #define AT_ONCE 512 /* in one answer */
 
-struct kept { uint64_t at_us; struct raft_told told; };
+struct kept { uint64_t seq, at_us; struct raft_told told; };
 
 struct node_events {
 	pthread_mutex_t mu; /* innermost */
 	uint64_t n;         /* events so far; the latest EVENTS_KEPT are in the ring */
 	uint64_t count[RAFT_TOLD_COUNT];
 	struct kept ring[EVENTS_KEPT];
+	bool routine[RAFT_TOLD_COUNT];
+	uint64_t n_rare;
+	struct kept rare[EVENTS_SHOWN];
 };
+
+static bool is_routine(unsigned event)
+{
+	static const char *const of[] = { "message.", "journal.", "machine.", "log.", "read.", "lease.", "peer.catch_up_round" };
+	const char *name = raft_told_name(event);
+
+	for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+		if (!strncmp(name, of[i], strlen(of[i])))
+			return true;
+	return false;
+}
 
 struct node_events *node_events_new(void)
 {
 	struct node_events *e = calloc(1, sizeof *e);
 
-	if (e)
-		pthread_mutex_init(&e->mu, NULL);
+	if (!e)
+		return NULL;
+	pthread_mutex_init(&e->mu, NULL);
+	for (unsigned i = 0; i < RAFT_TOLD_COUNT; i++)
+		e->routine[i] = is_routine(i);
 	return e;
 }
 
@@ -47,7 +64,11 @@ void node_events_put(struct node_events *e, const struct raft_told *told, size_t
 	at = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 	pthread_mutex_lock(&e->mu);
 	for (size_t i = 0; i < n; i++) {
-		e->ring[e->n++ % EVENTS_KEPT] = (struct kept){ .at_us = at, .told = told[i] };
+		struct kept k = { .seq = e->n + 1, .at_us = at, .told = told[i] };
+
+		e->ring[e->n++ % EVENTS_KEPT] = k;
+		if (!e->routine[told[i].event])
+			e->rare[e->n_rare++ % EVENTS_SHOWN] = k;
 		e->count[told[i].event]++;
 	}
 	pthread_mutex_unlock(&e->mu);
@@ -115,26 +136,29 @@ void node_events_counts_json(struct node_events *e, struct wire_buf *b)
 void node_events_json(struct node_events *e, uint64_t after, struct wire_buf *b)
 {
 	struct kept *copy = malloc(AT_ONCE * sizeof *copy);
-	uint64_t first, n = 0;
+	uint64_t first, next, n = 0;
 
 	if (!copy) {
 		b->failed = true;
 		return;
 	}
 	pthread_mutex_lock(&e->mu);
-	if (after == UINT64_MAX)
+	if (after == UINT64_MAX) {
 		after = e->n > EVENTS_SHOWN ? e->n - EVENTS_SHOWN : 0;
-	first = e->n > EVENTS_KEPT && after < e->n - EVENTS_KEPT ? e->n - EVENTS_KEPT : after;
-	while (n < AT_ONCE && first + n < e->n) {
-		copy[n] = e->ring[(first + n) % EVENTS_KEPT];
-		n++;
+		for (uint64_t i = e->n_rare > EVENTS_SHOWN ? e->n_rare - EVENTS_SHOWN : 0; i < e->n_rare; i++)
+			if (e->rare[i % EVENTS_SHOWN].seq <= after)
+				copy[n++] = e->rare[i % EVENTS_SHOWN];
 	}
+	first = e->n > EVENTS_KEPT && after < e->n - EVENTS_KEPT ? e->n - EVENTS_KEPT : after;
+	next = first;
+	while (n < AT_ONCE && next < e->n)
+		copy[n++] = e->ring[next++ % EVENTS_KEPT];
 	pthread_mutex_unlock(&e->mu);
-	put(b, "{\"next\":", first + n);
+	put(b, "{\"next\":", next);
 	put(b, ",\"missed\":", first - (after < first ? after : first));
 	wire_put_bytes(b, ",\"events\":[", 11);
 	for (uint64_t i = 0; i < n; i++) {
-		put(b, i ? ",{\"seq\":" : "{\"seq\":", first + i + 1);
+		put(b, i ? ",{\"seq\":" : "{\"seq\":", copy[i].seq);
 		put(b, ",\"time_us\":", copy[i].at_us);
 		wire_put_u8(b, ',');
 		raft_told_put_json(&copy[i].told, b);

@@ -24,7 +24,8 @@ void node_tell_fetch(struct node_events *e, uint64_t first, uint64_t last, uint6
 /* {"log.committed":12,...}: those that there were since the node's start. */
 void node_events_counts_json(struct node_events *e, struct wire_buf *b);
 /* {"next":N,"missed":K,"events":[{"seq","time_us" (since 1970),"event",...}]}: those behind number `after`, some hundreds at most; ask again with
- * `next`. UINT64_MAX: the latest EVENTS_SHOWN. missed: how many behind `after` are not kept any more. */
+ * `next`. UINT64_MAX: the latest EVENTS_SHOWN, and before them the latest
+ * EVENTS_SHOWN that are no routine (messages, commits, the journal's writes, reads) as far as they are older. missed: how many behind `after` are not kept any more. */
 void node_events_json(struct node_events *e, uint64_t after, struct wire_buf *b);
 
 #endif

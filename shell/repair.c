@@ -255,7 +255,7 @@ static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 			if (err)
 				*err = m->why;
 			if (node_now_us(n) > m->image_at_us)
-				return wire_fail(err, WIRE_NOTFOUND, "the other members do not have what this node has lost in their logs any more: remove %s with its -wal and -shm, and %s, and join again under a new address", n->paths.db, n->paths.dir);
+				return wire_fail(err, WIRE_NOTFOUND, "the other members do not have what this node has lost in their logs any more: remove %s with its -wal and -shm, and %s; then, on the host of a member, walraft remove this one, and join again", n->paths.db, n->paths.dir);
 			return wire_context(err, "other members did not give what this node has lost in time (%s)", m->holes ? "damaged entries are missing" : "its database was not found in their log");
 		} else {
 			rest(n);
@@ -311,7 +311,7 @@ int node_store_open(struct shell_node *n, struct raft_journal_state *st, struct 
 	memcpy(m.publications, st->publications, n_pubs * sizeof *m.publications);
 	m.st = *st;
 	m.st.publications = m.publications;
-	shell_log(n, "%s waits for what other members have of it", n->paths.db);
+	shell_log(n, "the database waits for what other members have of it");
 	rc = mend(n, &m, err);
 	free(m.publications);
 	return rc;

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -262,6 +263,15 @@ static void hold(struct shell_node *n, bool on)
 	pthread_mutex_unlock(&n->image_mu);
 }
 
+/* A program without walraft that opens the name of a witness's database for a look makes an empty file. */
+static void drop_empty(const char *db)
+{
+	struct stat st;
+
+	if (!lstat(db, &st) && S_ISREG(st.st_mode) && !st.st_size)
+		unlink(db);
+}
+
 int shell_witness_rise(struct shell_node *n, unsigned timeout_s, bool (*stop)(void), struct wire_err *err)
 {
 	struct rise *r = calloc(1, sizeof *r);
@@ -275,6 +285,7 @@ int shell_witness_rise(struct shell_node *n, unsigned timeout_s, bool (*stop)(vo
 		.receive = receive, .refused = refused, .opened = opened,
 	};
 	hold(n, true);
+	drop_empty(n->paths.db);
 	rc = access(n->paths.db, F_OK) ? WIRE_OK : wire_fail(err, WIRE_EXISTS, "%s is there, where the database of this node has to be; move it away", n->paths.db);
 	if (!rc)
 		rc = shell_image_fetch(&r->image, err);

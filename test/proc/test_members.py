@@ -19,6 +19,8 @@ def learner():
 	id = json.loads(r.stdout)["id"]
 	m = f.members()[c[3].url]
 	t.equal([m["id"], m["state"], m["kind"], m["priority"], m["votes"]], [id, "awaited", "learner", 7, False], "it is awaited")
+	r = l.command("add", c[3].url, "--learner", "--priority", "7", "--json")
+	t.equal(json.loads(r.stdout)["id"], id, "named again as it was, it has the same id")
 	r = f.command("add", c[3].url)
 	t.ok(r.returncode == 1 and id in r.stderr, "another of that address is refused", r.stderr)
 	r = f.command("promote", c[3].url)
@@ -97,9 +99,31 @@ def quorum():
 	t.equal(sorted(u for u in m if u), sorted((l.url, alive.url)), "the dead one can be removed")
 	m = l.members(alive.url, name="remove")
 	t.equal([u for u in m if u], [l.url], "then the other one")
+	began = time.monotonic()
+	r = l.command("transfer")
+	t.ok(r.returncode == 1 and "nobody can lead" in r.stderr and time.monotonic() - began < 10, "a transfer to nobody is refused at once", r.stderr)
 	r = l.command("remove", l.url)
 	t.ok(r.returncode == 1 and "walraft detach" in r.stderr, "the last one is not removed but detached", r.stderr)
 	alive.term()
+
+
+@t.case("wrong words, and two for one member")
+def words():
+	c = t.cluster(n=2, kind="serve")
+	l = c.leader()
+	other = c.followers()[0]
+	wrong = (["priority", l.url, "256"], ["priority", l.url], ["quorum"], ["change", "promote="], ["change", "promote"], ["change", "sell=" + l.url], ["change"],
+	         ["add", "http://x"], ["add", "tcp://127.0.0.1:9", "--learner", "--witness"])
+	for args in wrong:
+		r = l.command(*args)
+		t.ok(r.returncode == 2 and "--help" in r.stderr, "%s is wrong usage" % " ".join(args), r.stderr)
+	r = l.command("change", "promote=" + other.url, "demote=" + other.url)
+	t.ok(r.returncode == 1 and "two different things" in r.stderr, "promoted and demoted at once: refused", r.stderr)
+	r = l.command("change", "promote=%s,%s" % (other.url, other.url))
+	t.ok(not r.returncode, "the same said twice is no harm", r.stderr)
+	m = other.command("members").stdout
+	here = [s for s in m.splitlines() if "(this node)" in s]
+	t.ok(len(here) == 1 and other.url in here[0], "of all members the one on this host is marked, whoever answers", m)
 
 
 def percentile(v, p):

@@ -49,6 +49,39 @@ static void ring(void **state)
 	node_events_free(e);
 }
 
+/* What is no routine is shown after routine has pushed it out of the ring, once, and not to whoever goes on with `next`. */
+static void rare(void **state)
+{
+	struct node_events *e = node_events_new();
+	struct wire_buf b = WIRE_BUF_INIT;
+	const char *p;
+
+	(void)state;
+	assert_non_null(e);
+	for (uint64_t i = 0; i < EVENTS_SHOWN + 7; i++)
+		node_tell(e, RAFT_TOLD_ROLE_LEADER, 0, i, 0);
+	for (uint64_t i = 0; i < EVENTS_KEPT + 10; i++)
+		node_tell(e, RAFT_TOLD_LOG_COMMITTED, 0, i, 0);
+	node_tell(e, RAFT_TOLD_ROLE_FOLLOWER, 0, 1, 0);
+	node_events_json(e, UINT64_MAX, &b);
+	p = text(&b);
+	for (uint64_t i = 0; i < 2 * EVENTS_SHOWN - 1; i++) {
+		/* The oldest EVENTS_SHOWN - 1 are role.leader without the first 8, then the latest of all follow. */
+		uint64_t seq = i < EVENTS_SHOWN - 1 ? i + 9 : EVENTS_SHOWN + 7 + EVENTS_KEPT + 11 - (2 * EVENTS_SHOWN - 2 - i);
+
+		p = strstr(p, "\"seq\":");
+		assert_non_null(p);
+		assert_int_equal(strtoull(p += 6, NULL, 10), seq);
+	}
+	assert_null(strstr(p, "\"seq\":"));
+	wire_buf_reset(&b);
+	node_events_json(e, EVENTS_SHOWN + 7 + EVENTS_KEPT + 10, &b);
+	assert_null(strstr(text(&b), "role.leader"));
+	assert_non_null(strstr((const char *)b.data, "role.follower"));
+	wire_buf_free(&b);
+	node_events_free(e);
+}
+
 /* The latest event as JSON, from its name on. */
 static void latest_is(struct node_events *e, const char *want)
 {
@@ -104,6 +137,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ring),
+		cmocka_unit_test(rare),
 		cmocka_unit_test(journal),
 	};
 
