@@ -29,6 +29,9 @@ void raft_on_image(struct raft *r, const struct raft_event *ev)
 		raft_tell_why(r, RAFT_TOLD_LOG_IMAGE, 0, "the log has that entry, and stays", ev->index, ev->term, 0);
 		return;
 	}
+	/* As with an entry that has such a configuration: the step fails, and the node must not go on. */
+	if (raft_level_check(r->level, ev->config, &r->stop) != WIRE_OK)
+		return;
 	raft_log_restart(&r->log, ev->index, ev->term);
 	r->n_holes = 0;
 	r->commit = r->matched = r->durable = r->applied = ev->index;

@@ -112,10 +112,13 @@ static bool set_clocks(struct sim *s, const struct sim_node *n)
 
 static bool rot(struct sim *s, struct sim_node *n)
 {
-	if (!admin_may_lose(s, n) || !disk_rot(n->disk))
+	bool much = rng_chance(&s->rng, 400);
+
+	if (!admin_may_lose(s, n) || !disk_rot(n->disk, much))
 		return false;
-	sim_trace(s, "node %llu: a bit of its disk changes", n->id, 0, 0, 0, 0, 0);
+	sim_trace(s, "node %llu: its disk rots (0 a bit, 1 more): %llu", n->id, much, 0, 0, 0, 0);
 	n->rotted = true;
+	n->rotted_much = much;
 	s->lost_id = n->id;
 	/* A damaged node may vote and acknowledge as long as it does not look; it soon will. */
 	node_stop(n, END_POWER);

@@ -86,7 +86,7 @@ bool check_i10_recovered(struct sim_node *n, const struct raft_journal_state *st
 	rebuild(n, st, &durable);
 	lost_log = n->log_last < dur || (dur > n->log_base && n->log[dur].chain != durable.chain);
 	lost_vote = st->term < n->dur_term || (st->term == n->dur_term && n->dur_vote && st->vote != n->dur_vote);
-	if ((lost_log || lost_vote) && n->rotted && n->log_last >= n->dur_attested)
+	if ((lost_log || lost_vote) && n->rotted && (n->rotted_much || n->log_last >= n->dur_attested))
 		return false;
 	if (lost_log)
 		sim_fail(s, "I5 acknowledged commits survive", "%s had entry %llu of term %llu on its disk; after a restart its log ends at %llu, of term %llu",

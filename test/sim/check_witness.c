@@ -5,29 +5,32 @@
 
 #define NAME "I5 witnesses keep what data voters lack"
 
-static bool data_voter(const struct members *c, uint32_t i)
+static bool data_voter(const struct members *c, uint32_t i, uint8_t halves)
 {
-	return (c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD)) && !(c->m[i].flags & RAFT_WITNESS);
+	return (c->m[i].flags & halves) && !(c->m[i].flags & RAFT_WITNESS);
 }
 
-static bool votes(const struct members *c, uint64_t id)
+/* In which halves it votes, as flags. Of one that votes in the outgoing half alone only the data voters of that can need something: an
+ * incoming one that lacks more is no part of a quorum of its half before it has got it from one that has the database. */
+static uint8_t votes(const struct members *c, uint64_t id)
 {
 	for (uint32_t i = 0; i < c->n; i++)
-		if (c->m[i].id == id && (c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD)))
-			return true;
-	return false;
+		if (c->m[i].id == id)
+			return c->m[i].flags & RAFT_VOTER ? RAFT_VOTER | RAFT_VOTER_OLD : c->m[i].flags & RAFT_VOTER_OLD;
+	return 0;
 }
 
 static void all_have(struct sim_node *n, const struct members *c, uint64_t index, const char *what)
 {
 	struct sim *s = n->sim;
+	uint8_t halves = votes(c, n->id);
 
-	if (!votes(c, n->id))
+	if (!halves)
 		return; /* nobody counts on it, or every data voter is asked before it is made a voter */
 	for (uint32_t i = 0; i < c->n; i++) {
 		struct sim_node *o = sim_by_id(s, c->m[i].id);
 		/* One whose disk is lost, or that has forgotten, is dead as a data voter. */
-		if (!data_voter(c, i) || !o || !o->has_journal || o->forgetful || o->dur_forgetful || o->rotted || o->salvaging)
+		if (!data_voter(c, i, halves) || !o || !o->has_journal || o->forgetful || o->dur_forgetful || o->rotted || o->salvaging)
 			continue;
 		if (!check_has_durable(s, c->m[i].id, index, n->log[index].chain))
 			sim_fail(s, NAME, "%s %s entry %llu, which data voter %llu has not on its disk", node_name(n), what, (unsigned long long)index,

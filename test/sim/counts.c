@@ -56,6 +56,11 @@ static void print_told(const struct sim_counts *c)
 	for (int i = 0; i < RAFT_TOLD_JOURNAL; i++)
 		if (!c->told[i])
 			printf("%s %s", n++ ? "," : "", raft_told_name((unsigned)i));
+	printf("%s; of the journal's:", n ? "" : " none");
+	n = 0;
+	for (int i = 0; i < RAFT_JOURNAL_EVENTS; i++)
+		if (!c->journal_told[i])
+			printf("%s %s", n++ ? "," : "", raft_journal_event_name((enum raft_journal_event)i));
 	printf("%s\n", n ? "" : " none");
 }
 

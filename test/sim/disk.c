@@ -50,10 +50,16 @@ void disk_collect(struct sim_disk *d)
 			d->inodes[i].used = false;
 }
 
+/* Nobody relies on anything else; what a salvage has set aside may never be synced. */
+static bool is_segment(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 4 && !strcmp(name + n - 4, ".seg");
+}
+
 static void will_change(struct sim_disk *d, const char *to)
 {
-	size_t n = to ? strlen(to) : 0;
-
 	/* In time a file system makes its directories durable by itself. */
 	if (d->n_past == PAST_MAX) {
 		memmove(d->past, d->past + PAST_MAX / 2, PAST_MAX / 2 * sizeof(*d->past));
@@ -61,7 +67,7 @@ static void will_change(struct sim_disk *d, const char *to)
 	}
 	if (d->n_past == d->cap_past)
 		d->past = memory_sure(d->past, (d->cap_past = d->cap_past * 2 + 4) * sizeof(*d->past));
-	d->past[d->n_past++] = (struct past){ .dir = d->dir, .seq = ++d->seq, .matters = n > 4 && !strcmp(to + n - 4, ".seg") };
+	d->past[d->n_past++] = (struct past){ .dir = d->dir, .seq = ++d->seq, .matters = to && is_segment(to) };
 }
 
 static uint8_t new_inode(struct sim_disk *d)
@@ -422,6 +428,15 @@ void disk_clear_faults(struct sim_disk *d)
 		d->crash_in = 0;
 }
 
+uint64_t disk_bytes(const struct sim_disk *d)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < d->dir.n; i++)
+		n += d->inodes[d->dir.names[i].inode].size;
+	return n;
+}
+
 uint64_t disk_mark(const struct sim_disk *d)
 {
 	return d->seq;
@@ -434,6 +449,8 @@ bool disk_durable(const struct sim_disk *d, uint64_t mark)
 			return false;
 	for (uint32_t i = 0; i < d->dir.n; i++) {
 		const struct inode *f = &d->inodes[d->dir.names[i].inode];
+		if (!is_segment(d->dir.names[i].text))
+			continue;
 		/* A part of a header is none: that segment was not begun, and nobody relies on it. */
 		size_t first = f->n_ops && f->ops[0].cut && !f->ops[0].at;
 		if (f->n_ops > first && f->ops[first].seq <= mark)

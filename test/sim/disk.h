@@ -7,7 +7,7 @@
  *   directory     creations, renames and unlinks since the directory's last sync survive as a prefix of their order
  *   full          a write that makes a file larger fails after a part of it
  *   errors        of a write (a part is there) and of a sync (what was to be synced stays undecided until a power loss)
- *   rot           a bit of what is durable changes */
+ *   rot           of what is durable a bit changes, a sector, or a file is gone */
 #ifndef TEST_SIM_DISK_H
 #define TEST_SIM_DISK_H
 
@@ -40,8 +40,10 @@ void disk_fail_sync(struct sim_disk *d);  /* the next one */
 void disk_fail_write(struct sim_disk *d); /* the next one */
 bool disk_fail_pending(const struct sim_disk *d);
 void disk_clear_faults(struct sim_disk *d);
-bool disk_rot(struct sim_disk *d); /* false: there is nothing that could rot */
+/* One bit; much: a sector, or a file. False: there is nothing that could rot now. */
+bool disk_rot(struct sim_disk *d, bool much);
 
+uint64_t disk_bytes(const struct sim_disk *d); /* of all files that have a name */
 /* What was written so far; durable once disk_durable says so of that number. */
 uint64_t disk_mark(const struct sim_disk *d);
 bool disk_durable(const struct sim_disk *d, uint64_t mark);

@@ -118,13 +118,47 @@ void disk_revive(struct sim_disk *d, bool power_loss)
 	disk_collect(d);
 }
 
-bool disk_rot(struct sim_disk *d)
+static void garble(struct sim_disk *d, struct inode *i, size_t at, size_t n, bool zeros)
 {
-	if (!d->dir.n)
+	for (size_t k = at; k < at + n && k < i->durable_size; k++)
+		i->now[k] = i->durable[k] = zeros ? 0 : (uint8_t)rng_next(d->rng);
+}
+
+/* A sector, some bytes, the beginning of a file, or all of it. */
+static void rot_much(struct sim_disk *d, struct name *n, struct inode *i)
+{
+	size_t at = rng_below(d->rng, i->durable_size);
+
+	switch (rng_below(d->rng, 5)) {
+	case 0:
+		garble(d, i, at, 8 + rng_below(d->rng, 200), false);
+		break;
+	case 1:
+		garble(d, i, 0, DISK_SECTOR, rng_chance(d->rng, 500));
+		break;
+	case 2:
+		*n = d->dir.names[--d->dir.n];
+		disk_collect(d);
+		break;
+	default:
+		garble(d, i, at / DISK_SECTOR * DISK_SECTOR, DISK_SECTOR, rng_chance(d->rng, 500));
+		break;
+	}
+}
+
+bool disk_rot(struct sim_disk *d, bool much)
+{
+	if (!d->dir.n || d->n_past)
 		return false;
-	struct inode *i = &d->inodes[d->dir.names[rng_below(d->rng, d->dir.n)].inode];
+	struct name *name = &d->dir.names[rng_below(d->rng, d->dir.n)];
+	struct inode *i = &d->inodes[name->inode];
 	if (!i->durable_size || i->n_ops)
 		return false;
+	if (much) {
+		d->counts->rots++;
+		rot_much(d, name, i);
+		return true;
+	}
 	/* Mostly where something is. */
 	size_t at = rng_below(d->rng, i->durable_size);
 	for (int turn = 0; turn < 8 && !i->durable[at]; turn++)

@@ -9,7 +9,7 @@ static void fresh_disk(struct sim_node *n)
 	n->backup = NULL;
 	disk_free(n->disk);
 	n->disk = disk_new(&n->sim->rng, &n->sim->counts->disk);
-	n->has_journal = n->broken = n->rotted = false;
+	n->has_journal = n->rotted = n->rotted_much = false;
 }
 
 static void make_journal(struct sim_node *n, uint64_t term, uint64_t index, uint64_t index_term, const struct raft_config *c)
@@ -53,6 +53,8 @@ void node_wipe(struct sim_node *n)
 	fresh_disk(n);
 	n->generation++;
 	n->id = 1 + n->slot + 100 * n->generation;
+	if (rng_chance(&n->sim->rng, n->sim->p.old_programs))
+		n->level = 1;
 	n->voted_term = n->voted_for = 0;
 	n->forgetful = n->dur_forgetful = n->journal_forgetful = n->salvaging = false;
 	n->witness = n->full = false;
@@ -205,7 +207,11 @@ bool node_salvage(struct sim_node *n, struct sim_node *from)
 	struct wire_err err;
 	int rc = raft_journal_examine(disk_env(n->disk), STORE_DIRECTORY, &opts, &left, &err);
 
-	if (!rc && !left.log && (!from || from->machine.index > s->check->last))
+	if (rc == WIRE_NOTFOUND) {
+		left = (struct raft_journal_remains){ 0 };
+		rc = WIRE_OK;
+	}
+	if (!rc && !left.log && (!from || from->witness || from->machine.index > s->check->last))
 		return false;
 	if (!rc && !left.log) {
 		uint64_t index = from->machine.index;
@@ -226,7 +232,7 @@ bool node_salvage(struct sim_node *n, struct sim_node *from)
 		return false;
 	sim_trace(s, "node %llu: its journal is salvaged", n->id, 0, 0, 0, 0, 0);
 	s->counts->salvages++;
-	n->rotted = false;
+	n->rotted = n->rotted_much = false;
 	n->dur_forgetful = true;
 	return true;
 }

@@ -65,6 +65,13 @@ static void large_config(struct sim_node *n)
 	struct raft_event ev = { .type = RAFT_EV_CONFIG, .config = &c };
 	int code = WIRE_INVALID;
 
+	if (rng_chance(&n->sim->rng, 500)) {
+		/* What may be beyond the group's level: that is the core's business (check_level.c). */
+		c = *raft_config_current(n->raft);
+		c.quorums.commit = c.quorums.elect = (uint8_t)(raft_config_voters(&c, false) / 2 + 1);
+		node_ask(n, ev, &code, NULL);
+		return;
+	}
 	c = (struct raft_config){ .n = RAFT_MEMBERS_MAX };
 	for (uint32_t i = 0; i < c.n; i++)
 		c.m[i] = (struct raft_member){ .id = 100000 + i, .flags = RAFT_VOTER };
@@ -203,6 +210,18 @@ static void wrong_places(struct sim_node *n)
 	if (raft_journal_term(n->journal, last) != n->log[last].term || raft_journal_term(n->journal, last + 1))
 		sim_fail(n->sim, "refusals", "%s: the journal tells a wrong term of entry %llu, or one of the next", node_name(n),
 		         (unsigned long long)last);
+	struct raft_journal_start at;
+	struct raft_journal_stats stats;
+	refused(n, "a beginning above the end", raft_journal_start_at(n->journal, last + 1, &at, &err), WIRE_NOTFOUND);
+	if (raft_journal_start_at(n->journal, last, &at, &err) || at.base_term != n->log[last].term || at.base_index != last)
+		sim_fail(n->sim, "refusals", "%s: the journal tells wrong of a beginning at entry %llu", node_name(n), (unsigned long long)last);
+	raft_journal_stats(n->journal, &stats);
+	if (stats.disk_bytes > disk_bytes(n->disk)) /* what a salvage has set aside is not counted */
+		sim_fail(n->sim, "refusals", "%s: the journal says that it has %llu bytes, its files have %llu", node_name(n),
+		         (unsigned long long)stats.disk_bytes, (unsigned long long)disk_bytes(n->disk));
+	if (raft_journal_holes(n->journal) != n->n_holes)
+		sim_fail(n->sim, "refusals", "%s: the journal says that it has %zu holes, it has %zu", node_name(n),
+		         raft_journal_holes(n->journal), n->n_holes);
 	wire_buf_free(&b);
 }
 

@@ -317,6 +317,12 @@ static void step(struct sim_node *n, struct raft_event *ev, int *ret_code, uint6
 	}
 	for (uint32_t i = 0; i < u.n_told; i++)
 		s->counts->told[u.told[i].event]++;
+	if (u.n_told && s->counts->steps % 512 == 0) {
+		wire_buf_reset(&n->scratch);
+		raft_told_put_json(&u.told[0], &n->scratch);
+		if (n->scratch.failed || n->scratch.len < 9 || memcmp(n->scratch.data, "\"event\":\"", 9))
+			sim_fail(s, "core", "%s tells of event %u in no words", node_name(n), u.told[0].event);
+	}
 	if (u.deadline_us <= ev->now_us)
 		sim_fail(s, "liveness", "%s wants to be stepped again at once, after event %d as %s", node_name(n), ev->type,
 		         raft_role_name(u.role));

@@ -49,6 +49,7 @@ struct sim_counts { /* numbers only, all uint64_t */
 	struct disk_counts disk;
 	uint64_t sent[MSG_KINDS], lost[MSG_KINDS], repeated[MSG_KINDS], overtaken[MSG_KINDS];
 	uint64_t told[RAFT_TOLD_COUNT]; /* telemetry of the core */
+	uint64_t journal_told[RAFT_JOURNAL_EVENTS]; /* and of the journal */
 };
 /* Adds b's numbers to a's. */
 void sim_counts_add(struct sim_counts *a, const struct sim_counts *b);
@@ -134,7 +135,7 @@ struct sim_node {
 	uint64_t id, generation;
 	uint64_t life;
 	bool up, has_journal, wiped; /* wiped: the disk of a member is lost */
-	bool rotted, broken;         /* damage was done to its disk; it refuses to start for it */
+	bool rotted, rotted_much;    /* damage was done to its disk; much: what told of the last batch may be gone with it */
 	bool witness;   /* it has no database: nothing is published, no state machine; what is committed counts as applied */
 	uint32_t level; /* feature level that its program knows */
 	bool full;      /* as a leader heard from it */

@@ -5,9 +5,17 @@
 
 enum { KEEP_MAX = 600 };
 
+static void on_event(void *ctx, enum raft_journal_event event, uint64_t a, uint64_t b)
+{
+	struct sim_counts *c = ctx;
+
+	(void)a, (void)b;
+	c->journal_told[event]++;
+}
+
 struct raft_journal_opts store_options(const struct sim *s)
 {
-	return (struct raft_journal_opts){ .group = GROUP, .segment_bytes = s->p.segment_bytes, .first_bytes = s->p.first_bytes };
+	return (struct raft_journal_opts){ .on_event = on_event, .event_ctx = s->counts, .group = GROUP, .segment_bytes = s->p.segment_bytes, .first_bytes = s->p.first_bytes };
 }
 
 /* ---- the log ---- */
@@ -356,7 +364,7 @@ static void open_failed(struct sim_node *n, int rc, const struct wire_err *err)
 		s->counts->power_losses += power;
 		disk_revive(n->disk, power);
 		again_later(n);
-	} else if (rc == WIRE_CORRUPT && (n->rotted || n->salvaging)) {
+	} else if ((rc == WIRE_CORRUPT || (rc == WIRE_NOTFOUND && n->rotted_much)) && (n->rotted || n->salvaging)) {
 		s->counts->rots_found += !n->salvaging;
 		if (!n->salvaging && rng_chance(&s->rng, 400))
 			give_up(n);

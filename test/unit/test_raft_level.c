@@ -143,6 +143,12 @@ static void too_old(void **state)
 	assert_int_equal(raft_step(r, &(struct raft_event){ .type = RAFT_EV_MESSAGE, .now_us = 2, .msg = &m }, &u, &err), WIRE_VERSION);
 	assert_non_null(strstr(err.text, "upgrade walraft"));
 	raft_free(r);
+	/* Nor when an image brings it. */
+	r = raft_new(&in, &err);
+	assert_non_null(r);
+	assert_int_equal(raft_step(r, &(struct raft_event){ .type = RAFT_EV_IMAGE, .now_us = 2, .index = 5, .term = 1, .corr = 1, .config = &c }, &u, &err),
+	                 WIRE_VERSION);
+	raft_free(r);
 	/* Above what any program of this version knows: told as such, not as damage. */
 	b.data[2] = RAFT_LEVEL + 1;
 	b.data[b.len - 1] ^= 0xff;
