@@ -24,7 +24,11 @@ struct node_events {
 
 static bool is_routine(unsigned event)
 {
-	static const char *const of[] = { "message.", "journal.", "machine.", "log.", "read.", "lease.", "peer.catch_up_round" };
+	static const char *const of[] = {
+		"message.", "journal.", "machine.", "log.proposed", "log.durable", "log.committed", "log.taken", "log.trimmed",
+		"read.round", "read.served", "lease.", "quorum.heartbeat", "quorum.succeeded", "quorum.idle",
+		"quorum.active", "peer.catch_up_round", "peer.window",
+	};
 	const char *name = raft_told_name(event);
 
 	for (size_t i = 0; i < sizeof of / sizeof *of; i++)

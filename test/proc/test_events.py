@@ -38,7 +38,7 @@ def decided():
 	kept = [json.loads(e) for e in events(l, "--json")]
 	latest = kept[-100:]
 	t.ok(latest and [e["seq"] for e in latest] == list(range(latest[0]["seq"], latest[0]["seq"] + len(latest))), "as JSON: the latest are numbered without a gap")
-	routine = ("message.", "journal.", "machine.", "log.", "read.", "lease.", "peer.catch_up_round")
+	routine = ("message.", "journal.", "machine.", "log.durable", "log.committed", "read.served", "quorum.heartbeat", "quorum.succeeded")
 	t.ok(len(kept) <= 200 and not [e for e in kept[:-100] if e["event"].startswith(routine)], "before them is what is no routine", kept[:-100])
 	t.ok("role.leader" in [e["event"] for e in kept], "the election is still to be seen")
 	commits = [e for e in kept if e["event"] == "log.committed"]
