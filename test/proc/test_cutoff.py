@@ -285,7 +285,7 @@ def reads_cut():
 	for r in range(10 if t.full else 2):
 		l = c.leader()
 		l.open("s%d" % r, pragmas=["walraft_read='stale'"])
-		l.open("d%d" % r, pragmas=["walraft_timeout=1500"])
+		l.open("d%d" % r, pragmas=["walraft_timeout=700"])
 		c.net.cut(l.i)
 		others = [n for n in c.nodes if n is not l]
 		# Reads all the time, from before the election on.
@@ -299,7 +299,7 @@ def reads_cut():
 					new = c.leader(0.2, among=others)
 				except Failed:
 					pass
-			if new is not None and value < (r + 1) * 10:
+			if new is not None and value < (r + 1) * 4:
 				value += 1
 				new.sql("UPDATE n SET v = %d" % value)
 				end = time.monotonic() + 2
