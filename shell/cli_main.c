@@ -67,7 +67,7 @@ static const struct command {
 	{ "priority", "DB ID N [--timeout S] [--json]", "set who should lead: 0 (only while nobody else can) to 255",
 	  "Members have 100 if nothing else was said. The leader hands over to one of higher priority once that has caught up; but for\n"
 	  "a minute after walraft transfer to a named member it leaves leadership there.\n", cli_priority },
-	{ "quorum", "DB --commit N --elect N [--timeout S] [--json]", "set how many voters a commit and an election take",
+	{ "quorum", "DB [--commit N] [--elect N] [--timeout S] [--json]", "set how many voters a commit and an election take",
 	  "0 is a majority. Allowed is what makes any two quorums that must meet do so: N for elections may not be under a majority, and\n"
 	  "both together must be more than the voters. With commits by less than a majority, what was acknowledged is lost when those few\n"
 	  "voters are.\n", cli_quorum },

@@ -299,6 +299,7 @@ def by_command():
 	c[0].start_load(threads=2)
 	c[1].start_load(threads=2)
 	c.wait_acked(20)
+	open(w.db, "x").close()  # as a stock program leaves it that has looked there
 	r = promote(c, w)
 	t.need(r.returncode == 0, "walraft promote of a witness", r.stdout + r.stderr)
 	wait_until(lambda: is_replica(w), 30, "the witness is a full replica")
