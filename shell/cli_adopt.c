@@ -58,6 +58,9 @@ static int adopt(const struct cli_opts *o, struct wire_err *err)
 		rc = shell_paths_make(o->db, paths, err);
 	if (!rc)
 		rc = shell_conf_read(env, paths, &conf, err);
+	/* First: a node of several would wait for what the others have of its database. */
+	if (!rc)
+		rc = shell_setup_check_sole(env, paths, err);
 	if (!rc)
 		rc = check_refused(o, &accepted, err);
 	if (!rc && !accepted)

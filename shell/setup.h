@@ -46,7 +46,9 @@ int shell_setup_listen(const struct wire_env *env, const struct shell_paths *pat
  * cluster has other members; WIRE_NOTFOUND: not set up; WIRE_BUSY. After a failure, and after a crash at any moment, the node refuses the file as before, or has it. */
 int shell_setup_adopt(const struct wire_env *env, const struct shell_paths *paths, shell_setup_progress *progress, struct shell_setup_result *ret_result,
                       struct wire_err *err);
-/* The same, only for a database that was set up in automatic mode and has no listener yet, else WIRE_UNSUPPORTED. */
+/* WIRE_UNSUPPORTED: its cluster has other members, so that adopt will refuse; WIRE_BUSY: its node runs. */
+int shell_setup_check_sole(const struct wire_env *env, const struct shell_paths *paths, struct wire_err *err);
+/* Adopts like shell_setup_adopt, but only a database that was set up in automatic mode and has no listener yet, else WIRE_UNSUPPORTED. */
 int shell_setup_readopt(const struct wire_env *env, const struct shell_paths *paths, struct wire_err *err);
 
 /* Makes it a plain database in WAL mode, with an empty WAL or none. What only the journal holds is gone: the caller has had the node publish it all. Also finishes

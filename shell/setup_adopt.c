@@ -115,6 +115,27 @@ static int adopt_locked(const struct wire_env *env, const struct shell_paths *pa
 	return rc;
 }
 
+int shell_setup_check_sole(const struct wire_env *env, const struct shell_paths *paths, struct wire_err *err)
+{
+	struct raft_journal_opts opts = { 0 };
+	struct raft_journal_state st;
+	struct raft_journal *j = NULL;
+	struct shell_conf conf;
+	int lock, rc = setup_lock(paths, &lock, err);
+
+	if (rc)
+		return rc;
+	rc = shell_conf_read(env, paths, &conf, err);
+	opts.group = conf.group;
+	/* What does not open is judged by whoever needs it. */
+	if (!rc && !conf.joining && !raft_journal_open(env, paths->journal, &opts, &j, &st, NULL)) {
+		rc = check_sole(paths, &conf, &st, err);
+		raft_journal_close(j);
+	}
+	shell_lock_release(lock);
+	return rc;
+}
+
 int shell_setup_adopt(const struct wire_env *env, const struct shell_paths *paths, shell_setup_progress *progress, struct shell_setup_result *ret_result,
                       struct wire_err *err)
 {
