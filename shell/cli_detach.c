@@ -116,11 +116,11 @@ static int publish_all(struct detach *d, struct wire_err *err)
 	struct shell_node *n;
 	int rc = shell_node_acquire(d->o->db, &n, err);
 
-	if ((rc == WIRE_CHANGED || rc == WIRE_CORRUPT) && d->o->force) {
+	if ((rc == WIRE_CHANGED || rc == WIRE_CORRUPT || rc == WIRE_TIMEOUT) && d->o->force) {
 		d->as_it_is = true;
 		return WIRE_OK;
 	}
-	if (rc == WIRE_CHANGED || rc == WIRE_CORRUPT)
+	if (rc == WIRE_CHANGED || rc == WIRE_CORRUPT || rc == WIRE_TIMEOUT)
 		wire_context(err, "its node does not start, and --force gives the file back as it is");
 	if (rc)
 		return rc;

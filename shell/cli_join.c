@@ -411,7 +411,7 @@ static int settle_in(struct join *j, struct wire_err *err)
 	int rc = cli_sqlite_init(err);
 
 	if (!rc)
-		rc = shell_node_run(j->o.db, &n, err);
+		rc = shell_node_run(j->o.db, NULL, &n, err);
 	if (rc)
 		return rc;
 	for (;;) {

@@ -43,8 +43,9 @@ static struct shell_node *rise(const char *db, struct shell_node *n)
 		return n;
 	}
 	shell_node_release(n);
-	if (shell_node_run(db, &n, &err)) {
-		fprintf(stderr, "walraft: %s\n", err.text);
+	if (shell_node_run(db, stop_now, &n, &err)) {
+		if (!stopped)
+			fprintf(stderr, "walraft: %s\n", err.text);
 		return NULL;
 	}
 	fprintf(stderr, "walraft: this node has its database, and catches up\n");
@@ -69,9 +70,9 @@ int cli_serve(int argc, char **argv)
 	shell_log_to(log_line);
 	rc = cli_sqlite_init(&err);
 	if (!rc)
-		rc = shell_node_run(o.db, &n, &err);
+		rc = shell_node_run(o.db, stop_now, &n, &err);
 	if (rc)
-		return cli_fail(&o, &err);
+		return stopped ? 0 : cli_fail(&o, &err);
 	paths = shell_node_paths(n);
 	if (shell_conf_read(wire_env_posix(), paths, &conf, &err))
 		conf = (struct shell_conf){ 0 };
@@ -90,5 +91,5 @@ int cli_serve(int argc, char **argv)
 	}
 	if (n)
 		shell_node_release(n);
-	return *failure || !n ? 1 : 0;
+	return *failure || (!n && !stopped) ? 1 : 0;
 }

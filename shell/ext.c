@@ -34,7 +34,7 @@ static bool is_set_up(void *ctx, const char *path)
 	return has_node_conf(path);
 }
 
-/* Two threads must not set the same database up at once, nor find it half done. */
+/* Two threads must not set the same database up at once, nor find it half done. Not held while a node with members starts: it may wait for them. */
 static pthread_mutex_t setup_mu = PTHREAD_MUTEX_INITIALIZER;
 
 /* do_it: of setup.h, for the database at path. */
@@ -49,21 +49,52 @@ static int change_setup(const char *path, int (*do_it)(const struct wire_env *, 
 	return rc;
 }
 
-static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+static int set_up(const char *path, bool may_set_up, struct wire_err *err)
 {
-	struct shell_node *n;
 	int rc = WIRE_OK;
 
-	(void)ctx;
 	pthread_mutex_lock(&setup_mu);
 	if (may_set_up && !has_node_conf(path))
 		rc = change_setup(path, shell_setup_auto, err);
-	if (!rc || rc == WIRE_EXISTS)
-		rc = shell_node_acquire(path, &n, err);
-	/* As with SQLite alone, others may have used it meanwhile. Where it was set up by a person, or has members, the first error stands. */
-	if (rc == WIRE_CHANGED && may_set_up && !change_setup(path, shell_setup_readopt, NULL))
-		rc = shell_node_acquire(path, &n, err);
 	pthread_mutex_unlock(&setup_mu);
+	return rc == WIRE_EXISTS ? WIRE_OK : rc;
+}
+
+/* It set itself up, and has no members to wait for: its start is short. */
+static bool is_alone(const char *path)
+{
+	struct shell_paths *paths = malloc(sizeof *paths);
+	struct shell_conf conf;
+	bool alone = paths && !shell_paths_make(path, paths, NULL) && !shell_conf_read(wire_env_posix(), paths, &conf, NULL) && conf.auto_made && !*conf.listen;
+
+	free(paths);
+	return alone;
+}
+
+/* Once more with nobody of this process changing its setup beside. */
+static int open_alone(const char *path, struct shell_node **ret_node, struct wire_err *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&setup_mu);
+	rc = shell_node_acquire(path, ret_node, err);
+	/* As with SQLite alone, others may have used it meanwhile. Where it was set up by a person, or has members, the first error stands. */
+	if (rc == WIRE_CHANGED && !change_setup(path, shell_setup_readopt, NULL))
+		rc = shell_node_acquire(path, ret_node, err);
+	pthread_mutex_unlock(&setup_mu);
+	return rc;
+}
+
+static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+{
+	struct shell_node *n;
+	int rc = set_up(path, may_set_up, err);
+
+	(void)ctx;
+	if (!rc)
+		rc = shell_node_acquire(path, &n, err);
+	if ((rc == WIRE_CHANGED || rc == WIRE_BUSY) && may_set_up && is_alone(path))
+		rc = open_alone(path, &n, err);
 	if (rc)
 		return rc;
 	*ret_db = shell_node_db(n);

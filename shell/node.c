@@ -11,7 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER; /* also serialises starts and stops */
+static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER; /* over list, phases, references. Not held while a node starts or ends: that may take long */
+static pthread_cond_t registry_moved = PTHREAD_COND_INITIALIZER;
 static struct shell_node *registry;
 static void (*_Atomic log_line)(const char *text);
 
@@ -246,6 +247,13 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 
 /* --- end --- */
 
+static void free_node(struct shell_node *n)
+{
+	n->clock.close(n->clock.ctx);
+	node_events_free(n->events);
+	free(n);
+}
+
 static void stop_node(struct shell_node *n)
 {
 	node_hand_over(n);
@@ -290,9 +298,7 @@ static void stop_node(struct shell_node *n)
 	}
 	if (n->lock_fd >= 0)
 		shell_lock_release(n->lock_fd);
-	n->clock.close(n->clock.ctx);
-	node_events_free(n->events);
-	free(n);
+	n->lock_fd = -1;
 }
 
 /* --- registry --- */
@@ -308,15 +314,17 @@ static void after_fork_in_child(void)
 	}
 	registry = NULL;
 	pthread_mutex_init(&registry_mu, NULL);
+	pthread_cond_init(&registry_moved, NULL);
 }
 
 /* A host that ends without closing its databases: the others should not have to wait for an election. Nothing is stopped or freed: its threads may still be at work. */
 static void at_exit(void)
 {
 	if (pthread_mutex_trylock(&registry_mu))
-		return; /* a node is being started or stopped at this moment */
+		return;
 	for (struct shell_node *n = registry; n; n = n->next)
-		node_hand_over(n);
+		if (n->phase == NODE_RUNS)
+			node_hand_over(n);
 	pthread_mutex_unlock(&registry_mu);
 }
 
@@ -324,36 +332,6 @@ static void install_handlers(void)
 {
 	pthread_atfork(NULL, NULL, after_fork_in_child);
 	(void)atexit(at_exit); /* without it an election takes its time */
-}
-
-static int start_registered(const struct shell_paths *paths, struct shell_node **ret_node, struct wire_err *err)
-{
-	struct shell_node *n = new_node(paths);
-	sigset_t all, old;
-	int rc;
-
-	if (!n)
-		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
-	rc = shell_conf_read(n->env, paths, &n->conf, err);
-	if (!rc && !n->conf.joining && !n->conf.witness && access(paths->db, F_OK) && errno == ENOENT)
-		rc = wire_fail(err, WIRE_NOTFOUND, "%s is not there, but its node directory %s is: put the file back from a copy and run walraft adopt %s, or remove the directory too to begin anew", paths->db, paths->dir, paths->db);
-	if (!rc && n->conf.joining)
-		rc = wire_fail(err, WIRE_INVALID, "%s has not finished joining its cluster; run walraft join again", paths->db);
-	if (!rc) {
-		/* Threads, ours and nng's, inherit the mask: the host's signals stay the host's. */
-		sigfillset(&all);
-		pthread_sigmask(SIG_SETMASK, &all, &old);
-		rc = start_node(n, err);
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-	}
-	if (rc) {
-		stop_node(n);
-		return rc;
-	}
-	n->next = registry;
-	registry = n;
-	*ret_node = n;
-	return WIRE_OK;
 }
 
 static struct shell_node *find(const char *canonical_path)
@@ -365,6 +343,99 @@ static struct shell_node *find(const char *canonical_path)
 	return n;
 }
 
+/* The last step of a node, whether it ran or did not start. */
+static void end_node(struct shell_node *n, enum node_phase how)
+{
+	struct shell_node **at = &registry;
+	bool waited_for;
+
+	stop_node(n);
+	pthread_mutex_lock(&registry_mu);
+	while (*at != n)
+		at = &(*at)->next;
+	*at = n->next;
+	n->phase = how;
+	waited_for = n->waiting != 0;
+	pthread_cond_broadcast(&registry_moved);
+	pthread_mutex_unlock(&registry_mu);
+	if (!waited_for)
+		free_node(n);
+}
+
+static int start_registered(struct shell_node *n, struct wire_err *err)
+{
+	sigset_t all;
+	int rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
+
+	if (!rc && !n->conf.joining && !n->conf.witness && access(n->paths.db, F_OK) && errno == ENOENT)
+		rc = wire_fail(err, WIRE_NOTFOUND, "%s is not there, but its node directory %s is: put the file back from a copy and run walraft adopt %s, or remove the directory too to begin anew", n->paths.db, n->paths.dir, n->paths.db);
+	if (!rc && n->conf.joining)
+		rc = wire_fail(err, WIRE_INVALID, "%s has not finished joining its cluster; run walraft join again", n->paths.db);
+	if (!rc) {
+		/* Threads, ours and nng's, inherit the mask: the host's signals stay the host's. */
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &n->host_signals);
+		rc = start_node(n, err);
+		pthread_sigmask(SIG_SETMASK, &n->host_signals, NULL);
+	}
+	return rc;
+}
+
+/* registry_mu held. The node of these paths that runs, with a reference; or a new one, that the caller is to start; or the error with which the start that was under way ended. */
+static int enter(const struct shell_paths *paths, bool needs_database, bool (*stop)(void), struct shell_node **ret_node, struct wire_err *err)
+{
+	struct shell_node *n;
+
+	while ((n = find(paths->db)) && n->phase != NODE_RUNS) {
+		int rc;
+		enum node_phase how;
+
+		n->waiting++;
+		while (n->phase == NODE_STARTS || n->phase == NODE_ENDS)
+			pthread_cond_wait(&registry_moved, &registry_mu);
+		how = n->phase;
+		rc = n->start_err.code;
+		if (how == NODE_FAILED && err)
+			*err = n->start_err;
+		if (!--n->waiting && how != NODE_RUNS)
+			free_node(n);
+		if (how == NODE_FAILED)
+			return rc;
+	}
+	if (n && needs_database && n->store->witness)
+		return shell_witness_refuse(paths, n, err);
+	if (!n) {
+		n = new_node(paths);
+		if (!n)
+			return wire_fail(err, WIRE_NOMEM, "no memory for a node");
+		n->stop_asked = stop;
+		n->next = registry;
+		registry = n;
+	}
+	n->refs++;
+	*ret_node = n;
+	return WIRE_OK;
+}
+
+static int start(struct shell_node *n, struct wire_err *err)
+{
+	struct wire_err e = { 0 };
+	int rc = start_registered(n, &e);
+
+	pthread_mutex_lock(&registry_mu);
+	n->start_err = e;
+	n->start_err.code = rc;
+	n->phase = rc ? NODE_ENDS : NODE_RUNS;
+	pthread_cond_broadcast(&registry_moved);
+	pthread_mutex_unlock(&registry_mu);
+	if (!rc)
+		return WIRE_OK;
+	if (err)
+		*err = e;
+	end_node(n, NODE_FAILED);
+	return rc;
+}
+
 static bool is_witness(const struct shell_paths *paths)
 {
 	struct shell_conf conf;
@@ -372,7 +443,7 @@ static bool is_witness(const struct shell_paths *paths)
 	return !shell_conf_read(wire_env_posix(), paths, &conf, NULL) && conf.witness;
 }
 
-static int acquire(const char *path, bool needs_database, struct shell_node **ret_node, struct wire_err *err)
+static int acquire(const char *path, bool needs_database, bool (*stop)(void), struct shell_node **ret_node, struct wire_err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct shell_paths *paths = malloc(sizeof *paths);
@@ -383,43 +454,49 @@ static int acquire(const char *path, bool needs_database, struct shell_node **re
 		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
 	pthread_once(&once, install_handlers);
 	rc = shell_paths_make(path, paths, err);
-	pthread_mutex_lock(&registry_mu);
-	n = rc ? NULL : find(paths->db);
-	if (!rc && needs_database && (n ? n->store->witness : is_witness(paths)))
-		rc = shell_witness_refuse(paths, n, err);
-	if (!rc && !n)
-		rc = start_registered(paths, &n, err);
-	if (!rc) {
-		n->refs++;
-		*ret_node = n;
+	if (!rc && needs_database && is_witness(paths)) {
+		n = shell_node_find(paths->db);
+		rc = shell_witness_refuse(paths, n, err); /* it may ask another process */
+		if (n)
+			shell_node_release(n);
 	}
-	pthread_mutex_unlock(&registry_mu);
+	if (!rc) {
+		bool is_new;
+
+		pthread_mutex_lock(&registry_mu);
+		rc = enter(paths, needs_database, stop, &n, err);
+		is_new = !rc && n->phase == NODE_STARTS;
+		pthread_mutex_unlock(&registry_mu);
+		if (is_new)
+			rc = start(n, err);
+	}
+	if (!rc)
+		*ret_node = n;
 	free(paths);
 	return rc;
 }
 
 int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err)
 {
-	return acquire(path, true, ret_node, err);
+	return acquire(path, true, NULL, ret_node, err);
 }
 
-int shell_node_run(const char *path, struct shell_node **ret_node, struct wire_err *err)
+int shell_node_run(const char *path, bool (*stop)(void), struct shell_node **ret_node, struct wire_err *err)
 {
-	return acquire(path, false, ret_node, err);
+	return acquire(path, false, stop, ret_node, err);
 }
 
 void shell_node_release(struct shell_node *n)
 {
-	pthread_mutex_lock(&registry_mu);
-	if (--n->refs == 0) {
-		struct shell_node **at = &registry;
+	bool last;
 
-		while (*at != n)
-			at = &(*at)->next;
-		*at = n->next;
-		stop_node(n);
-	}
+	pthread_mutex_lock(&registry_mu);
+	last = --n->refs == 0;
+	if (last)
+		n->phase = NODE_ENDS;
 	pthread_mutex_unlock(&registry_mu);
+	if (last)
+		end_node(n, NODE_ENDED);
 }
 
 struct shell_node *shell_node_find(const char *canonical_path)
@@ -428,6 +505,8 @@ struct shell_node *shell_node_find(const char *canonical_path)
 
 	pthread_mutex_lock(&registry_mu);
 	n = find(canonical_path);
+	if (n && n->phase != NODE_RUNS)
+		n = NULL;
 	if (n)
 		n->refs++;
 	pthread_mutex_unlock(&registry_mu);

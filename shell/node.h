@@ -12,8 +12,12 @@ struct shell_node;
 /* path: of the database, as given by a person. WIRE_NOTFOUND: not set up; WIRE_BUSY: another process is its node. WIRE_CHANGED: the files were changed outside
  * walraft, by someone who had all that was acknowledged before; WIRE_CORRUPT when some of that was in the journal only. */
 int shell_node_acquire(const char *path, struct shell_node **ret_node, struct wire_err *err);
-/* The same, for whoever does without a database: acquire refuses a witness, as WIRE_UNSUPPORTED. */
-int shell_node_run(const char *path, struct shell_node **ret_node, struct wire_err *err);
+/* A start whose journal was damaged waits for other members (repair.c): half a minute at the most, then WIRE_TIMEOUT, or what its files gave before; what came in by then is kept. Other databases of the process are
+ * not kept waiting; who wants the same one gets the same answer.
+ *
+ * The same, for whoever does without a database: acquire refuses a witness, as WIRE_UNSUPPORTED. stop: asked on this thread whether to give up such a start, with WIRE_CLOSED, which then
+ * waits for members to come as long as it takes; NULL: as above. */
+int shell_node_run(const char *path, bool (*stop)(void), struct shell_node **ret_node, struct wire_err *err);
 void shell_node_release(struct shell_node *n);
 /* The running node of this process for a canonical path, with a reference; NULL: none. */
 struct shell_node *shell_node_find(const char *canonical_path);

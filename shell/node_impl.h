@@ -9,7 +9,7 @@
  *   mover      keeps the write lock while leadership goes elsewhere (handover.c)
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
- * Locks (outer first): `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
+ * Locks (outer first): the registry's (node.c; not held while a node starts or ends), `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
  * None is held over I/O, a call of the core, the journal, the link or vfs. `lease` is read without any. */
 #ifndef SHELL_NODE_IMPL_H
 #define SHELL_NODE_IMPL_H
@@ -21,6 +21,7 @@
 #include "wire/clock.h"
 #include "wire/link.h"
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 
@@ -142,9 +143,18 @@ struct node_drain {
 	char *line;   /* as for node_member_line; owned */
 };
 
+/* Of the registry (node.c): STARTS until RUNS or FAILED; ENDS until ENDED, or FAILED. */
+enum node_phase { NODE_STARTS, NODE_RUNS, NODE_ENDS, NODE_ENDED, NODE_FAILED };
+
 struct shell_node {
-	struct shell_node *next; /* registry */
-	unsigned refs;
+	/* node.c's, under the registry's lock */
+	struct shell_node *next;
+	unsigned refs, waiting; /* waiting: threads that want it once it runs, or is gone */
+	enum node_phase phase;
+	struct wire_err start_err; /* why it FAILED */
+
+	bool (*stop_asked)(void); /* while it starts: may be NULL */
+	sigset_t host_signals;    /* mask of the thread that starts it */
 	struct shell_paths paths;
 	struct shell_conf conf;
 	const struct wire_env *env;

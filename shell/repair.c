@@ -184,10 +184,12 @@ struct mending {
 	struct raft_journal_state st; /* what is asked of it to open the database: the end of the log changes */
 	struct raft_journal_publication *publications;
 	uint64_t tried;       /* log end that the database was not found in */
-	uint64_t moved_at_us; /* when something came in last, or there was no leader */
-	uint64_t began_us, seen;
+	uint64_t moved_at_us; /* when something of use came in last, or a leader came or went */
+	uint64_t began_us, seen, end_us;
+	uint64_t own_last;    /* end of the log at the start: unless that has lost its end, the database is not beyond it */
 	uint64_t image_at_us; /* by then it is sure that only an image helps */
 	uint32_t holes;
+	bool led, forgetful;
 	struct wire_err why;
 };
 
@@ -196,19 +198,23 @@ static uint64_t worth_a_try(struct shell_node *n, struct mending *m, bool *ret_g
 {
 	const struct node_shared *s = &n->shared;
 	uint64_t now = node_now_us(n), sure;
-	bool led, lead;
+	bool led, lead, wait;
 
 	pthread_mutex_lock(&n->mu);
 	sure = s->commit < s->persisted ? s->commit : s->persisted;
-	if (sure != m->seen || s->holes != m->holes)
+	led = s->leader != 0;
+	/* Others' writes go on, and are no sign that anything will be found. */
+	if ((sure != m->seen && (s->forgetful || m->seen < m->own_last)) || s->holes != m->holes || led != m->led || s->forgetful != m->forgetful)
 		m->moved_at_us = now;
 	m->seen = sure;
 	m->holes = s->holes;
-	led = s->leader && !s->holes;
+	m->led = led;
+	m->forgetful = s->forgetful;
+	wait = !led && n->stop_asked; /* whoever can be told to end need not */
 	m->image_at_us = !s->needs_image ? UINT64_MAX : m->image_at_us == UINT64_MAX ? now + IMAGE_US : m->image_at_us;
 	lead = s->role == RAFT_LEADER && s->leader_ready && now > m->began_us + LEAD_US;
 	pthread_mutex_unlock(&n->mu);
-	*ret_give_up = now > m->moved_at_us + (led ? LEVEL_US : PATIENCE_US) || now > m->image_at_us;
+	*ret_give_up = (!wait && now > m->moved_at_us + (led && !m->holes ? LEVEL_US : PATIENCE_US)) || now > m->image_at_us || now > m->end_us;
 	if (lead) {
 		node_hand_over(n);
 		m->began_us = node_now_us(n);
@@ -216,19 +222,36 @@ static uint64_t worth_a_try(struct shell_node *n, struct mending *m, bool *ret_g
 	return m->holes || sure <= m->tried || sure < m->st.mark.index ? 0 : sure;
 }
 
+/* The host's signals are its own meanwhile: this may go on for long. */
 static void rest(struct shell_node *n)
 {
 	uint64_t until = node_now_us(n) + POLL_US;
+	sigset_t ours;
 
+	pthread_sigmask(SIG_SETMASK, &n->host_signals, &ours);
 	pthread_mutex_lock(&n->mu);
 	while (!n->stop && !n->failed && node_wait(n, &n->published_cond, until))
 		;
 	pthread_mutex_unlock(&n->mu);
+	pthread_sigmask(SIG_SETMASK, &ours, NULL);
+}
+
+static int give_up(struct shell_node *n, const struct mending *m, struct wire_err *err)
+{
+	uint64_t now = node_now_us(n);
+
+	if (err)
+		*err = m->why;
+	if (now > m->image_at_us)
+		return wire_fail(err, WIRE_CORRUPT, "the other members do not have what this node has lost in their logs any more: remove %s with its -wal and -shm, and %s; then, on the host of a member, walraft remove this one, and join again", n->paths.db, n->paths.dir);
+	if (now > m->end_us)
+		return wire_context(err, "%s is still waiting for what other members have of it: open it again, or let walraft serve %s do it", n->paths.db, n->paths.db);
+	return wire_context(err, "other members did not give what this node has lost in time (%s)", m->holes ? "damaged entries are missing" : "its database was not found in their log");
 }
 
 static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 {
-	bool give_up = false;
+	bool over = false;
 	int rc;
 
 	n->shared.mending = true;
@@ -236,12 +259,15 @@ static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 	if (!rc)
 		rc = node_start_threads(n, THREADS_ALWAYS, err);
 	m->began_us = m->moved_at_us = node_now_us(n);
+	m->end_us = n->stop_asked ? UINT64_MAX : m->began_us + PATIENCE_US;
 	m->image_at_us = UINT64_MAX;
 	while (!rc && !n->db) {
-		uint64_t sure = worth_a_try(n, m, &give_up);
+		uint64_t sure = worth_a_try(n, m, &over);
 
 		if (node_stopping(n))
 			return wire_fail(err, WIRE_CLOSED, "%s", n->failure);
+		if (n->stop_asked && n->stop_asked())
+			return wire_fail(err, WIRE_CLOSED, "%s was still waiting for what other members have of it", n->paths.db);
 		if (sure) {
 			m->st.base_index = sure;
 			m->st.n_entries = 0;
@@ -251,15 +277,11 @@ static int mend(struct shell_node *n, struct mending *m, struct wire_err *err)
 				rc = WIRE_OK;
 			else if (rc && err)
 				*err = m->why;
-		} else if (give_up) {
-			if (err)
-				*err = m->why;
-			if (node_now_us(n) > m->image_at_us)
-				return wire_fail(err, WIRE_NOTFOUND, "the other members do not have what this node has lost in their logs any more: remove %s with its -wal and -shm, and %s; then, on the host of a member, walraft remove this one, and join again", n->paths.db, n->paths.dir);
-			return wire_context(err, "other members did not give what this node has lost in time (%s)", m->holes ? "damaged entries are missing" : "its database was not found in their log");
-		} else {
-			rest(n);
 		}
+		if (!rc && !n->db && over)
+			return give_up(n, m, err);
+		if (!rc && !n->db)
+			rest(n);
 	}
 	pthread_mutex_lock(&n->mu);
 	n->shared.mending = false;
@@ -308,7 +330,9 @@ int node_store_open(struct shell_node *n, struct raft_journal_state *st, struct 
 	m.publications = calloc(n_pubs + 1, sizeof *m.publications);
 	if (!m.publications)
 		return wire_fail(err, WIRE_NOMEM, "no memory for a node");
-	memcpy(m.publications, st->publications, n_pubs * sizeof *m.publications);
+	if (n_pubs)
+		memcpy(m.publications, st->publications, n_pubs * sizeof *m.publications);
+	m.own_last = st->base_index + st->n_entries;
 	m.st = *st;
 	m.st.publications = m.publications;
 	shell_log(n, "the database waits for what other members have of it");

@@ -7,7 +7,10 @@ acknowledged row is lost though another node is killed right afterwards. --round
 import os
 import shutil
 import struct
+import subprocess
+import time
 
+import harness
 from harness import Failed, Test, wait_until
 
 t = Test(__file__, deadline_s=240)
@@ -260,6 +263,80 @@ def no_vote():
 	a.kill9()
 	c.leader(among=[b, d])
 	t.ok(True, "and elects with the other one")
+
+
+def waits_alone():
+	"""Three nodes that have ended; the journal of one of them, returned, is from an old copy, so that its database is not found in it."""
+	c = t.cluster(n=3, kind="worker")
+	d = c.followers()[0]
+	copy = os.path.join(c.dir, "copy")
+	d.term()
+	shutil.copytree(journal(d), copy)
+	d.worker()
+	for i in range(5):
+		c.leader().sql("INSERT INTO kv(k, pad) VALUES('%d', '')" % i)
+	c.checksums_equal("all have the rows")
+	for n in c.nodes:
+		n.term()
+	shutil.rmtree(journal(d))
+	shutil.copytree(copy, journal(d))
+	return c, d
+
+
+@t.case("SIGTERM while it waits")
+def ends():
+	c, d = waits_alone()
+	d.serve(wait_s=0)
+	d.wait_status(lambda s: s["mending"], 20, "waits")
+	t.equal(d.term(timeout_s=5), 0, "SIGTERM ends a node that waits for its members")
+	t.ok("serving" not in d.log_text(), "which it did")
+
+
+TWO = """if 1:
+	import signal, sqlite3, sys, threading, time
+	m = sqlite3.connect(":memory:")
+	m.enable_load_extension(True)
+	m.load_extension(sys.argv[1])
+	def first():
+		try:
+			sqlite3.connect("file:" + sys.argv[2] + "?vfs=walraft", uri=True, timeout=1).execute("SELECT 1 FROM kv").fetchall()
+			print("opened")
+		except sqlite3.Error as e:
+			print(time.monotonic() - began > 20, e)
+	began = time.monotonic()
+	th = threading.Thread(target=first)
+	th.start()
+	while sys.stdin.readline() != "go\\n":
+		pass
+	for auto in 1, 0, 1:
+		c = sqlite3.connect("file:" + sys.argv[3] + "?vfs=walraft&walraft_auto=%d" % auto, uri=True)
+		c.execute("CREATE TABLE IF NOT EXISTS t(x)")
+		c.close()
+	print("other")
+	sys.stdout.flush()
+	th.join()
+	sys.stdout.flush()
+"""
+
+
+@t.case("an application waits, and has other databases")
+def application():
+	c, d = waits_alone()
+	p = subprocess.Popen([harness.PYTHON, "-c", TWO, harness.MODULE, d.db, os.path.join(t.tmp("other"), "other.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+	                     text=True, env=harness.child_env(), preexec_fn=harness.die_with_parent)
+	try:
+		d.wait_status(lambda s: s["mending"], 20, "waits")
+		began = time.monotonic()
+		p.stdin.write("go\n")
+		p.stdin.flush()
+		t.equal(p.stdout.readline(), "other\n", "another database of the process is opened meanwhile")
+		t.ok(time.monotonic() - began < 10, "at once", time.monotonic() - began)
+		last = p.stdout.readline()
+		t.ok(last.startswith("True") and "other members" in last, "the open fails in the end, and says why", last)
+		t.equal(p.wait(20), 0, "and the program ends")
+	finally:
+		p.kill()
+		p.wait()
 
 
 @t.case("a lone voter")
