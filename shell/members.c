@@ -154,8 +154,10 @@ static void handle_join(struct shell_node *n, const struct wire_msg *m)
 		refuse(n, m, WIRE_MSG_JOIN_RESP, "the cluster has as many members as it can have");
 		return;
 	}
-	if (self && (self->flags & RAFT_AWAITED) && ((self->flags ^ wanted_flags(m)) & RAFT_WITNESS)) {
-		refuse(n, m, WIRE_MSG_JOIN_RESP, self->flags & RAFT_WITNESS ? "it was added as a witness: join with --witness" : "it was added as a replica: join without --witness");
+	/* Also when an earlier join of it was cut short: a data voter without a database would count for what it does not have. */
+	if (self && ((self->flags ^ wanted_flags(m)) & RAFT_WITNESS)) {
+		refuse(n, m, WIRE_MSG_JOIN_RESP, self->flags & RAFT_WITNESS ? "it was added as a witness: join with --witness, or remove that member first"
+		                                                           : "it was added as a replica: join without --witness, or remove that member first");
 		return;
 	}
 	if (!settled)

@@ -76,7 +76,7 @@ void node_witness_asks(struct shell_node *n, const struct wire_msg *m, const str
 	struct raft_progress p;
 
 	if (m->hint) {
-		if (!(self->flags & RAFT_RISING))
+		if (!(self->flags & RAFT_RISING) && m->hint <= SHELL_PROMOTE_AFTER_MAX)
 			rise_if_alone(n, m, self);
 		return;
 	}

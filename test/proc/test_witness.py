@@ -418,4 +418,29 @@ def by_itself():
 	t.equal(keys_of(c, away), ["one", "two"], "and what the two had is there with the other two")
 
 
+@t.case("a join that was cut short goes on as what it was")
+def other_kind():
+	c = t.cluster(create=False, n=4, kind="worker")
+	c.create(2)
+	for first, then, i in ([], ["--witness"], 2), (["--witness"], [], 3):
+		n, part = c[i], os.path.join(c[i].db + "-walraft", "journal" if first else "image.tmp")
+		args = ["--listen", n.url, "--peer", c[0].url, "--timeout", "10"]
+		if first:
+			os.makedirs(n.db + "-walraft")
+			open(part, "w").close()  # a file where a directory has to be
+		else:
+			os.makedirs(os.path.join(part, "x"))
+		r = walraft("join", n.db, *args, *first)
+		t.ok(r.returncode == 1 and n.url in members_by_url(data_leader(c).status()), "join %s cannot write its files, and is a member already" % " ".join(first),
+		     r.stderr)
+		os.unlink(part) if first else os.removedirs(os.path.join(part, "x"))
+		r = walraft("join", n.db, *args, *then)
+		t.ok(r.returncode == 1 and "remove" in r.stderr, "join %s goes on with it: refused, and says what to do" % " ".join(then), r.stderr)
+		n.witness = bool(first)
+		r = walraft("join", n.db, *args, *first)
+		m = members_by_url(data_leader(c).status())[n.url]
+		t.equal([r.returncode, m["kind"], os.path.exists(n.db)], [0, "witness" if first else "voter", not first], "as what it was it goes on")
+		n.start("serve")
+
+
 t.run()
