@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include <fcntl.h>
 
@@ -57,15 +58,34 @@ int node_control_open(struct shell_node *n, struct wire_err *err)
 	return rc;
 }
 
-static bool read_line(int fd, char *line, size_t cap)
+static uint64_t now_ms(void)
 {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* False: not by then, or the node ends. stop: node's end of the pipe that tells, or -1. */
+static bool wait_for(int fd, short events, int stop, uint64_t deadline_ms)
+{
+	struct pollfd p[2] = { { .fd = fd, .events = events }, { .fd = stop, .events = POLLIN } };
+	uint64_t now = now_ms();
+	int rc = now < deadline_ms ? poll(p, 2, (int)(deadline_ms - now)) : 0;
+
+	return rc > 0 && !p[1].revents && p[0].revents;
+}
+
+/* The limit is for the whole line: who sends it byte by byte keeps the node from ending no longer than who sends nothing. */
+static bool read_line(int fd, int stop, char *line, size_t cap)
+{
+	uint64_t deadline = now_ms() + CONTROL_TIMEOUT_MS;
 	size_t len = 0;
 
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
 		ssize_t got;
 
-		if (poll(&p, 1, CONTROL_TIMEOUT_MS) <= 0)
+		if (!wait_for(fd, POLLIN, stop, deadline))
 			return false;
 		got = read(fd, line + len, cap - 1 - len);
 		if (got <= 0)
@@ -79,11 +99,12 @@ static bool read_line(int fd, char *line, size_t cap)
 	}
 }
 
-static void write_all(int fd, const uint8_t *p, size_t n)
+static void write_all(int fd, int stop, const uint8_t *p, size_t n)
 {
+	uint64_t deadline = now_ms() + CONTROL_TIMEOUT_MS;
+
 	while (n) {
-		struct pollfd w = { .fd = fd, .events = POLLOUT };
-		ssize_t put = poll(&w, 1, CONTROL_TIMEOUT_MS) > 0 ? send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
+		ssize_t put = wait_for(fd, POLLOUT, stop, deadline) ? send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
 
 		if (put <= 0)
 			return; /* the asker sees a cut answer */
@@ -97,7 +118,7 @@ static void serve(struct shell_node *n, int fd)
 	struct wire_buf b = WIRE_BUF_INIT;
 	char line[NODE_LINE_MAX] = "";
 
-	if (read_line(fd, line, sizeof line)) {
+	if (read_line(fd, n->control_stop[0], line, sizeof line)) {
 		if (!strcmp(line, "status"))
 			shell_node_status_json(n, &b);
 		else if (!strncmp(line, "events", 6) && (!line[6] || line[6] == ' '))
@@ -106,7 +127,7 @@ static void serve(struct shell_node *n, int fd)
 			node_member_ask(n, line, ASK_MS, &b);
 		wire_put_u8(&b, '\n');
 		if (!b.failed)
-			write_all(fd, b.data, b.len);
+			write_all(fd, n->control_stop[0], b.data, b.len);
 	}
 	wire_buf_free(&b);
 	close(fd);
@@ -190,6 +211,7 @@ void node_control_close(struct shell_node *n)
 
 int shell_control_ask(const struct shell_paths *paths, const char *request, struct wire_buf *ret_answer, struct wire_err *err)
 {
+	const struct timeval limit = { .tv_sec = 5 };
 	struct sockaddr_un a;
 	int dir_fd = -1, fd, rc = node_control_address(paths, &a, &dir_fd, err);
 	char chunk[NODE_LINE_MAX + 1];
@@ -198,17 +220,19 @@ int shell_control_ask(const struct shell_paths *paths, const char *request, stru
 	if (rc)
 		return rc;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) { /* connect, too: nobody may be accepting */
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	}
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a)) {
 		rc = errno == ENOENT || errno == ECONNREFUSED
 		             ? wire_fail(err, WIRE_CLOSED, "the node of %s is not running; start it with: walraft serve %s",
 		                         paths->db, paths->db)
-		             : wire_fail_errno(err, errno, "cannot reach the node of %s", paths->db);
+		     : errno == EAGAIN ? wire_fail(err, WIRE_TIMEOUT, "the node of %s does not answer: its process is stopped, or stuck", paths->db)
+		                       : wire_fail_errno(err, errno, "cannot reach the node of %s", paths->db);
 	} else {
-		struct timeval t = { .tv_sec = 5 };
-
-		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
 		snprintf(chunk, sizeof chunk, "%s\n", request);
-		write_all(fd, (const uint8_t *)chunk, strlen(chunk));
+		write_all(fd, -1, (const uint8_t *)chunk, strlen(chunk));
 		while ((got = read(fd, chunk, sizeof chunk)) > 0)
 			wire_put_bytes(ret_answer, chunk, (size_t)got);
 		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))

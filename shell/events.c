@@ -152,6 +152,8 @@ void node_events_json(struct node_events *e, uint64_t after, struct wire_buf *b)
 		for (uint64_t i = e->n_rare > EVENTS_SHOWN ? e->n_rare - EVENTS_SHOWN : 0; i < e->n_rare; i++)
 			if (e->rare[i % EVENTS_SHOWN].seq <= after)
 				copy[n++] = e->rare[i % EVENTS_SHOWN];
+	} else if (after > e->n) { /* a number of before the node's start */
+		after = 0;
 	}
 	first = e->n > EVENTS_KEPT && after < e->n - EVENTS_KEPT ? e->n - EVENTS_KEPT : after;
 	next = first;

@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 """`walraft events`: what a node decided, as lines, as JSON, as it comes, and as counts in its status."""
 import json
+import os
+import socket
 import subprocess
+import threading
 
 import harness
 from harness import Test, wait_until, walraft
@@ -98,6 +101,45 @@ def nobody():
 	r = walraft("events", l.db)
 	t.ok(r.returncode == 1 and "is not running" in r.stderr, "a node that does not run: an error says so", r.stderr)
 	c.destroy()
+
+
+def asker(node):
+	s = socket.socket(socket.AF_UNIX)
+	s.settimeout(10)
+	s.connect(os.path.relpath(os.path.join(node.db + "-walraft", "node.sock")))
+	return s
+
+
+@t.case("those who ask slowly, or too much")
+def slow():
+	c = t.cluster(n=1, kind="serve")
+	n = c[0]
+	asking, stop = [asker(n) for _ in range(12)], threading.Event()
+
+	def feed():
+		while not stop.wait(0.2):
+			for s in list(asking):
+				try:
+					s.send(b"a")
+				except OSError:
+					asking.remove(s)
+	th = threading.Thread(target=feed, daemon=True)
+	th.start()
+	wait_until(lambda: not asking, 20, "all of them are sent away in time")
+	for text in b"change " + b"x" * 100000 + b"\n", b"", b"change add=\n", b"\0\n":
+		s = asker(n)
+		try:
+			s.send(text)
+			s.shutdown(socket.SHUT_WR)
+			s.recv(4096)
+		except OSError:
+			pass
+		s.close()
+	t.equal(n.status()["role"], "leader", "what is not understood, or too long, does no harm")
+	asking.extend(asker(n) for _ in range(7))
+	t.equal(n.term(timeout_s=5), 0, "who sends byte by byte does not keep the node from ending")
+	stop.set()
+	th.join()
 
 
 t.run()
