@@ -11,6 +11,7 @@
 #define ASK_MS 250       /* unanswered requests are repeated */
 #define CHUNK_WINDOW 8   /* chunks asked for and not arrived */
 #define STALL_MS 3000    /* no chunk for so long: ask again; several times: open the image again */
+#define OPENS_MAX 20     /* images that were begun and came to nothing */
 #define INSTALLING "device %llu inode %llu\n" /* the marker's text: which file is being put into place */
 
 static uint64_t now_us(const struct shell_image_in *in)
@@ -104,11 +105,10 @@ static int take_chunk(struct shell_image_in *in, const struct wire_msg *m, struc
 	uint64_t done, total;
 	int rc;
 
-	more_time(in);
 	if (m->flags & WIRE_MSG_REJECT)
-		rc = wire_fail(err, WIRE_CLOSED, "%s", m->text);
-	else
-		rc = snap_recv_chunk(in->recv, m->data, m->data_len, err);
+		return wire_fail(err, WIRE_CLOSED, "%s", m->text);
+	more_time(in);
+	rc = snap_recv_chunk(in->recv, m->data, m->data_len, err);
 	snap_recv_progress(in->recv, &done, &total);
 	if (in->progress)
 		in->progress(in->ctx, done, total);
@@ -146,9 +146,10 @@ static int fetch_chunks(struct shell_image_in *in, struct wire_err *err)
 
 int shell_image_fetch(struct shell_image_in *in, struct wire_err *err)
 {
+	unsigned opens = 0;
 	int rc;
 
-	/* The deadline moves with every chunk that arrives. */
+	/* The deadline moves with every chunk that arrives: where each image breaks off at the same page it would do so for ever. */
 	more_time(in);
 	do {
 		rc = open_image(in, err);
@@ -156,7 +157,7 @@ int shell_image_fetch(struct shell_image_in *in, struct wire_err *err)
 			rc = fetch_chunks(in, err);
 		if (rc == WIRE_CLOSED && in->refused)
 			(void)in->refused(in->ctx, err ? err->text : "");
-	} while (rc == WIRE_CLOSED && now_us(in) < in->deadline_us);
+	} while (rc == WIRE_CLOSED && ++opens < OPENS_MAX && now_us(in) < in->deadline_us);
 	if (!rc) {
 		struct wire_msg q = { .type = WIRE_MSG_IMAGE_CLOSE, .corr = in->corr };
 

@@ -53,6 +53,8 @@ int node_mark_write(struct shell_node *n, const struct raft_journal_mark *m, str
 		rc = raft_journal_sync(n->journal, err); /* the term */
 		if (!rc)
 			rc = write_file(n, s, err);
+	} else if (!rc) {
+		(void)n->env->unlink(n->env->ctx, n->paths.mark, NULL); /* of the time when it had company; it would only ask for members that are gone */
 	}
 	free(s);
 	return rc;

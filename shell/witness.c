@@ -7,7 +7,7 @@
 #include "shell/node_impl.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 
 #define TRIM_POLL_US 500000u
 
@@ -92,21 +92,22 @@ const struct node_store node_store_witness = {
 
 void node_witness_status(struct shell_node *n, struct wire_buf *b)
 {
-	char text[512], url[RAFT_URL_MAX + 3] = "null"; /* a URL that was checked has nothing to escape */
+	char url[RAFT_URL_MAX + 1];
 	uint64_t above = raft_journal_base(n->journal);
 	uint32_t limit = n->conf.keep_log_bytes ? n->conf.keep_log_bytes : SHELL_KEEP_LOG_BYTES;
 	bool full;
-	int len;
 
+	if (!n->store->witness) {
+		node_json_put(b, "\"witness\":null,");
+		return;
+	}
 	pthread_mutex_lock(&n->mu);
-	if (*n->witness.lacking)
-		snprintf(url, sizeof url, "\"%s\"", n->witness.lacking);
+	memcpy(url, n->witness.lacking, sizeof url);
 	full = n->witness.full;
 	pthread_mutex_unlock(&n->mu);
-	len = n->store->witness ? snprintf(text, sizeof text, "\"witness\":{\"kept_above\":%" PRIu64 ",\"kept_for\":%s,\"limit_bytes\":%" PRIu32 ",\"full\":%s},", above, url,
-	                                   limit, full ? "true" : "false")
-	                        : snprintf(text, sizeof text, "\"witness\":null,");
-	wire_put_bytes(b, text, (size_t)len);
+	node_json_put(b, "\"witness\":{\"kept_above\":%" PRIu64 ",", above);
+	node_json_text(b, "kept_for", url);
+	node_json_put(b, "\"limit_bytes\":%" PRIu32 ",\"full\":%s},", limit, full ? "true" : "false");
 }
 
 /* --- answers to requests for an image --- */
