@@ -245,6 +245,15 @@ const struct raft_log_config *raft_config_last(const struct raft *r)
 	return &r->configs[r->n_configs - 1];
 }
 
+const struct raft_config *raft_config_before(const struct raft *r, uint64_t index)
+{
+	size_t k = r->n_configs - 1;
+
+	while (k && r->configs[k].index >= index)
+		k--;
+	return &r->configs[k].config;
+}
+
 const struct raft_config *raft_config_current(const struct raft *r)
 {
 	return &raft_config_last(r)->config;

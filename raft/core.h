@@ -282,6 +282,7 @@ void raft_contact(struct raft *r);
 
 /* ---- config.c ---- */
 const struct raft_log_config *raft_config_last(const struct raft *r);
+const struct raft_config *raft_config_before(const struct raft *r, uint64_t index); /* as entries below that index have it; index is above the commit index */
 uint8_t raft_self_flags(const struct raft *r);
 bool raft_self_votes(const struct raft *r);   /* a voter in either half of the current configuration */
 bool raft_may_campaign(const struct raft *r);
@@ -408,8 +409,8 @@ bool raft_level_raise(struct raft *r, struct raft_config *ret_config); /* leader
 /* ---- follower.c ---- */
 void raft_on_append(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat(struct raft *r, const struct wire_msg *m);
-/* Entries from `first` on, which are not below what is committed. They replace what differs. false: a configuration cannot be read, nothing
- * was changed; or no memory. */
+/* Entries from `first` on, which are not below what is committed. They replace what differs. false: no leader can have sent them, or a
+ * configuration cannot be read, nothing was changed; or no memory. */
 bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);
 void raft_ack(struct raft *r, uint64_t leader); /* of all that matches, once it is durable */
 

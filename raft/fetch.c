@@ -180,7 +180,7 @@ static bool take(struct raft *r, const struct wire_msg *m)
 	if (last > m->commit)
 		last = m->commit;
 	/* In the wrong order, or again: nothing to be said against it. */
-	if (prev > raft_log_last(&r->log) || last <= r->commit)
+	if (prev > raft_log_last(&r->log) || last <= r->commit || last <= prev)
 		return true;
 	if (prev >= r->commit && !raft_log_matches(&r->log, prev, m->log_term))
 		return false;

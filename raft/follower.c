@@ -57,12 +57,18 @@ bool raft_take(struct raft *r, uint64_t first, const struct wire_entry *entries,
 	}
 	if (!n)
 		return true;
-	for (uint32_t i = 0; i < n; i++)
-		if (entries[i].kind == WIRE_ENTRY_CONFIG && !raft_level_reads(r, &entries[i], &c))
+	/* I3, I4: what is committed is in every leader's log, a leader appends only, and terms do not fall. Who says otherwise lies. */
+	if (first <= r->matched || entries->term < raft_log_term(&r->log, first - 1))
+		return false;
+	uint8_t level = raft_config_before(r, first)->level;
+	for (uint32_t i = 0; i < n; i++) {
+		if (entries[i].kind != WIRE_ENTRY_CONFIG)
+			continue;
+		if (!raft_level_reads(r, &entries[i], &c) || c.level < level)
 			return false;
+		level = c.level;
+	}
 	if (first <= raft_log_last(&r->log)) {
-		/* I3, I4: what is committed is in every leader's log. */
-		assert(first > r->commit);
 		raft_tell(r, RAFT_TOLD_LOG_TRUNCATED, 0, first, raft_log_last(&r->log), 0);
 		raft_log_truncate(&r->log, first);
 		raft_configs_truncate(r, first);
@@ -135,7 +141,7 @@ void raft_on_heartbeat(struct raft *r, const struct wire_msg *m)
 	if (commit > r->matched)
 		r->matched = commit;
 	raft_commit_to(r, commit);
-	raft_keep_told(r, m->hint);
+	raft_keep_told(r, m->hint < r->commit ? m->hint : r->commit);
 	struct wire_msg *a = reply(r, WIRE_MSG_HEARTBEAT_RESP, m->from);
 	if (!a)
 		return;
