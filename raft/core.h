@@ -353,6 +353,7 @@ uint64_t raft_keep_above(const struct raft *r);      /* keep_above, or where a w
 void raft_keep_told(struct raft *r, uint64_t index); /* committed and durable on every data voter, as its leader says */
 bool raft_witness_full(struct raft *r);
 bool raft_witness_declines(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);
+uint64_t raft_full_upto(const struct raft *r);       /* leader: a full one is sent entries up to there all the same */
 void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full); /* leader: what p says of itself */
 void raft_witness_pump(struct raft *r);              /* leading as one: hands over */
 int raft_witness_change(struct raft *r, const struct raft_config *target, struct wire_err *err); /* may it be proposed? */

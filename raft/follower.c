@@ -115,7 +115,7 @@ void raft_on_append(struct raft *r, const struct wire_msg *m)
 		refuse(r, m);
 		return;
 	}
-	if (n && raft_witness_declines(r, prev + 1, entries, n)) {
+	if (n && !(m->flags & WIRE_MSG_FULL) && raft_witness_declines(r, prev + 1, entries, n)) {
 		raft_tell_why(r, RAFT_TOLD_LOG_REFUSED, m->from, "the log of this witness is full", prev, raft_log_last(&r->log), 0);
 		return;
 	}

@@ -114,7 +114,8 @@ static void replicate(struct raft *r, struct raft_peer *p)
 		m->log_term = raft_log_term(&r->log, prev);
 		m->commit = r->commit;
 		m->corr = p->epoch;
-		uint64_t last = prev + raft_fill_msg(r, m, p->next, raft_log_last(&r->log), raft_flow_append_max(r, p), &bytes);
+		m->flags = p->full ? WIRE_MSG_FULL : 0;
+		uint64_t last = prev + raft_fill_msg(r, m, p->next, p->full ? raft_full_upto(r) : raft_log_last(&r->log), raft_flow_append_max(r, p), &bytes);
 		if (r->nomem)
 			return;
 		raft_peer_sent(r, p, last, bytes);

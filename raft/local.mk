@@ -17,7 +17,7 @@ RAFT_CORE_TESTS = test/unit/test_raft_bundle test/unit/test_raft_flow test/unit/
 	test/unit/test_raft_transfer test/unit/test_raft_takeover test/unit/test_raft_lease \
 	test/unit/test_raft_lease_clock test/unit/test_raft_sim test/unit/test_raft_witness \
 	test/unit/test_raft_pulse test/unit/test_raft_level test/unit/test_raft_priority
-RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds test/unit/test_raft_fetch test/unit/test_raft_holes test/unit/test_raft_hostile
+RAFT_CORE_TESTS += test/unit/test_raft_forgetful test/unit/test_raft_rounds test/unit/test_raft_fetch test/unit/test_raft_holes test/unit/test_raft_hostile test/unit/test_raft_keep
 RAFT_CORE_TESTS += test/unit/test_raft_telemetry
 check_PROGRAMS += $(RAFT_CORE_TESTS)
 TESTS += $(RAFT_CORE_TESTS)
@@ -29,6 +29,8 @@ test_unit_test_raft_fetch_SOURCES = test/unit/test_raft_fetch.c $(RAFT_PILOT)
 test_unit_test_raft_fetch_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_holes_SOURCES = test/unit/test_raft_holes.c $(RAFT_PILOT)
 test_unit_test_raft_holes_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_raft_keep_SOURCES = test/unit/test_raft_keep.c $(RAFT_PILOT)
+test_unit_test_raft_keep_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_hostile_SOURCES = test/unit/test_raft_hostile.c
 test_unit_test_raft_hostile_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_raft_forgetful_SOURCES = test/unit/test_raft_forgetful.c $(RAFT_PILOT)

@@ -209,7 +209,7 @@ void raft_peer_sent(struct raft *r, struct raft_peer *p, uint64_t last, uint64_t
 
 bool raft_peer_may_send(const struct raft *r, const struct raft_peer *p)
 {
-	if (p->next > raft_log_last(&r->log) || p->full || p->source || raft_level_lacks(r, p))
+	if (p->next > raft_log_last(&r->log) || (p->full && p->next > raft_full_upto(r)) || p->source || raft_level_lacks(r, p))
 		return false;
 	if (p->state == RAFT_PROBE)
 		return !p->paused;

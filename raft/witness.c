@@ -20,6 +20,8 @@
  *     witness that has a database now) only once it has durably all that any witness may have been told: up to the
  *     leader's own keep_above, and up to the first entry of the term, since earlier leaders told no more than what they
  *     had committed, which lies below that. It starts as a learner, from an image or from the leader's log, and asks when it is there.
+ *   - The entry that makes it one may be missing in a later leader's log, and be in force again under yet another. So a leader
+ *     raises keep_above only once an entry of its own term is committed: an entry that its log lacks is in no later leader's log then (I3).
  *   - A witness begins somewhere, too: it becomes a voter only once every data voter has what it had when this leader first
  *     heard from it; its log begins no later. An image for a witness is a position only, not above its keep_above.
  *   - Who has the database, as a voter or a learner, does not become a witness: it may have forgotten what others lack. It is
@@ -38,7 +40,9 @@
  * Full. A data voter that is away for long makes the log that a witness must keep grow. From keep_log_bytes on it takes no more
  * entries: it does not acknowledge them, and says so with each heartbeat answer; the leader sends it heartbeats only and
  * tries again when it says so no more. It goes on to vote, by what it has. An append that supersedes entries is taken, else a full
- * log of superseded ones could never change. So its limit is passed by at most one append. */
+ * log of superseded ones could never change. So its limit is passed by at most one append. With two exceptions: when the data voter does
+ * not come back it must be removed. So a full one is sent, flagged, and takes, what comes up to a configuration that is not committed, and
+ * up to the first entry of a leader, which it needs to propose one: what clients had proposed before that, at most uncommitted_bytes each time. */
 #include "raft/core.h"
 
 static bool data_voter(const struct raft_member *m)
@@ -92,10 +96,11 @@ static bool waited_for(const struct raft *r, const struct raft_peer *p)
 	       r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us + r->silence_max_us;
 }
 
-/* Committed, and durable on every data voter but that one. */
+/* Committed, and durable on every data voter but that one. As long as no entry of the own term is committed a configuration may be
+ * in somebody's log, and be in force later, that names others, who are as far as its leader knew, and no further. */
 static uint64_t on_all_but(struct raft *r, uint64_t id)
 {
-	uint64_t keep = r->commit;
+	uint64_t keep = raft_leader_is_ready(r) ? r->commit : r->keep_above;
 
 	for (size_t k = 0; k < r->n_configs && keep > r->keep_above; k++) {
 		const struct raft_config *c = &r->configs[k].config;
@@ -173,11 +178,18 @@ bool raft_witness_declines(struct raft *r, uint64_t first, const struct wire_ent
 	return n && raft_witness_full(r);
 }
 
+uint64_t raft_full_upto(const struct raft *r)
+{
+	if (!raft_leader_is_ready(r))
+		return r->term_start;
+	return raft_config_committed(r) ? 0 : raft_config_last(r)->index;
+}
+
 void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full)
 {
 	if (full && !p->full && p->state == RAFT_REPLICATE)
 		raft_peer_to(r, p, RAFT_PROBE);
-	if (!full && p->full && p->state == RAFT_PROBE)
+	if (full != p->full && p->state == RAFT_PROBE)
 		p->paused = false;
 	if (full != p->full)
 		raft_tell_why(r, RAFT_TOLD_PEER_FULL, p->id, full ? "it takes no more entries" : "it takes entries again", p->match, 0, 0);

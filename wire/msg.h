@@ -48,7 +48,7 @@ struct wire_entry {
 	X(PREVOTE_RESP) /* term, flags REJECT */                                                                       \
 	X(VOTE_REQ)     /* the same; flags TRANSFER: the leader wants the election */                                  \
 	X(VOTE_RESP)                                                                                                   \
-	/* term, index/log_term = entry before the first, commit, entries. The core leaves entries[].data NULL; the    \
+	/* term, index/log_term = entry before the first, commit, entries; flags FULL: to be taken by a full witness too. The core leaves entries[].data NULL; the    \
 	 * driver fills them from the journal */                                                                       \
 	X(APPEND)                                                                                                      \
 	/* term, index = last matching and locally durable index; or REJECT: index = the refused previous index,       \
@@ -105,7 +105,7 @@ enum wire_msg_flags {
 	WIRE_MSG_REJECT = 1,   /* an answer: no */
 	WIRE_MSG_TRANSFER = 2, /* VOTE_REQ: to be considered although a leader is alive (Raft thesis 3.10) */
 	WIRE_MSG_FORGOT = 4,   /* HEARTBEAT_RESP, APPEND_RESP: the sender has lost what it had promised; it must be re-admitted (raft/README.md) */
-	WIRE_MSG_FULL = 8,     /* HEARTBEAT_RESP: a witness at the limit of its journal, it takes no more entries for now */
+	WIRE_MSG_FULL = 8,     /* HEARTBEAT_RESP: a witness at the limit of its journal, it takes no more entries for now. APPEND: yet it must take these */
 	WIRE_MSG_REMOVED = 16, /* REJECT: the sender's committed configuration does not have the addressee */
 	WIRE_MSG_IDLE = 32,    /* HEARTBEAT: the leader is silent for lack of news; what it announces says nothing of the network */
 };
