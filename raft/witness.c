@@ -243,6 +243,9 @@ int raft_witness_change(struct raft *r, const struct raft_config *target, struct
 
 	if (raft_self_witness(r))
 		return wire_fail(err, WIRE_BUSY, "a witness leads, until a member that has the database takes over; try again");
+	/* Those that go count until they are gone. */
+	for (uint32_t i = 0; i < now->n; i++)
+		witnesses |= witness_voter(&now->m[i]);
 	for (uint32_t i = 0; i < target->n; i++) {
 		const struct raft_member *m = &target->m[i];
 		const struct raft_member *was = raft_config_find(now, m->id);

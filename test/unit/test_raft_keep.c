@@ -118,11 +118,32 @@ static void dead_member_of_a_full_witness(void **state)
 	}
 }
 
+/* A data voter that takes a witness' place must have what that one may have forgotten, too: it counts until it is gone. */
+static void data_voter_in_place_of_a_witness(void **state)
+{
+	struct pilot *p = open_led("vvwl", 4, 0, 0);
+
+	(void)state;
+	pilot_isolate(p, 4, true);
+	pilot_propose(p, 1, 5);
+	pilot_wait(p, 20000000); /* a learner is not waited for for ever */
+	assert_true(p->n[3].u.keep_above > p->n[4].last);
+	assert_int_equal(pilot_config(p, 1, "vv-v"), WIRE_BUSY);
+	assert_non_null(strstr(p->n[1].refusal, "let it be a learner"));
+	pilot_isolate(p, 4, false);
+	pilot_wait(p, 4000000);
+	assert_int_equal(pilot_config(p, 1, "vv-v"), WIRE_OK);
+	pilot_wait(p, 1000000);
+	assert_true(raft_config_committed(p->n[4].raft) && !raft_config_current(p->n[4].raft)->joint);
+	pilot_close(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(change_survives_a_term_without_it),
 		cmocka_unit_test(dead_member_of_a_full_witness),
+		cmocka_unit_test(data_voter_in_place_of_a_witness),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
