@@ -26,6 +26,9 @@ void raft_on_image(struct raft *r, const struct raft_event *ev)
 		raft_commit_to(r, ev->index);
 		if (r->applied < ev->index && ev->index <= r->durable)
 			r->applied = ev->index;
+		/* One that only keeps the log is given none above the keep_above of whoever made it (K of witness.c). */
+		if ((raft_self_flags(r) & (RAFT_WITNESS | RAFT_RISING)) == RAFT_WITNESS)
+			raft_keep_told(r, ev->index);
 		raft_tell_why(r, RAFT_TOLD_LOG_IMAGE, 0, "the log has that entry, and stays", ev->index, ev->term, 0);
 		return;
 	}
