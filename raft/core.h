@@ -349,7 +349,7 @@ bool raft_self_witness(const struct raft *r);
 bool raft_self_keeps(const struct raft *r);           /* a witness in any configuration that may still count */
 void raft_keep_update(struct raft *r);               /* leader */
 uint64_t raft_keep_hint(struct raft *r, const struct raft_peer *p); /* what a heartbeat tells p of it */
-uint64_t raft_keep_above(const struct raft *r);      /* keep_above, or where a witness's log began in an earlier life */
+uint64_t raft_keep_above(struct raft *r);            /* keep_above, or where a witness's log began in an earlier life */
 void raft_keep_told(struct raft *r, uint64_t index); /* committed and durable on every data voter, as its leader says */
 bool raft_witness_full(struct raft *r);
 bool raft_witness_declines(struct raft *r, uint64_t first, const struct wire_entry *entries, uint32_t n);

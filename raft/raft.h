@@ -170,7 +170,7 @@ struct raft_update {
 	                         * leader has spoken to it since. For people: one that is being added may be told so, too */
 	bool needs_image;       /* the leader has trimmed what this node needs; falls when it has it, or another one leads */
 	uint64_t backlog_bytes; /* leader: proposed and not committed yet */
-	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it. Never falls */
+	uint64_t keep_above;    /* a witness must not trim above it: some data voter may lack it. Others need not heed it. Never falls on a witness */
 	uint32_t level;         /* feature level in force: that of the committed configuration */
 	const struct raft_told *told; /* telemetry of this step, raft/telemetry.h; NULL unless asked for */
 	uint32_t n_told;

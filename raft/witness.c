@@ -21,7 +21,7 @@
  *     leader's own keep_above, and up to the first entry of the term, since earlier leaders told no more than what they
  *     had committed, which lies below that. It starts as a learner, from an image or from the leader's log, and asks when it is there.
  *   - The entry that makes it one may be missing in a later leader's log, and be in force again under yet another. So a leader
- *     raises keep_above only once an entry of its own term is committed: an entry that its log lacks is in no later leader's log then (I3).
+ *     tells more only once an entry of its own term is committed: an entry that its log lacks is in no later leader's log then (I3).
  *   - A witness begins somewhere, too: it becomes a voter only once every data voter has what it had when this leader first
  *     heard from it; its log begins no later. An image for a witness is a position only, not above its keep_above.
  *   - Who has the database, as a voter or a learner, does not become a witness: it may have forgotten what others lack. It is
@@ -96,11 +96,10 @@ static bool waited_for(const struct raft *r, const struct raft_peer *p)
 	       r->now_us < p->heard_us + RAFT_KEEP_TIMEOUTS * (uint64_t)r->election_us + r->silence_max_us;
 }
 
-/* Committed, and durable on every data voter but that one. As long as no entry of the own term is committed a configuration may be
- * in somebody's log, and be in force later, that names others, who are as far as its leader knew, and no further. */
-static uint64_t on_all_but(struct raft *r, uint64_t id)
+/* What is at most `commit`, and durable on every data voter but that one. */
+static uint64_t on_all_but(struct raft *r, uint64_t id, uint64_t commit)
 {
-	uint64_t keep = raft_leader_is_ready(r) ? r->commit : r->keep_above;
+	uint64_t keep = commit;
 
 	for (size_t k = 0; k < r->n_configs && keep > r->keep_above; k++) {
 		const struct raft_config *c = &r->configs[k].config;
@@ -115,9 +114,16 @@ static uint64_t on_all_but(struct raft *r, uint64_t id)
 	return keep > r->keep_above ? keep : r->keep_above;
 }
 
+/* As long as no entry of the own term is committed a configuration may be in somebody's log, and be in force later, that names
+ * other data voters, who are as far as its leader knew, and no further. */
+static uint64_t sure(const struct raft *r)
+{
+	return raft_leader_is_ready(r) ? r->commit : r->keep_above;
+}
+
 void raft_keep_update(struct raft *r)
 {
-	uint64_t keep = on_all_but(r, 0);
+	uint64_t keep = on_all_but(r, 0, sure(r));
 
 	assert(r->role == RAFT_LEADER);
 	for (uint32_t i = 0; i < r->n_peers && keep > r->keep_above; i++)
@@ -131,7 +137,7 @@ uint64_t raft_keep_hint(struct raft *r, const struct raft_peer *p)
 	for (size_t k = 0; k + 1 < r->n_configs; k++) {
 		const struct raft_member *m = raft_config_find(&r->configs[k].config, p->id);
 		if (m && (m->flags & RAFT_WITNESS) && data_voter(raft_config_find(raft_config_current(r), p->id)))
-			return on_all_but(r, p->id);
+			return on_all_but(r, p->id, sure(r));
 	}
 	const struct raft_member *to = raft_config_find(raft_config_current(r), p->id);
 	uint64_t keep = r->keep_above;
@@ -148,8 +154,11 @@ uint64_t raft_keep_hint(struct raft *r, const struct raft_peer *p)
 /* What a data node has trimmed says nothing of the others: after a restart it does not know how far they were. What a witness has
  * forgotten was not needed when it did, by K; or it had not been one yet, and then none counts on it before every data voter has
  * what it began with. It is not told to others, which hear what the leader of the term knows. */
-uint64_t raft_keep_above(const struct raft *r)
+uint64_t raft_keep_above(struct raft *r)
 {
+	/* For an image: a witness that needs one has not what is acknowledged anyway, and may be needed for the first entry. */
+	if (r->role == RAFT_LEADER && !raft_leader_is_ready(r) && !raft_self_keeps(r))
+		return on_all_but(r, 0, r->commit);
 	return raft_self_keeps(r) && r->log.base_index > r->keep_above ? r->log.base_index : r->keep_above;
 }
 
