@@ -3,7 +3,7 @@ SIM_CHECKS = test/sim/check.h test/sim/check.c test/sim/check_i1_leader.c test/s
 	test/sim/check_i4_machine.c test/sim/check_i5_survive.c test/sim/check_i7_reads.c test/sim/check_linear.c test/sim/check_i8_once.c \
 	test/sim/check_i9_durable.c test/sim/check_i11_lease.c test/sim/check_i12_commit.c test/sim/check_i13_config.c test/sim/check_live.c \
 	test/sim/check_quorums.c test/sim/check_forgetful.c test/sim/check_holes.c test/sim/check_witness.c test/sim/check_level.c
-SIM_WORLD = test/sim/sim.h test/sim/rng.h test/sim/sim.c test/sim/run.h test/sim/run.c test/sim/net.c test/sim/node.c test/sim/store.c test/sim/install.c test/sim/holes.c \
+SIM_WORLD = test/sim/sim.h test/sim/rng.h test/sim/sim.c test/sim/run.h test/sim/run.c test/sim/net.c test/sim/node.c test/sim/store.c test/sim/install.c test/sim/holes.c test/sim/bundles.c \
 	test/sim/counts.c test/sim/disk.h test/sim/disk_impl.h test/sim/disk.c test/sim/disk_power.c test/sim/machine.h test/sim/machine.c test/sim/client.c test/sim/admin.c test/sim/chaos.c \
 	test/sim/memory.h test/sim/memory.c test/sim/mistakes.c $(SIM_CHECKS)
 SIM_WRAP = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup

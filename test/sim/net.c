@@ -40,7 +40,7 @@ static void post(struct sim *s, struct sim_msg *m)
 
 static struct sim_msg *copy(const struct sim_msg *m)
 {
-	size_t head = sizeof(*m) + m->n_entries * sizeof(*m->entries), data = 0;
+	size_t head = sizeof(*m) + m->n_entries * sizeof(*m->entries), data = m->data_len;
 
 	for (uint32_t i = 0; i < m->n_entries; i++)
 		data += m->entries[i].size;

@@ -125,7 +125,10 @@ static void send_now(struct sim_node *n, struct sim_msg *sm)
 	check_quorums_vote(n, &m);
 	check_i11_told(n, &m);
 	check_i12_message(n, &m);
-	net_send(n->sim, sm);
+	if (bundles_take(n, &m))
+		free(sm);
+	else
+		net_send(n->sim, sm);
 }
 
 /* With the entries' data, now: a later step may supersede them. NULL: the node failed, or the addressee is no more. */
@@ -373,16 +376,25 @@ static void finish(struct sim_node *n)
 		send_late(n, n->n_late);
 }
 
+static void handle_one(struct sim_node *n, struct wire_msg *m)
+{
+	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = m };
+
+	if ((m->type == WIRE_MSG_HEARTBEAT || m->type == WIRE_MSG_APPEND) && m->commit > n->commit_heard)
+		n->commit_heard = m->commit;
+	step(n, &ev, NULL, NULL);
+}
+
 static void handle_msg(struct sim_node *n, struct sim_msg *sm)
 {
 	struct wire_msg m = { .type = sm->type, .flags = sm->flags, .group = GROUP, .from = sm->from, .to = sm->to, .corr = sm->corr,
 		              .term = sm->term, .index = sm->index, .log_term = sm->log_term, .commit = sm->commit, .hint = sm->hint,
 		              .n_entries = sm->n_entries, .entries = sm->n_entries ? sm->entries : NULL };
-	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m };
 
-	if ((m.type == WIRE_MSG_HEARTBEAT || m.type == WIRE_MSG_APPEND) && m.commit > n->commit_heard)
-		n->commit_heard = m.commit;
-	step(n, &ev, NULL, NULL);
+	if (m.type == WIRE_MSG_BUNDLE)
+		bundles_open(n, sm, handle_one);
+	else
+		handle_one(n, &m);
 }
 
 static void handle(struct sim_node *n, const struct sim_request *r)
@@ -444,6 +456,7 @@ void node_drain(struct sim_node *n)
 	if (n->trim_to)
 		store_trim(n);
 	finish(n);
+	bundles_flush(n);
 	node_settled(n);
 }
 

@@ -191,6 +191,7 @@ static void draw_params(struct sim *s)
 	p->level = rng_chance(&s->rng, 850) ? 2 : 1;
 	p->witnesses = p->level >= 2 && p->voters >= 2 && rng_chance(&s->rng, 350) ? 1 + rng_below32(&s->rng, p->voters / 2) : 0;
 	p->priorities = rng_chance(&s->rng, 400);
+	p->bundles = rng_chance(&s->rng, 300);
 	p->ask_first = rng_chance(&s->rng, 500);
 	p->old_programs = rng_chance(&s->rng, 300) ? 300 : 0;
 	if (p->old_programs)
@@ -316,6 +317,7 @@ static void free_node(struct sim_node *n)
 	free(n->log);
 	free(n->written);
 	free(n->configs);
+	bundles_drop(n);
 	free(n->holes);
 	free(n->fills);
 	wire_buf_free(&n->scratch);

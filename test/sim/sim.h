@@ -60,6 +60,7 @@ struct sim_params {
 	uint8_t level;                                       /* feature level that the group begins with */
 	bool shaped;                                         /* quorums of other sizes than a majority */
 	uint32_t witnesses;                                  /* so many of the voters are to be witnesses */
+	bool bundles;                                        /* drivers bundle heartbeats */
 	bool ask_first;                                      /* before leadership moves for a priority */
 	bool priorities;                                     /* members have different ones */
 	uint32_t old_programs;                               /* per mille of nodes whose program knows level 1 only, until it is replaced */
@@ -88,7 +89,7 @@ struct sim_msg {
 	uint32_t n_entries;
 	uint8_t type, flags, from_slot, to_slot;
 	uint64_t from, to, corr, term, index, log_term, commit, hint;
-	uint32_t bytes;
+	uint32_t bytes, data_len; /* data_len: of a BUNDLE, behind the struct */
 	uint64_t number; /* of its link */
 	uint64_t mark; /* what must be durable on the sender before it leaves; 0: nothing */
 	struct wire_entry entries[]; /* their data behind them */
@@ -174,6 +175,7 @@ struct sim_node {
 	struct sim_fill *fills; /* written; fills_late of them before the sync under way began */
 	size_t n_fills, cap_fills, fills_late;
 	bool needs_image;
+	struct raft_bundle *bundle; /* NULL: nothing was put in yet */
 	uint64_t prefer; /* who should lead instead; 0: nobody */
 	uint64_t trim_to;    /* asked for; 0: nothing */
 	uint64_t marked;     /* the journal's latest mark */
@@ -304,6 +306,12 @@ void store_remember(struct sim_node *n, const struct raft_update *u); /* for the
 void store_upkeep(struct sim_node *n);
 void store_trim(struct sim_node *n);
 void store_publish(struct sim_node *n, uint64_t upto);
+/* ---- bundles.c ---- */
+bool bundles_take(struct sim_node *n, const struct wire_msg *m); /* false: it goes by itself */
+void bundles_flush(struct sim_node *n);
+void bundles_drop(struct sim_node *n);
+void bundles_open(struct sim_node *n, const struct sim_msg *c, void (*each)(struct sim_node *n, struct wire_msg *m));
+
 /* ---- holes.c ---- */
 void holes_found(struct sim_node *n, const struct raft_journal_state *st);
 int holes_write(struct sim_node *n, const struct raft_update *u, struct wire_err *err); /* the fills of an update */

@@ -273,7 +273,7 @@ void store_upkeep(struct sim_node *n)
 	node_called(n);
 	if (rc)
 		node_fail(n, "upkeep", &err);
-	else if (!rc && (s->p.chaos_mask >> CHAOS_ROLL_BACK & 1) && !n->forgetful && rng_chance(&s->rng, 5))
+	else if (!rc && (s->p.chaos_mask >> CHAOS_ROLL_BACK & 1) && !n->forgetful && !n->n_holes && rng_chance(&s->rng, 5))
 		node_backup(n);
 	else if (n->machine.index >= (n->witness ? n->marked : n->checkpoint.index) + s->p.trim_every && n->machine.index <= n->commit)
 		checkpoint(n);
@@ -293,6 +293,7 @@ static void reset_driver(struct sim_node *n)
 	for (uint32_t i = 0; i < n->sim->p.cache_slots; i++)
 		n->cache[i].e.index = 0;
 	n->n_inbox = n->n_late = n->n_pending = n->n_readings = n->n_fills = 0;
+	bundles_drop(n);
 	n->prefer = 0;
 	n->needs_image = false;
 	n->must_sync = n->syncing = n->failing = n->apply_due = n->ready = false;
