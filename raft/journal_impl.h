@@ -313,6 +313,7 @@ struct raft_jrn_recovery {
 	uint32_t end;    /* where the log ends in the last segment replayed */
 	uint64_t floor;  /* files from this number on are there without a gap */
 	uint64_t oldest; /* where the log begins: not below floor; 0: nothing found yet */
+	uint64_t without; /* a lower one that it could be is damaged: a trim that is replayed must leave that out; 0: none */
 };
 
 /* What a salvage decided: the journal is kept up to a place; what attests that, and where the log begins. */

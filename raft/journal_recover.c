@@ -12,6 +12,8 @@ static int judge(struct raft_jrn_recovery *r, struct wire_err *err)
 
 	if (r->claims.synced > r->stop)
 		return raft_jrn_damaged(r, no, off, raft_jrn_is_there(r, no) ? "a record that was durable is not valid" : "this segment is missing", err);
+	if (r->without && r->said.oldest <= r->without)
+		return raft_jrn_damaged(r, r->without, 0, "the oldest segment has no valid header", err);
 	if (r->doubt.log || r->doubt.config)
 		return raft_jrn_damaged(r, at >> 32, (uint32_t)at, "records that were durable are not valid, and may have had entries that nothing tells of", err);
 	if (r->doubt.hard)

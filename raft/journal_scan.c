@@ -123,7 +123,7 @@ void raft_jrn_claim_header(struct raft_jrn_claims *c, const struct raft_jrn_head
 
 static void candidate(struct raft_jrn_recovery *r, uint64_t no)
 {
-	if (no >= r->floor && (!r->oldest || no < r->oldest))
+	if (no >= r->floor && no > r->without && (!r->oldest || no < r->oldest))
 		r->oldest = no;
 }
 
@@ -174,6 +174,31 @@ static int read_headers(struct raft_jrn_recovery *r, struct wire_err *err)
 	return valid ? WIRE_OK : raft_jrn_damaged(r, r->nos[0], 0, "no segment has a valid header", err);
 }
 
+/* Files below the first one are gone: only after a trim that is durable. Which of those that are found that was is
+ * not known yet, so the lowest that the files allow is taken; replaying comes to the later ones. */
+static int lowest(struct raft_jrn_recovery *r, size_t first, struct wire_err *err)
+{
+	int rc = read_headers(r, err);
+
+	for (size_t i = first; i < r->n_nos && !rc && r->oldest != r->floor; i++) {
+		rc = raft_jrn_load(r, r->nos[i], UINT32_MAX, err);
+		if (!rc)
+			raft_jrn_sweep(r, r->nos[i], 0);
+	}
+	r->claims = (struct raft_jrn_claims){ 0 };
+	return rc;
+}
+
+static int look_at_header(struct raft_jrn_recovery *r, bool *ret_valid, struct wire_err *err)
+{
+	struct raft_jrn_header h;
+	int rc = r->oldest ? raft_jrn_load(r, r->oldest, RAFT_JRN_HEADER_MAX, err) : WIRE_OK;
+
+	if (!rc)
+		*ret_valid = r->oldest && raft_jrn_get_header(r->buf, r->size, r->oldest, &h, NULL) == WIRE_OK;
+	return rc;
+}
+
 int raft_jrn_find_oldest(struct raft_jrn_recovery *r, struct wire_err *err)
 {
 	size_t k = r->n_nos - 1;
@@ -187,15 +212,22 @@ int raft_jrn_find_oldest(struct raft_jrn_recovery *r, struct wire_err *err)
 		r->swept = true;
 		return WIRE_OK;
 	}
-	int rc = read_headers(r, err);
-	/* Files below the first one are gone: only after a trim that is durable. Which of those that are found that was is
-	 * not known yet, so the lowest that the files allow is taken; replaying comes to the later ones. */
-	for (size_t i = k; i < r->n_nos && !rc && r->oldest != r->floor; i++) {
-		rc = raft_jrn_load(r, r->nos[i], UINT32_MAX, err);
+	int rc = lowest(r, k, err);
+	/* A segment whose header is damaged may have been trimmed, and what is below it removed first. */
+	bool valid = true;
+	if (!rc && r->oldest)
+		rc = look_at_header(r, &valid, err);
+	if (!rc && !valid) {
+		r->without = r->oldest;
+		r->oldest = 0;
+		rc = lowest(r, k, err);
 		if (!rc)
-			raft_jrn_sweep(r, r->nos[i], 0);
+			rc = look_at_header(r, &valid, err);
+		if (!rc && !valid) {
+			r->oldest = r->without;
+			r->without = 0;
+		}
 	}
-	r->claims = (struct raft_jrn_claims){ 0 };
 	if (!rc && !r->oldest)
 		rc = raft_jrn_damaged(r, r->floor - 1, 0, "this segment is missing", err);
 	return rc;

@@ -190,6 +190,47 @@ static void test_fill_at_every_cut(void **ctx)
 	disk_free(d);
 }
 
+/* A segment with a damaged header never becomes the oldest; but it may be the first one that is left, when a kill comes between the
+ * removals after a later trim. */
+static void test_trimmed_damage_is_first(void **ctx)
+{
+	struct disk *d = disk_new();
+	const struct wire_env *env = disk_env(d);
+	struct raft_jrn_at at[101];
+	struct raft_journal *j = with_entries(d, 100, at);
+	struct raft_journal_state st;
+	struct wire_err err;
+	uint64_t second = 1, fourth = 1;
+
+	(void)ctx;
+	while (at[second].seg < 2)
+		second++;
+	while (at[fourth].seg < 4)
+		fourth++;
+	must(raft_journal_append_mark(j, &(struct raft_journal_mark){ .index = second }, &err), &err);
+	must(raft_journal_trim(j, second, &err), &err);
+	raft_journal_close(j);
+	segment(d, 2)[20] ^= 1;
+	j = reopen(env, "j", &small, &st);
+	assert_int_equal(st.base_index, 0);
+	raft_journal_close(j);
+	struct disk *before = disk_copy(d);
+	/* Without a later trim the second one is needed. */
+	must(disk_env(before)->unlink(disk_env(before)->ctx, "j/0000000000000001.seg", &err), &err);
+	assert_int_equal(open_it(before, &small, &j, &st), WIRE_CORRUPT);
+	disk_free(before);
+	j = reopen(env, "j", &small, &st);
+	must(raft_journal_append_mark(j, &(struct raft_journal_mark){ .index = fourth }, &err), &err);
+	must(raft_journal_trim(j, fourth, &err), &err);
+	raft_journal_close(j);
+	must(env->unlink(env->ctx, "j/0000000000000001.seg", &err), &err);
+	j = reopen(env, "j", &small, &st);
+	assert_true(st.base_index >= second && st.base_index <= fourth);
+	assert_int_equal(st.base_index + st.n_entries, 100);
+	raft_journal_close(j);
+	disk_free(d);
+}
+
 /* ---- votes ---- */
 
 static struct raft_journal_state flip_and_open(struct disk *d, uint64_t no, uint32_t off, struct raft_journal **ret_j, int want)
@@ -358,6 +399,7 @@ int main(void)
 		cmocka_unit_test(test_lost_records),
 		cmocka_unit_test(test_filled_then_gone),
 		cmocka_unit_test(test_fill_at_every_cut),
+		cmocka_unit_test(test_trimmed_damage_is_first),
 		cmocka_unit_test(test_lost_vote),
 		cmocka_unit_test(test_forgetful_stays),
 		cmocka_unit_test(test_older_format),
