@@ -27,6 +27,8 @@ static int judge(struct raft *r, const struct raft_config *target, struct raft_c
 	*why = "it is no configuration to go to";
 	if (!target || target->joint || !target->n)
 		return wire_fail(err, WIRE_INVALID, "this is no configuration to go to");
+	if (target->n > RAFT_MEMBERS_MAX)
+		return raft_config_check(target, err);
 	struct raft_config c = *target;
 	c.level = now->level;
 	if (raft_config_needs(&c) > c.level)

@@ -13,7 +13,7 @@
  * Rule 2. It is over when
  *   a) after its return a leader was asked for a read index, which it gives after a quorum has confirmed that it leads (or
  *      under a lease), with an entry of its own term committed; with the answer came the end of its log, the floor;
- *   b) all up to the floor is committed, as this node knows, and durable here;
+ *   b) all up to the floor is committed, as this node knows, and durable here, without holes;
  *   c) the latest configuration that it knows (it knows one) is committed, and this node is no voter in it, in neither half.
  * It then sets its vote in the current term to the leader, and is an ordinary learner, whose promotion re-admits it. Nothing of
  * this is remembered: whoever starts as forgetful asks anew, and floors only rise.
@@ -78,7 +78,7 @@ bool raft_forgetful_told(struct raft *r, const struct wire_msg *m)
 
 void raft_forgetful_step(struct raft *r)
 {
-	uint64_t have = r->commit < r->durable ? r->commit : r->durable;
+	uint64_t have = raft_hole_before(r, 0, r->commit < r->durable ? r->commit : r->durable);
 
 	if (!r->forgetful)
 		return;

@@ -15,7 +15,12 @@ void raft_on_image(struct raft *r, const struct raft_event *ev)
 	assert(r->role != RAFT_LEADER);
 	if (ev->index <= r->applied || ev->index > RAFT_NUMBER_MAX || known_in > RAFT_NUMBER_MAX)
 		return;
-	assert(ev->index > r->commit || raft_log_matches(&r->log, ev->index, ev->term));
+	if (ev->index <= r->commit && !raft_log_matches(&r->log, ev->index, ev->term)) {
+		wire_fail(&r->stop, WIRE_CORRUPT, "an image says that entry %llu is of term %llu, but here the committed one is of term %llu; the "
+		          "image, or this node's log, is of another history", (unsigned long long)ev->index, (unsigned long long)ev->term,
+		          (unsigned long long)raft_log_term(&r->log, ev->index));
+		return;
+	}
 	if (known_in > r->term)
 		raft_become_follower(r, known_in, 0);
 	else if (r->role != RAFT_FOLLOWER)

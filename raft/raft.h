@@ -184,7 +184,7 @@ struct raft *raft_new(const struct raft_init *init, struct wire_err *err);
 void raft_free(struct raft *r);
 
 /* Never fails on bad input from a peer: such a message is ignored. *ret_update is filled anew. Returns WIRE_NOMEM when
- * memory is short, WIRE_VERSION when the group uses a feature level that this program does not know (raft/level.c); the object
+ * memory is short, WIRE_VERSION when the group uses a feature level that this program does not know (raft/level.c), WIRE_CORRUPT when an image contradicts what is committed here; the object
  * must then only be freed (the node stops). */
 int raft_step(struct raft *r, const struct raft_event *ev, struct raft_update *ret_update, struct wire_err *err);
 

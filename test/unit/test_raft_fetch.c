@@ -1,5 +1,6 @@
 /* Catching up from a member that is not the leader: raft/fetch.c and raft/source.c; images, raft/image.c. */
 #include "test/unit/raft_pilot.h"
+#include <string.h>
 
 static struct raft_progress progress(struct pilot *p, uint64_t leader, uint64_t peer)
 {
@@ -331,6 +332,27 @@ static void image_and_log(void **state)
 	pilot_close(p);
 }
 
+/* What an image says came from a peer: one of another history stops the node, and is not taken. */
+static void image_of_another_history(void **state)
+{
+	static const uint64_t terms[] = { 1, 1, 2 };
+	struct wire_entry log[3];
+	struct raft_init in = { .self = 3, .now_us = 1, .term = 2, .entries = log, .n_entries = 3, .commit = 3 };
+	struct raft_event ev = { .type = RAFT_EV_IMAGE, .now_us = 2, .index = 2, .term = 2, .corr = 2, .config = &in.base_config };
+	struct wire_err err = { 0 };
+	struct raft_update u;
+
+	(void)state;
+	pilot_members(&in.base_config, "vvv");
+	for (uint64_t i = 0; i < 3; i++)
+		log[i] = (struct wire_entry){ .index = i + 1, .term = terms[i], .kind = WIRE_ENTRY_NOOP };
+	struct raft *r = raft_new(&in, &err);
+	assert_non_null(r);
+	assert_int_equal(raft_step(r, &ev, &u, &err), WIRE_CORRUPT);
+	assert_non_null(strstr(err.text, "another history"));
+	raft_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -342,6 +364,7 @@ int main(void)
 		cmocka_unit_test(what_is_served),
 		cmocka_unit_test(image),
 		cmocka_unit_test(image_and_log),
+		cmocka_unit_test(image_of_another_history),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

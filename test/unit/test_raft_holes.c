@@ -220,6 +220,30 @@ static void trimmed_elsewhere_for_a_witness(void **state)
 	pilot_close(p);
 }
 
+/* A forgetful node with a hole has not all that it may have acknowledged, before it is filled. */
+static void forgetful_with_a_hole(void **state)
+{
+	struct pilot *p = open_world(3, 20);
+
+	(void)state;
+	pilot_stop(p, 3);
+	pilot_damage(p, 3, 10);
+	p->n[3].forgetful = true;
+	p->n[3].hold = true;
+	pilot_start(p, 3);
+	pilot_wait(p, 300000);
+	assert_int_equal(pilot_config(p, 1, "vvl"), WIRE_OK);
+	pilot_wait(p, 2000000);
+	uint64_t last = p->n[1].last;
+	pilot_step(p, 3, (struct raft_event){ .type = RAFT_EV_PERSISTED, .index = last, .term = 1 });
+	pilot_wait(p, 200000);
+	assert_true(raft_config_committed(p->n[3].raft) && p->n[3].u.last_index == last && p->n[3].commit == last);
+	assert_true(whole(&p->n[3]) && p->n[3].u.forgetful);
+	pilot_step(p, 3, (struct raft_event){ .type = RAFT_EV_FILLED, .index = 10, .term = 1 });
+	assert_false(p->n[3].u.forgetful);
+	pilot_close(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -231,6 +255,7 @@ int main(void)
 		cmocka_unit_test(superseded),
 		cmocka_unit_test(trimmed_elsewhere),
 		cmocka_unit_test(trimmed_elsewhere_for_a_witness),
+		cmocka_unit_test(forgetful_with_a_hole),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
