@@ -147,6 +147,8 @@ int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *r
                       struct wire_err *err);
 /* Forgets whole segments that hold nothing above index. Allowed only up to the latest mark. The new base's term and configuration are kept. */
 int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *err);
+/* The base that such a trim would leave: segments go as a whole. */
+uint64_t raft_journal_trim_base(struct raft_journal *j, uint64_t index);
 uint64_t raft_journal_base(struct raft_journal *j);
 /* Term of the entry at index, from the base on; 0: trimmed, or above the end. */
 uint64_t raft_journal_term(struct raft_journal *j, uint64_t index);

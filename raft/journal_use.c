@@ -65,10 +65,34 @@ int raft_journal_read(struct raft_journal *j, uint64_t index, struct wire_buf *r
 	return rc;
 }
 
+/* Position of the oldest segment that a trim to index keeps. */
+static size_t oldest_kept(const struct raft_journal *j, uint64_t index)
+{
+	uint64_t low = UINT64_MAX;
+	size_t k;
+
+	/* A segment may be the oldest when the log below its first index never changed again. */
+	for (k = j->n_segs; --k > 0;) {
+		uint64_t first = j->segs[k]->first_index;
+		if (first <= low && first - 1 <= index && first - 1 <= raft_jrn_log_last(&j->log) && !j->segs[k]->lost_header)
+			break;
+		low = first < low ? first : low;
+	}
+	return k;
+}
+
+uint64_t raft_journal_trim_base(struct raft_journal *j, uint64_t index)
+{
+	pthread_mutex_lock(&j->mu);
+	size_t k = oldest_kept(j, index);
+	uint64_t base = k && j->segs[k]->first_index - 1 > j->log.base_index ? j->segs[k]->first_index - 1 : j->log.base_index;
+	pthread_mutex_unlock(&j->mu);
+	return base;
+}
+
 int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *err)
 {
 	struct wire_err cause;
-	uint64_t low = UINT64_MAX;
 	uint8_t payload[8];
 	size_t k;
 	int rc = raft_jrn_begin_append(j, err);
@@ -78,13 +102,7 @@ int raft_journal_trim(struct raft_journal *j, uint64_t index, struct wire_err *e
 	if (index > j->log.mark.index)
 		return raft_jrn_refuse_append(j, wire_fail(err, WIRE_INVALID, "cannot trim the journal to %llu: the latest checkpoint mark is at %llu",
 		                                  (unsigned long long)index, (unsigned long long)j->log.mark.index));
-	/* A segment may be the oldest when the log below its first index never changed again. */
-	for (k = j->n_segs; --k > 0;) {
-		uint64_t first = j->segs[k]->first_index;
-		if (first <= low && first - 1 <= index && first - 1 <= raft_jrn_log_last(&j->log) && !j->segs[k]->lost_header)
-			break;
-		low = first < low ? first : low;
-	}
+	k = oldest_kept(j, index);
 	raft_jrn_tell(j, RAFT_JOURNAL_REVERSE_FIND, index, k ? j->segs[k]->first_index - 1 : j->log.base_index);
 	if (!k)
 		return raft_jrn_refuse_append(j, WIRE_OK);

@@ -204,7 +204,7 @@ static int finish_batch(struct shell_node *n)
 	return rc;
 }
 
-/* The core first: it must not ask for what the journal has forgotten. */
+/* The core first: it must not ask for what the journal has forgotten. What stays in the files stays in the core's log too: others may have lost it. */
 static int trim(struct shell_node *n)
 {
 	struct raft_event ev = { .type = RAFT_EV_TRIMMED };
@@ -220,6 +220,7 @@ static int trim(struct shell_node *n)
 		ev.index = ev.index < n->shared.keep_above ? ev.index : n->shared.keep_above;
 	else if (n->shared.role == RAFT_LEADER && raft_min_match(n->raft) < ev.index)
 		ev.index = raft_min_match(n->raft);
+	ev.index = raft_journal_trim_base(n->journal, ev.index);
 	if (ev.index <= raft_journal_base(n->journal))
 		return WIRE_OK;
 	rc = node_step(n, &ev, NULL, NULL);
