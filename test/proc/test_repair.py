@@ -331,6 +331,8 @@ def application():
 		p.stdin.flush()
 		t.equal(p.stdout.readline(), "other\n", "another database of the process is opened meanwhile")
 		t.ok(time.monotonic() - began < 10, "at once", time.monotonic() - began)
+		if not t.full:
+			return # its end takes half a minute
 		last = p.stdout.readline()
 		t.ok(last.startswith("True") and "other members" in last, "the open fails in the end, and says why", last)
 		t.equal(p.wait(20), 0, "and the program ends")
