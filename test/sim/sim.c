@@ -1,5 +1,6 @@
 /* The world: events in order of time, the parameters of a run, its end, and the trace of what happened. */
 #include "test/sim/check.h"
+#include "test/sim/memory.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +12,7 @@ void *sim_grow(void *array, size_t *cap, size_t n, size_t elem)
 		return array;
 	while (n >= *cap)
 		*cap = *cap ? *cap * 2 : 16;
-	void *p = realloc(array, *cap * elem);
-	if (!p)
-		abort();
-	return p;
+	return memory_sure(array, *cap * elem);
 }
 
 void sim_trace(struct sim *s, const char *fmt, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
