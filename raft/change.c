@@ -69,6 +69,12 @@ void raft_propose_config(struct raft *r, const struct raft_config *target)
 		raft_tell_why(r, RAFT_TOLD_CONFIG_REFUSED, r->proposal_member, why, raft_config_last(r)->index, 0, 0);
 		return;
 	}
+	/* Newer than the wish that is held on to (priority.c). */
+	for (uint32_t i = 0; i < c.n; i++) {
+		const struct raft_member *m = raft_config_find(raft_config_current(r), c.m[i].id);
+		if (m && m->priority != c.m[i].priority)
+			r->hold_until_us = 0;
+	}
 	r->proposal_index = raft_log_last(&r->log) + 1;
 	append_config(r, &c);
 }

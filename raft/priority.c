@@ -14,7 +14,7 @@
  *
  * A transfer that somebody asked for (RAFT_EV_TRANSFER) is not undone at once: TIMEOUT_NOW tells the new leader for how long
  * it is to leave leadership where it is, RAFT_ASKED_TIMEOUTS if a peer was named, else RAFT_LEFT_TIMEOUTS, which is for a
- * node that is about to end. */
+ * node that is about to end. A change of priorities that comes later ends that. */
 #include "raft/core.h"
 
 static bool data_before(uint8_t flags, uint8_t self)

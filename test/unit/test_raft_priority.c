@@ -229,6 +229,24 @@ static void asked_for(void **state)
 	pilot_close(p);
 }
 
+/* Who asks for a transfer and then says what shall come first has changed his mind. */
+static void a_later_wish_counts(void **state)
+{
+	struct pilot *p = pilot_open_led(3, 0);
+	struct raft_config c;
+
+	(void)state;
+	assert_int_equal(pilot_transfer(p, 1, 3), WIRE_OK);
+	pilot_run(p);
+	assert_int_equal(p->n[3].u.role, RAFT_LEADER);
+	c = *raft_config_current(p->n[3].raft);
+	c.m[1].priority = 200;
+	assert_int_equal(pilot_change(p, 3, &c), WIRE_OK);
+	assert_true(until_leads(p, 2, 5000000, false) < 2000000);
+	assert_int_equal(p->n[2].u.role, RAFT_LEADER);
+	pilot_close(p);
+}
+
 /* Alike, or learners, or witnesses: nothing moves. */
 static void nothing_to_do(void **state)
 {
@@ -313,6 +331,7 @@ int main(void)
 		cmocka_unit_test(not_fit),
 		cmocka_unit_test(tries_get_rare),
 		cmocka_unit_test(asked_for),
+		cmocka_unit_test(a_later_wish_counts),
 		cmocka_unit_test(nothing_to_do),
 		cmocka_unit_test(best_for_a_shutdown),
 		cmocka_unit_test(driver_is_asked_first),
