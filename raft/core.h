@@ -22,6 +22,8 @@
 #define RAFT_RETRY_LONGEST 256u
 #define RAFT_ASKED_TIMEOUTS 200u
 #define RAFT_LEFT_TIMEOUTS 10u
+/* Waits of a witness that leads and comes to nothing, until it leaves that to a data voter. */
+#define RAFT_WITNESS_TIMEOUTS 10u
 /* For how long a silent learner is still waited for with what may be forgotten (witness.c). */
 #define RAFT_KEEP_TIMEOUTS 30u
 /* Entries that a member may lack and still be near the end of the log. */
@@ -356,6 +358,7 @@ bool raft_witness_declines(struct raft *r, uint64_t first, const struct wire_ent
 uint64_t raft_full_upto(const struct raft *r);       /* leader: a full one is sent entries up to there all the same */
 void raft_witness_heard(struct raft *r, struct raft_peer *p, bool full); /* leader: what p says of itself */
 void raft_witness_pump(struct raft *r);              /* leading as one: hands over */
+bool raft_witness_leaves(struct raft *r);                /* a leader that cannot commit its first entry, and another might; true: it is none any more */
 int raft_witness_change(struct raft *r, const struct raft_config *target, struct wire_err *err); /* may it be proposed? */
 
 /* ---- priority.c ---- */

@@ -165,7 +165,7 @@ void raft_leader_timers(struct raft *r)
 		raft_become_follower(r, r->term, 0);
 		return;
 	}
-	if (raft_disk_replaces(r))
+	if (raft_disk_replaces(r) || raft_witness_leaves(r))
 		return;
 	raft_pulse_flush(r);
 	if (r->now_us >= r->commit_due_us)

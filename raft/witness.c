@@ -37,6 +37,9 @@
  * `ready`: no proposals, no changes, no write grants. Data voters get level by the usual appends, and as soon as nothing
  * uncommitted is in the way it hands over to the one that lacks least; to another one if that does not take it.
  *
+ * It may be unable to commit even its NOOP: it needs the vote of a member that lacks what it has forgotten, and can give no image. A data
+ * voter that is level may have that in its log, and has an image. So it steps down after a while, and tells such a one to stand.
+ *
  * Full. A data voter that is away for long makes the log that a witness must keep grow. From keep_log_bytes on it takes no more
  * entries: it does not acknowledge them, and says so with each heartbeat answer; the leader sends it heartbeats only and
  * tries again when it says so no more. It goes on to vote, by what it has. An append that supersedes entries is taken, else a full
@@ -211,6 +214,22 @@ void raft_witness_pump(struct raft *r)
 	if (r->role != RAFT_LEADER || !raft_self_witness(r) || !raft_leader_is_ready(r) || r->n_new)
 		return;
 	raft_transfer_next(r);
+}
+
+bool raft_witness_leaves(struct raft *r)
+{
+	bool level = false;
+
+	if (!raft_self_witness(r) || raft_leader_is_ready(r) ||
+	    r->now_us < r->stood_us + r->votes_took_us + RAFT_WITNESS_TIMEOUTS * raft_patience(r))
+		return false;
+	for (uint32_t i = 0; i < r->n_peers; i++) {
+		const struct raft_peer *p = &r->peers[i];
+		level |= (p->flags & RAFT_VOTER) && !(p->flags & RAFT_WITNESS) && !p->forgot && p->match == raft_log_last(&r->log);
+	}
+	if (level)
+		raft_transfer_leave(r);
+	return level;
 }
 
 static int check_new_data(struct raft *r, const struct raft_member *m, uint64_t floor, struct wire_err *err)

@@ -233,34 +233,53 @@ static void restore(struct sim *s, struct sim_node *l)
 	}
 }
 
+/* Who has an image to give: the leader, or where that is a witness, the one of the others that has published most. */
+static struct sim_node *image_source(struct sim *s, struct sim_node *l)
+{
+	struct sim_node *best = l->witness ? NULL : l;
+
+	for (uint32_t i = 0; i < SLOTS && l->witness; i++) {
+		struct sim_node *n = &s->n[i];
+		if (node_awake(n) && !n->witness && !n->forgetful && raft_config_find(raft_config_current(l->raft), n->id) &&
+		    (!best || n->machine.index > best->machine.index))
+			best = n;
+	}
+	return best;
+}
+
+static bool lacks_what_is_trimmed(struct sim *s, const struct sim_node *l, const struct sim_node *n, uint64_t at)
+{
+	struct raft_progress p;
+
+	return n->up && raft_progress_of(l->raft, n->id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < at &&
+	       (n->log_last < at || n->log[at].chain != s->check->committed[at].chain);
+}
+
 static void carry_images(struct sim *s, struct sim_node *l)
 {
 	const struct raft_config *c = raft_config_current(l->raft);
-	struct raft_progress p;
+	struct sim_node *from = image_source(s, l);
 
-	/* A witness has none to give; what it has published is a position. */
-	for (uint32_t i = 0; i < c->n && !s->failed && !l->witness; i++) {
-		uint64_t id = c->m[i].id;
-		struct sim_node *n = sim_by_id(s, id);
-		if (!n || n == l || n->rotted || rng_chance(&s->rng, 400))
+	for (uint32_t i = 0; i < c->n && !s->failed && from; i++) {
+		struct sim_node *n = sim_by_id(s, c->m[i].id);
+		if (!n || n == l || n == from || n->rotted || rng_chance(&s->rng, 400))
 			continue;
 		if (!n->has_journal)
 			n->witness = (c->m[i].flags & RAFT_WITNESS) != 0;
-		uint64_t at = node_image_index(n, l);
+		uint64_t at = node_image_index(n, from);
 		if (!n->has_journal) {
-			node_install(n, l, false);
+			node_install(n, from, false);
 		} else if (n->up && n->needs_image && n->n_holes && n->machine.index < at) {
-			if (!node_take_image(n, l))
+			if (!node_take_image(n, from))
 				continue;
-		} else if (n->up && raft_progress_of(l->raft, id, &p) && p.state == RAFT_SNAPSHOT && n->machine.index < at &&
-		           (n->log_last < at || n->log[at].chain != s->check->committed[at].chain)) {
+		} else if (lacks_what_is_trimmed(s, l, n, at)) {
 			/* Into a running node, or it was stopped for that. */
-			if (rng_chance(&s->rng, 300) || !node_take_image(n, l))
-				node_install(n, l, true);
+			if (rng_chance(&s->rng, 300) || !node_take_image(n, from))
+				node_install(n, from, true);
 		} else {
 			continue;
 		}
-		if (!node_awake(l) || l->role != RAFT_LEADER)
+		if (!node_awake(l) || l->role != RAFT_LEADER || !from->up)
 			return;
 		c = raft_config_current(l->raft);
 	}

@@ -93,6 +93,7 @@ CORE = (
 	("a witness is added whose log begins above a data voter's end", "raft/witness.c", "rc = check_new_witness(r, target, m, floor, err);", "rc = WIRE_OK;"),
 	("a witness is ready to lead", "raft/step.c", ".leader_ready = raft_leader_is_ready(r) && !raft_self_witness(r),", ".leader_ready = raft_leader_is_ready(r),"),
 	("a witness does not hand over", "raft/witness.c", "if (r->role != RAFT_LEADER || !raft_self_witness(r) || !raft_leader_is_ready(r) || r->n_new)", "if (true)"),
+	("a witness that can commit nothing goes on to lead", "raft/witness.c", "\tif (level)\n\t\traft_transfer_leave(r);\n\treturn level;", "\treturn false && level;"),
 	("a full witness never takes entries again", "raft/witness.c", "\tp->full = full;", "\tp->full |= full;"),
 	("the preferred voter is not handed over to", "raft/priority.c", "if (!best || !quiet(r))", "if (true)"),
 	("the level is raised before all have it", "raft/level.c", "if (r->peers[i].level < level)", "if (false)"),

@@ -473,6 +473,30 @@ static void new_witness(void **state)
 	pilot_close(p);
 }
 
+/* A witness leads, and needs another one that lacks what it has forgotten: it leaves that to the data voter, whose log has it. */
+static void leaves_what_it_cannot_do(void **state)
+{
+	struct pilot *p = open_led("vvww", 4);
+
+	(void)state;
+	pilot_isolate(p, 4, true);
+	pilot_propose(p, 1, 10);
+	pilot_wait(p, 40000000);
+	uint64_t all = p->n[1].commit;
+	assert_int_equal(keep_of(p, 3), all);
+	pilot_step(p, 3, (struct raft_event){ .type = RAFT_EV_TRIMMED, .index = all });
+	pilot_stop(p, 1);
+	pilot_isolate(p, 4, false);
+	for (int i = 0; i < 60 && p->n[3].u.role != RAFT_LEADER; i++)
+		pilot_elect(p, 3);
+	assert_int_equal(p->n[3].u.role, RAFT_LEADER);
+	pilot_wait(p, 20000000);
+	assert_int_equal(p->n[2].u.role, RAFT_LEADER);
+	assert_true(p->n[2].u.leader_ready);
+	assert_int_equal(p->n[4].last, p->n[2].last);
+	pilot_close(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -492,6 +516,7 @@ int main(void)
 		cmocka_unit_test(promotions),
 		cmocka_unit_test(new_data_voter),
 		cmocka_unit_test(new_witness),
+		cmocka_unit_test(leaves_what_it_cannot_do),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
