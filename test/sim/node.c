@@ -74,6 +74,15 @@ bool node_is_witness(const struct sim_node *n)
 	return false;
 }
 
+bool node_keeps(const struct sim_node *n)
+{
+	for (size_t i = 0; i < n->n_configs; i++)
+		for (uint32_t k = 0; k < n->configs[i].m.n; k++)
+			if (n->configs[i].m.m[k].id == n->id && (n->configs[i].m.m[k].flags & RAFT_WITNESS))
+				return true;
+	return false;
+}
+
 bool node_awake(const struct sim_node *n)
 {
 	return n->up && n->asleep_until_us <= n->sim->now_us;

@@ -286,6 +286,7 @@ void node_apply(struct sim_node *n);
 bool node_ask(struct sim_node *n, struct raft_event ev, int *ret_code, uint64_t *ret_index);
 /* By the latest configuration that names it. */
 bool node_is_witness(const struct sim_node *n);
+bool node_keeps(const struct sim_node *n); /* it may count as a witness by some configuration of its log */
 bool node_awake(const struct sim_node *n);
 void node_fail(struct sim_node *n, const char *why, const struct wire_err *err);
 void node_settled(struct sim_node *n); /* at the end of whatever made it work: it stops if it failed */

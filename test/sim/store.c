@@ -208,7 +208,7 @@ void store_publish(struct sim_node *n, uint64_t upto)
 static void checkpoint(struct sim_node *n)
 {
 	struct sim *s = n->sim;
-	uint64_t keep = n->role == RAFT_LEADER && !node_is_witness(n) ? raft_min_match(n->raft) : n->keep_above;
+	uint64_t keep = n->role == RAFT_LEADER && !node_keeps(n) ? raft_min_match(n->raft) : n->keep_above;
 	struct raft_journal_mark m = { .index = n->machine.index, .checksum = n->machine.hash, .db_pages = 1 };
 	struct wire_err err;
 
@@ -230,7 +230,7 @@ static void checkpoint(struct sim_node *n)
 	n->trim_to = n->marked = m.index;
 	/* A journal that has grown too long is trimmed, whoever may still need it. */
 	bool past = rng_chance(&s->rng, s->p.trim_past) || m.index >= raft_journal_base(n->journal) + KEEP_MAX;
-	if (!past || node_is_witness(n))
+	if (!past || node_keeps(n))
 		n->trim_to = keep < m.index ? keep : m.index;
 }
 

@@ -466,10 +466,11 @@ static void check_lease(struct sim *s)
 }
 
 /* With nothing in the way but late messages, a leader gets rid of its office. Clients rest: with a tiny window on a slow
- * network nobody might ever be near enough to the log's end to get level within an election timeout. */
+ * network nobody might ever be near enough to the log's end to get level within an election timeout; a thousand entries, one
+ * to an append, take two minutes. */
 static void check_handover(struct sim *s)
 {
-	uint64_t before = s->counts->handed_over, end = s->now_us + 120000000;
+	uint64_t before = s->counts->handed_over, end = s->now_us + 300000000;
 
 	s->resting = true;
 	s->loss = 0;

@@ -450,7 +450,8 @@ static void trim_log(struct sim_log *l, uint64_t index)
 
 void sim_trim(struct sim *s, struct sim_node *n, uint64_t index)
 {
-	if (sim_is_witness(s, n->id) && index > n->keep_above)
+	/* Also once it has data: an older configuration may count still. */
+	if ((s->witnesses >> n->id & 1) && index > n->keep_above)
 		index = n->keep_above;
 	if (!n->raft || index <= n->log.base || index > n->applied || index > n->disk.last || n->w_n)
 		return;
