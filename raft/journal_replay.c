@@ -181,16 +181,18 @@ static int replay_record(struct raft_jrn_recovery *r, uint64_t no, uint32_t off,
 
 /* ---- segments ---- */
 
-static bool same_config(const struct raft_config *a, const struct raft_config *b)
+/* WIRE_OK when they are the same, WIRE_CORRUPT without a text when not. */
+static int compare_configs(const struct raft_config *a, const struct raft_config *b, struct wire_err *err)
 {
 	struct wire_buf x = WIRE_BUF_INIT, y = WIRE_BUF_INIT;
 
 	raft_config_put(a, &x);
 	raft_config_put(b, &y);
-	bool same = !x.failed && !y.failed && x.len == y.len && !memcmp(x.data, y.data, x.len);
+	int rc = x.failed || y.failed ? wire_fail(err, WIRE_NOMEM, "no memory to compare configurations") :
+	         x.len == y.len && !memcmp(x.data, y.data, x.len) ? WIRE_OK : WIRE_CORRUPT;
 	wire_buf_free(&x);
 	wire_buf_free(&y);
-	return same;
+	return rc;
 }
 
 static int begin_log(struct raft_jrn_recovery *r, const struct raft_jrn_header *h, struct wire_err *err)
@@ -228,8 +230,12 @@ static int settle_by_header(struct raft_jrn_recovery *r, const struct raft_jrn_h
 		l->forgetful = h->forgetful;
 		r->doubt.hard = false;
 	}
-	if (r->doubt.config && !same_config(&h->config, raft_jrn_log_config(l, raft_jrn_log_last(l))))
+	if (r->doubt.config)
+		rc = compare_configs(&h->config, raft_jrn_log_config(l, raft_jrn_log_last(l)), err);
+	if (rc == WIRE_CORRUPT)
 		return raft_jrn_damaged(r, h->no, 0, "what was before this is damaged, and had a configuration", err);
+	if (rc)
+		return rc;
 	r->doubt.config = false;
 	/* A mark or publication may be among what is lost. */
 	if (h->mark.index > l->mark.index)

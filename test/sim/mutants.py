@@ -56,21 +56,20 @@ class Builder:
 			        for f in self.raft + self.rest}
 			self.objects = {f: j.result() for f, j in jobs.items()}
 
-	def mutant(self, number, file, old, new):
-		"""The path of a simulator with that bug; None when the text is not there exactly once."""
-		with open(os.path.join(self.args.src, file), encoding="utf-8") as f:
-			text = f.read()
-		if text.count(old) != 1:
-			return None
+	def mutant(self, number, changes):
+		"""The path of a simulator with that bug; None when a text is not there exactly once."""
 		where = os.path.join(self.top, "%02d" % number)
-		copy = os.path.join(where, file)
-		os.makedirs(os.path.dirname(copy), exist_ok=True)
-		with open(copy, "w", encoding="utf-8") as f:
-			f.write(text.replace(old, new))
 		objects = dict(self.objects)
-		for changed in [file] if file.endswith(".c") else self.raft:
-			path = copy if file == changed else os.path.join(self.args.src, changed)
-			objects[changed] = self.compile(path, os.path.join(where, changed + ".o"), [where, self.args.src])
+		for file, old, new in changes:
+			with open(os.path.join(self.args.src, file), encoding="utf-8") as f:
+				text = f.read()
+			if text.count(old) != 1:
+				return None
+			copy = os.path.join(where, file)
+			os.makedirs(os.path.dirname(copy), exist_ok=True)
+			with open(copy, "w", encoding="utf-8") as f:
+				f.write(text.replace(old, new))
+			objects[file] = self.compile(copy, os.path.join(where, file + ".o"), [where, self.args.src])
 		program = os.path.join(where, "sim")
 		run([self.args.cc] + self.flags + list(objects.values()) + ["-o", program] + shlex.split(self.args.libs))
 		return program
@@ -99,11 +98,12 @@ def hunt(args, program, seed, flags):
 
 
 def one(args, builder, number, bug):
-	name, file, old, new = bug[:4]
-	program = builder.mutant(number, file, old, new)
+	name, file = bug[:2]
+	changes = file if isinstance(file, list) else [bug[1:4]]
+	program = builder.mutant(number, changes)
 	if not program:
-		return False, name, "%s no longer has the text that it changes: bring mutations.py up to date" % file, ""
-	found, what, when = hunt(args, program, args.seed + number * 100000, list(bug[4:]))
+		return False, name, "the text that it changes is no longer there: bring mutations.py up to date", ""
+	found, what, when = hunt(args, program, args.seed + number * 100000, list(bug[4:]) if isinstance(file, str) else [])
 	return found, name, what, when
 
 

@@ -1,5 +1,6 @@
 """Bugs, as they could be made: (what is wrong, file, text that is there once, text in its place), and, if needed, an option of the
-simulator and its value. Put one at a time into a copy of the sources by mutants.py; no file of the project has any of them."""
+simulator and its value; or a list of (file, text, text) in place of the three. Put one at a time into a copy of the sources by
+mutants.py; no file of the project has any of them."""
 
 CORE = (
 	("a vote in the current term is not persisted", "raft/election.c",
@@ -107,7 +108,6 @@ CORE = (
 	 ".commit = r->commit < r->durable ? r->commit : r->durable,"),
 	("holes are fetched from nobody", "raft/holes.c", "if (i == r->n_holes || !r->n_peers || r->now_us < r->holes_due_us)", "if (true)"),
 	("takes what a source has not committed", "raft/fetch.c", "\tif (last > m->commit)\n\t\tlast = m->commit;\n", ""),
-	("takes from a source of a later term", "raft/fetch.c", "if (!ours || m->term > r->term)", "if (!ours)"),
 	("takes from a source whatever was before", "raft/fetch.c", "if (prev >= r->commit && !raft_log_matches(&r->log, prev, m->log_term))", "if (false)"),
 	("an image leaves a log that differs", "raft/image.c", "\tif (raft_log_matches(&r->log, ev->index, ev->term)) {", "\tif (raft_log_last(&r->log) >= ev->index) {"),
 	("a new leader appends nothing of its own", "raft/leader.c", "\traft_append_local(r, WIRE_ENTRY_NOOP, NULL, 0);\n\traft_read_adopt(r);\n", "\tr->term_start--;\n\traft_read_adopt(r);\n"),
@@ -128,7 +128,9 @@ JOURNAL = (
 	("the data of a torn entry is not looked at", "raft/journal_replay.c", "\tif (!raft_jrn_data_ok(&rec))\n\t\treturn damaged_data(", "\tif (false)\n\t\treturn damaged_data("),
 	("a torn tail stays behind the log's end", "raft/journal_recover.c", "\tif (!rc)\n\t\trc = clean_tail(r, r->end, &cut, err);\n", ""),
 	("a dropped segment is used again", "raft/journal_recover.c", "if (at == no + 1 && !r->claims.end && raft_jrn_may_follow(", "if (at == no + 1 && raft_jrn_may_follow("),
-	("damage is cut like a torn tail", "raft/journal_replay.c", "if (r->claims.synced <= raft_jrn_pos(no, *off)) {", "if (true) {"),
+	("damage is cut like a torn tail", [
+		("raft/journal_replay.c", "if (r->claims.synced <= raft_jrn_pos(no, *off)) {", "if (true) {"),
+		("raft/journal_recover.c", "if (r->claims.synced > r->stop)", "if (false)")]),
 	("a trim keeps the old configuration", "raft/journal_log.c", "\tl->base_config = config;\n", ""),
 	("a trim keeps the old term", "raft/journal_log.c", "\tl->base_term = term;\n", ""),
 	("a trimmed segment is used again at once", "raft/journal_seg.c", "j->segs[i]->free_after = raft_jrn_pos(raft_jrn_current(j)->no, j->off);",
