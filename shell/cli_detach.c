@@ -73,7 +73,8 @@ static int catch_up(struct detach *d, struct shell_node *n, struct wire_err *err
 
 	for (;;) {
 		bool waited;
-		int rc = ops->read_gate(ops->ctx, VFS_READ_LINEARIZABLE, GATE_MS, &waited, &why);
+		const struct vfs_read_want want = { .level = VFS_READ_LINEARIZABLE };
+		int rc = ops->read_gate(ops->ctx, &want, GATE_MS, &waited, &why);
 
 		shell_node_self(n, &self);
 		d->index = self.published;

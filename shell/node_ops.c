@@ -1,5 +1,6 @@
 /* What connections ask of the node (vfs_node_ops), on their own threads. */
 #include "shell/node_impl.h"
+#include "vfs/wlock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,7 +183,7 @@ static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
 	return true;
 }
 
-static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
+static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
 {
 	struct shell_node *n = ctx;
 	uint64_t deadline, index = 0;
@@ -190,7 +191,7 @@ static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, 
 	int rc = WIRE_OK;
 
 	*ret_waited = false;
-	if (level == VFS_READ_STALE)
+	if (want->level == VFS_READ_STALE)
 		return WIRE_OK;
 	leased = lease_covers(n, &index);
 	if (leased && vfs_db_published(n->db) >= index)
@@ -206,9 +207,9 @@ static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, 
 
 /* --- writes --- */
 
-static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
+/* With the write lock had: may a transaction begin under this node's leadership? */
+static int write_begin(struct shell_node *n, uint64_t *ret_epoch, struct wire_err *err)
 {
-	struct shell_node *n = ctx;
 	int rc = WIRE_OK;
 
 	pthread_mutex_lock(&n->mu);
@@ -226,6 +227,45 @@ static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
 		*ret_epoch = n->shared.term;
 	pthread_mutex_unlock(&n->mu);
 	return rc;
+}
+
+static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeout_ms, struct vfs_grant *ret_grant, struct wire_err *err)
+{
+	struct shell_node *n = ctx;
+	int rc;
+
+	(void)flags, (void)timeout_ms;
+	if (err)
+		*err = (struct wire_err){ 0 };
+	if (!vfs_wlock_try(vfs_db_wlock(n->db), who))
+		return WIRE_BUSY;
+	rc = write_begin(n, &ret_grant->epoch, err);
+	if (rc)
+		vfs_wlock_release(vfs_db_wlock(n->db), who, false);
+	else
+		n->env->random(n->env->ctx, ret_grant->txid, VFS_TXID_BYTES);
+	return rc;
+}
+
+static uint32_t write_sleep(void *ctx, const void *who, uint32_t us)
+{
+	struct shell_node *n = ctx;
+
+	return vfs_wlock_sleep(vfs_db_wlock(n->db), who, us);
+}
+
+static void write_unlock(void *ctx, const void *who, bool keep)
+{
+	struct shell_node *n = ctx;
+
+	vfs_wlock_release(vfs_db_wlock(n->db), who, keep);
+}
+
+static void write_forget(void *ctx, const void *who)
+{
+	struct shell_node *n = ctx;
+
+	vfs_wlock_forget(vfs_db_wlock(n->db), who);
 }
 
 static bool epoch_valid(void *ctx, uint64_t epoch)
@@ -379,13 +419,6 @@ static void leader_url(void *ctx, char *dst, size_t cap)
 	shell_node_leader_url(ctx, dst, cap);
 }
 
-static void new_txid(void *ctx, uint8_t txid[VFS_TXID_BYTES])
-{
-	struct shell_node *n = ctx;
-
-	n->env->random(n->env->ctx, txid, VFS_TXID_BYTES);
-}
-
 static bool several_voters(void *ctx)
 {
 	struct shell_node *n = ctx;
@@ -397,10 +430,11 @@ static bool several_voters(void *ctx)
 	return several;
 }
 
-static uint64_t wall_us(void *ctx)
+static uint64_t wall_us(void *ctx, uint64_t epoch)
 {
 	struct shell_node *n = ctx;
 
+	(void)epoch;
 	return n->env->wall_us(n->env->ctx);
 }
 
@@ -409,7 +443,10 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 	*ret_ops = (struct vfs_node_ops){
 		.ctx = n,
 		.read_gate = read_gate,
-		.write_begin = write_begin,
+		.write_lock = write_lock,
+		.write_sleep = write_sleep,
+		.write_unlock = write_unlock,
+		.write_forget = write_forget,
 		.epoch_valid = epoch_valid,
 		.propose = propose,
 		.commit = commit,
@@ -418,7 +455,6 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 		.note_restart = note_restart,
 		.note_mark = note_mark,
 		.leader_url = leader_url,
-		.new_txid = new_txid,
 		.several_voters = several_voters,
 		.wall_us = wall_us,
 	};

@@ -368,7 +368,7 @@ int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 	int rc;
 
 	vfs_pageset_enc_init(&k.enc, k.page_size);
-	k.head = (struct vfs_pageset_head){ .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx) };
+	k.head = (struct vfs_pageset_head){ .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx, s->epoch) };
 	memcpy(k.head.txid, s->txid, sizeof k.head.txid);
 	rc = capture(&k);
 	free(k.last);

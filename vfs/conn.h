@@ -76,7 +76,7 @@ struct vfs_conn {
 	struct vfs_conn *next_writer;
 	sqlite3_stmt *refused_stmt; /* that was refused WRITE, in its run of that number; compared only */
 	int refused_run;
-	enum vfs_read_level level;
+	struct vfs_read_want want;
 	uint32_t timeout_ms, page_size;
 
 	/* the private wal-index */
@@ -163,7 +163,7 @@ void *shim_region(struct vfs_conn *c, uint32_t region); /* makes it when missing
 void shim_write_end(struct vfs_conn *c);                /* WRITE unlock; nothing when it isn't held */
 
 /* ---- wal.c ---- */
-void shim_session_begin(struct vfs_conn *c, uint64_t epoch, bool moved);
+void shim_session_begin(struct vfs_conn *c, const struct vfs_grant *grant, bool moved);
 void shim_session_end(struct vfs_conn *c);
 void shim_session_free(struct vfs_conn *c);
 /* SQLITE_OK while this node may still commit what the session began with. */

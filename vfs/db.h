@@ -22,7 +22,23 @@
 struct vfs_db;
 struct vfs_conn;
 
-enum vfs_read_level { VFS_READ_LINEARIZABLE, VFS_READ_STALE };
+enum vfs_read_level {
+	VFS_READ_LINEARIZABLE,
+	VFS_READ_LEASE,   /* linearizable, but on the leader without a round trip: no lease, error */
+	VFS_READ_BOUNDED, /* all that was committed bound_ms ago, by what this node heard from a leader */
+	VFS_READ_STALE,
+};
+struct vfs_read_want { enum vfs_read_level level; uint32_t bound_ms; };
+
+/* The right to run one write transaction: the write lock of the cluster, held for one connection. */
+struct vfs_grant {
+	uint64_t epoch;               /* names it in later calls; never 0, and never given twice by a node's process */
+	uint8_t txid[VFS_TXID_BYTES]; /* of the transaction that is run under it; no other ever gets it */
+};
+enum vfs_write_flags {
+	VFS_WRITE_LOCAL = 1, /* only where this node leads: never ask another one */
+	VFS_WRITE_AHEAD = 2, /* SQLite has not asked yet: it begins to read, for a statement that will most likely write. A ticket in the queue is of no use then */
+};
 
 /* A place in the real WAL: its last commit frame. mx_frame 0 with salts: a header and no frame. */
 struct vfs_wal_pos { uint32_t salt[2], mx_frame, cksum[2]; };
@@ -30,12 +46,22 @@ struct vfs_wal_pos { uint32_t salt[2], mx_frame, cksum[2]; };
 /* What the node does for the database. Called on application threads (A), the node's publisher (P), its maintenance thread (M); never under pub. */
 struct vfs_node_ops {
 	void *ctx;
-	/* A: may a read of this level begin now? Blocks up to timeout_ms. *ret_waited: time passed since the caller's header was read. Errors:
+	/* A: may a read that wants this begin now? Blocks up to timeout_ms. *ret_waited: time passed since the caller's header was read. Errors:
 	 * WIRE_TIMEOUT, WIRE_CLOSED; the text is for walraft_error(). */
-	int (*read_gate)(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err);
-	/* A: may a write transaction begin now? Does not block. WIRE_OK with the epoch (one leadership of this node; never 0) when this node leads, an
-	 * entry of its own term is published here, and all of its log is published; WIRE_BUSY: leads, but not so far; WIRE_NOTLEADER. */
-	int (*write_begin)(void *ctx, uint64_t *ret_epoch, struct wire_err *err);
+	int (*read_gate)(void *ctx, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err);
+	/* A: the cluster's write lock for `who`, a connection (any non-NULL pointer), which is in one call at a time. WIRE_OK: it is held, and all entries before the
+	 * transaction are published here: nothing but this transaction is published until write_unlock, or the grant is void (epoch_valid). Waits for the network and for what is
+	 * to be published, timeout_ms at most, never for other writers: WIRE_BUSY when another one has it, or the leader is not so far; `who` has a ticket then, which
+	 * lapses when it neither asks nor sleeps for it for 100 ms. WIRE_NOTLEADER: there is no leader to ask, or flags have LOCAL. WIRE_CLOSED, WIRE_TIMEOUT: nobody
+	 * answers. flags: enum vfs_write_flags. */
+	int (*write_lock)(void *ctx, const void *who, unsigned flags, uint32_t timeout_ms, struct vfs_grant *ret_grant, struct wire_err *err);
+	/* A: after WIRE_BUSY: sleeps us microseconds at most, less when the lock is there for `who` to take, which then must ask at once. Returns the time slept. */
+	uint32_t (*write_sleep)(void *ctx, const void *who, uint32_t us);
+	/* A: the transaction is over, whatever became of it. keep: the caller is back at once (SQLITE_BUSY_SNAPSHOT), and is to have it again before others. The lock itself stays with a
+	 * proposed entry until that is resolved. */
+	void (*write_unlock)(void *ctx, const void *who, bool keep);
+	/* A: `who` is gone, with its ticket. It holds nothing. */
+	void (*write_forget)(void *ctx, const void *who);
 	bool (*epoch_valid)(void *ctx, uint64_t epoch);
 	/* A: proposes one chunk that is not the last; returns its index at once, but first waits (bounded) while more than a few MiB are
 	 * uncommitted. `data` is copied. WIRE_FENCED, WIRE_TIMEOUT, WIRE_CLOSED: nothing of this transaction will ever be applied (no close follows). */
@@ -54,12 +80,10 @@ struct vfs_node_ops {
 	int (*note_mark)(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_pages, struct wire_err *err);
 	/* A: JSON-free facts for SQL functions and pragmas: leader's URL ("" unknown). */
 	void (*leader_url)(void *ctx, char *dst, size_t cap);
-	/* A: new transaction id. */
-	void (*new_txid)(void *ctx, uint8_t txid[VFS_TXID_BYTES]);
 	/* A: does a quorum need more than this node? Under a transaction over two databases it may not be. */
 	bool (*several_voters)(void *ctx);
-	/* A: leader's timestamp. */
-	uint64_t (*wall_us)(void *ctx);
+	/* A: the leader's wall clock, for a transaction under that grant. */
+	uint64_t (*wall_us)(void *ctx, uint64_t epoch);
 };
 
 /* What the journal knows, for finding the position at start (DESIGN, section 5). read_entry gives the data of an entry in (mark_index, last_index]. */

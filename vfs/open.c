@@ -30,7 +30,7 @@ void shim_conn_close(struct vfs_conn *c)
 	struct vfs_host_ops ops = shim_host_ops();
 
 	if (c->db)
-		vfs_wlock_forget(vfs_db_wlock(c->db), c);
+		vfs_db_ops(c->db)->write_forget(vfs_db_ops(c->db)->ctx, c);
 	shim_seat_leave(c->seat);
 	shim_session_free(c);
 	if (c->db) {

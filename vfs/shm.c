@@ -186,9 +186,9 @@ static int pass_gate(struct vfs_conn *c)
 	struct wire_err err = { 0 };
 	bool waited;
 
-	if (c->level == VFS_READ_STALE)
+	if (c->want.level == VFS_READ_STALE)
 		return SQLITE_OK;
-	if (ops->read_gate(ops->ctx, c->level, c->timeout_ms, &waited, &err) == WIRE_OK)
+	if (ops->read_gate(ops->ctx, &c->want, c->timeout_ms, &waited, &err) == WIRE_OK)
 		return SQLITE_OK;
 	return shim_fail(c, WALRAFT_IOERR_READ, "%s: the read could not be confirmed: %s", c->path, err.text);
 }
@@ -281,8 +281,8 @@ static int not_writable(struct vfs_conn *c, int code, const struct wire_err *err
 	char url[256] = "";
 
 	switch (code) {
-	case WIRE_BUSY:
-		return shim_fail(c, SQLITE_BUSY, "%s: %s", c->path, err->text);
+	case WIRE_BUSY: /* other writers are nothing to tell of */
+		return *err->text ? shim_fail(c, SQLITE_BUSY, "%s: %s", c->path, err->text) : SQLITE_BUSY;
 	case WIRE_NOTLEADER:
 		ops->leader_url(ops->ctx, url, sizeof url);
 		return shim_fail(c, WALRAFT_READONLY_NOT_LEADER, "%s is written to on the leader, which is %s", c->path,
@@ -295,10 +295,9 @@ static int not_writable(struct vfs_conn *c, int code, const struct wire_err *err
 static int write_lock(struct vfs_conn *c)
 {
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
-	struct vfs_wlock *w = vfs_db_wlock(c->db);
 	struct wire_err err = { 0 };
 	struct vfs_conn *other;
-	uint64_t epoch;
+	struct vfs_grant grant;
 	int rc;
 
 	if (c->write)
@@ -307,22 +306,18 @@ static int write_lock(struct vfs_conn *c)
 	other = shim_other_writer(c);
 	if (other)
 		return shim_fail(c, WALRAFT_ERROR_TWO_DATABASES, "one transaction cannot write to two replicated databases (%s and %s): it would not be atomic", other->path, c->path);
-	if (!vfs_wlock_try(w, c)) {
+	rc = ops->write_lock(ops->ctx, c, 0, c->timeout_ms, &grant, &err);
+	if (rc == WIRE_BUSY)
 		shim_refused(c, false);
-		return SQLITE_BUSY;
-	}
-	rc = ops->write_begin(ops->ctx, &epoch, &err);
-	if (rc) {
-		vfs_wlock_release(w, c, false);
+	if (rc)
 		return not_writable(c, rc, &err);
-	}
 	const bool moved = vfs_db_sequence(c->db) != c->seen && pull(c);
 	if (c->pull_failed) {
-		vfs_wlock_release(w, c, false);
+		ops->write_unlock(ops->ctx, c, false);
 		return SQLITE_IOERR_NOMEM;
 	}
 	shim_granted(c);
-	shim_session_begin(c, epoch, moved);
+	shim_session_begin(c, &grant, moved);
 	c->write = true;
 	shim_writer_add(c);
 	return SQLITE_OK;
@@ -350,6 +345,7 @@ static void settle_header(struct vfs_conn *c)
 
 void shim_write_end(struct vfs_conn *c)
 {
+	const struct vfs_node_ops *ops;
 	bool keep = false;
 
 	if (!c->write)
@@ -357,13 +353,14 @@ void shim_write_end(struct vfs_conn *c)
 	c->write = false;
 	if (c->node)
 		return;
+	ops = vfs_db_ops(c->db);
 	/* BUSY_SNAPSHOT at the beginning of a transaction: SQLite begins again at once when it may wait. */
 	if (c->session.moved && !c->session.wrote && c->sql && *c->sql)
 		keep = sqlite3_txn_state(*c->sql, NULL) == SQLITE_TXN_NONE;
 	settle_header(c);
 	shim_session_end(c);
 	shim_writer_remove(c);
-	vfs_wlock_release(vfs_db_wlock(c->db), c, keep);
+	ops->write_unlock(ops->ctx, c, keep);
 	if (keep)
 		shim_refused(c, true);
 }

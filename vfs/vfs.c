@@ -234,7 +234,7 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS;
 	if (waits)
 		/* The lock waits for this thread: every moment would be one that nobody writes in. */
-		slept = refused.reserved ? 0 : vfs_wlock_sleep(vfs_db_wlock(c->db), c, (uint32_t)us);
+		slept = refused.reserved ? 0 : vfs_db_ops(c->db)->write_sleep(vfs_db_ops(c->db)->ctx, c, (uint32_t)us);
 	sleeper_stands(s);
 	if (!waits)
 		return base->xSleep(base, us);
@@ -553,16 +553,16 @@ const char *vfs_stray_main(struct sqlite3 *db)
 
 struct vfs_db *vfs_conn_db(struct vfs_conn *c) { return c->db; }
 const char *vfs_conn_open_error(struct vfs_conn *c) { return c->open_error; }
-enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c) { return c->level; }
+enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c) { return c->want.level; }
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c) { return c->timeout_ms; }
 uint64_t vfs_conn_last_index(struct vfs_conn *c) { return c->last_index; }
 
 int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err)
 {
 	if (strcmp(text, "linearizable") == 0)
-		c->level = VFS_READ_LINEARIZABLE;
+		c->want.level = VFS_READ_LINEARIZABLE;
 	else if (strcmp(text, "stale") == 0)
-		c->level = VFS_READ_STALE;
+		c->want.level = VFS_READ_STALE;
 	else
 		return wire_fail(err, WIRE_INVALID, "walraft_read is 'linearizable' or 'stale', not '%s'", text);
 	return WIRE_OK;

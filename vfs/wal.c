@@ -17,21 +17,20 @@ SQLITE_EXTENSION_INIT3
 
 /* ---- session ---- */
 
-void shim_session_begin(struct vfs_conn *c, uint64_t epoch, bool moved)
+void shim_session_begin(struct vfs_conn *c, const struct vfs_grant *grant, bool moved)
 {
 	struct shim_session *s = &c->session;
-	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
 
 	s->open = true;
 	s->moved = moved;
 	s->committed = s->wrote = s->mended = false;
 	s->failed = 0;
-	s->epoch = epoch;
+	s->epoch = grant->epoch;
 	s->sequence = c->seen;
 	s->base = c->pull.hdr;
 	s->base_at = vfs_frame_offset(c->page_size, s->base.mx_frame + 1);
 	s->n_frames = s->due = s->unsalted = s->rewritten = s->headed = s->db_after = 0;
-	ops->new_txid(ops->ctx, s->txid);
+	memcpy(s->txid, grant->txid, sizeof s->txid);
 }
 
 void shim_session_end(struct vfs_conn *c)

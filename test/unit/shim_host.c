@@ -39,7 +39,7 @@ static void append(struct shim_cluster *c, const void *data, size_t len)
 		c->largest = len;
 }
 
-static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
+static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
 {
 	struct shim_node *n = ctx;
 	int gate;
@@ -50,7 +50,7 @@ static int read_gate(void *ctx, enum vfs_read_level level, uint32_t timeout_ms, 
 	gate = n->cluster->gate;
 	pthread_mutex_unlock(&n->cluster->mutex);
 	*ret_waited = true;
-	return gate && level == VFS_READ_LINEARIZABLE ? wire_fail(err, gate, "no quorum") : WIRE_OK;
+	return gate && want->level == VFS_READ_LINEARIZABLE ? wire_fail(err, gate, "no quorum") : WIRE_OK;
 }
 
 static bool valid(struct shim_node *n, uint64_t epoch)
@@ -58,21 +58,43 @@ static bool valid(struct shim_node *n, uint64_t epoch)
 	return n->cluster->leader == n && n->cluster->term == epoch;
 }
 
-static int write_begin(void *ctx, uint64_t *ret_epoch, struct wire_err *err)
+static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeout_ms, struct vfs_grant *ret_grant, struct wire_err *err)
 {
 	struct shim_node *n = ctx;
 	struct shim_cluster *c = n->cluster;
 	int rc = WIRE_OK;
 
+	(void)flags, (void)timeout_ms;
+	*err = (struct wire_err){ 0 };
+	if (!vfs_wlock_try(vfs_db_wlock(n->db), who))
+		return WIRE_BUSY;
 	pthread_mutex_lock(&c->mutex);
 	if (c->leader != n)
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
 	else if (vfs_db_published(n->db) != c->n)
 		rc = wire_fail(err, WIRE_BUSY, "entries are not settled");
 	else
-		*ret_epoch = c->term;
+		ret_grant->epoch = c->term;
 	pthread_mutex_unlock(&c->mutex);
+	wire_env_posix()->random(NULL, ret_grant->txid, VFS_TXID_BYTES);
+	if (rc)
+		vfs_wlock_release(vfs_db_wlock(n->db), who, false);
 	return rc;
+}
+
+static uint32_t write_sleep(void *ctx, const void *who, uint32_t us)
+{
+	return vfs_wlock_sleep(vfs_db_wlock(((struct shim_node *)ctx)->db), who, us);
+}
+
+static void write_unlock(void *ctx, const void *who, bool keep)
+{
+	vfs_wlock_release(vfs_db_wlock(((struct shim_node *)ctx)->db), who, keep);
+}
+
+static void write_forget(void *ctx, const void *who)
+{
+	vfs_wlock_forget(vfs_db_wlock(((struct shim_node *)ctx)->db), who);
 }
 
 static bool epoch_valid(void *ctx, uint64_t epoch)
@@ -181,12 +203,6 @@ static void leader_url(void *ctx, char *dst, size_t cap)
 	snprintf(dst, cap, "%s", c->leader ? "tcp://leader:1" : "");
 }
 
-static void new_txid(void *ctx, uint8_t txid[VFS_TXID_BYTES])
-{
-	(void)ctx;
-	wire_env_posix()->random(NULL, txid, VFS_TXID_BYTES);
-}
-
 static bool several_voters(void *ctx)
 {
 	struct shim_node *n = ctx;
@@ -194,9 +210,9 @@ static bool several_voters(void *ctx)
 	return !n->cluster->alone;
 }
 
-static uint64_t wall_us(void *ctx)
+static uint64_t wall_us(void *ctx, uint64_t epoch)
 {
-	(void)ctx;
+	(void)ctx, (void)epoch;
 	return 1;
 }
 
@@ -274,9 +290,9 @@ static void adopt(struct shim_node *n, uint32_t page_size)
 
 static void start_node(struct shim_node *n)
 {
-	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .write_begin = write_begin, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
+	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .write_lock = write_lock, .write_sleep = write_sleep, .write_unlock = write_unlock, .write_forget = write_forget, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
 		                    .commit_end = commit_end, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark,
-		                    .leader_url = leader_url, .new_txid = new_txid, .several_voters = several_voters, .wall_us = wall_us };
+		                    .leader_url = leader_url, .several_voters = several_voters, .wall_us = wall_us };
 	struct vfs_db_start start = { .path = n->path, .pages_path = n->pages, .group = 7, .mark_index = n->mark_index, .mark_checksum = n->mark_sum,
 		                      .mark_db_pages = n->mark_pages, .last_index = n->cluster->n, .known = n->known, .n_known = n->n_known,
 		                      .read_ctx = n->cluster, .read_entry = read_entry, .env = wire_env_posix(), .ops = &ops };
