@@ -5,6 +5,8 @@ libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h s
 	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c shell/setup_env.c
 libshell_la_SOURCES += shell/mark.c shell/repair.c shell/readmit.c shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
 
+libshell_la_SOURCES += shell/txid.c shell/txid.h
+
 EXTRA_DIST += shell/README.md
 
 WALRAFT_LIBS = libshell.la libsnapshot.la libvfs.la libraft.la libwire.la $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)
@@ -23,3 +25,8 @@ check_PROGRAMS += test/unit/test_events
 TESTS += test/unit/test_events
 test_unit_test_events_SOURCES = test/unit/test_events.c
 test_unit_test_events_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test/unit/test_txid
+TESTS += test/unit/test_txid
+test_unit_test_txid_SOURCES = test/unit/test_txid.c
+test_unit_test_txid_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)

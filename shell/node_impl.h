@@ -18,6 +18,7 @@
 #include "raft/raft.h"
 #include "shell/events.h"
 #include "shell/node.h"
+#include "shell/txid.h"
 #include "wire/clock.h"
 #include "wire/link.h"
 #include <pthread.h>
@@ -188,6 +189,7 @@ struct shell_node {
 	char promotion_refusal[256], refused[256];
 	struct node_drain drain;
 	pthread_cond_t drain_wake; /* mover */
+	struct shell_txid_source txids; /* of all grants that this node gives as the leader; mu */
 
 	/* node thread only */
 	struct entry_cache *cache;

@@ -208,7 +208,7 @@ static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeo
 /* --- writes --- */
 
 /* With the write lock had: may a transaction begin under this node's leadership? */
-static int write_begin(struct shell_node *n, uint64_t *ret_epoch, struct wire_err *err)
+static int write_begin(struct shell_node *n, struct vfs_grant *ret_grant, struct wire_err *err)
 {
 	int rc = WIRE_OK;
 
@@ -224,7 +224,9 @@ static int write_begin(struct shell_node *n, uint64_t *ret_epoch, struct wire_er
 	else if (!n->shared.leader_ready || n->proposing || vfs_db_published(n->db) != n->shared.last_index)
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else
-		*ret_epoch = n->shared.term;
+		shell_txid_next(&n->txids, n->shared.term, n->shared.last_index, ret_grant->txid);
+	if (!rc)
+		ret_grant->epoch = n->shared.term;
 	pthread_mutex_unlock(&n->mu);
 	return rc;
 }
@@ -239,11 +241,9 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 		*err = (struct wire_err){ 0 };
 	if (!vfs_wlock_try(vfs_db_wlock(n->db), who))
 		return WIRE_BUSY;
-	rc = write_begin(n, &ret_grant->epoch, err);
+	rc = write_begin(n, ret_grant, err);
 	if (rc)
 		vfs_wlock_release(vfs_db_wlock(n->db), who, false);
-	else
-		n->env->random(n->env->ctx, ret_grant->txid, VFS_TXID_BYTES);
 	return rc;
 }
 
