@@ -8,6 +8,7 @@ PROC_TESTS = \
 	test/proc/test_position.py \
 	test/proc/test_private_view.py \
 	test/proc/test_cutoff.py \
+	test/proc/test_levels.py \
 	test/proc/test_latency.py \
 	test/proc/test_join_kill.py \
 	test/proc/test_large.py \
@@ -43,7 +44,7 @@ HOST_TESTS = \
 PROC_FILES = \
 	test/README.md test/proc/hosts.py test/proc/hosts_cases.py \
 	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py \
-	test/proc/stock_reader.py test/proc/worker.py \
+	test/proc/stock_reader.py test/proc/worker.py test/proc/history.py test/proc/levels.py \
 	test/demo/packages.py test/demo/run \
 	test/newest/README.md test/newest/run test/newest/sqlite.py test/newest/test_calls.py \
 	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
@@ -69,7 +70,7 @@ test_hosts_hosts_LDADD = $(SQLITE_LIBS) -ldl
 
 # kill -9 as a power loss: for LD_PRELOAD, so it takes libc's names and has no sanitizer in it. -rpath makes it a shared
 # library although it is not installed.
-check_LTLIBRARIES += test/proc/unsynced.la test/proc/stall.la
+check_LTLIBRARIES += test/proc/unsynced.la test/proc/stall.la test/proc/skew.la
 test_proc_unsynced_la_SOURCES = test/proc/unsynced.h test/proc/unsynced.c test/proc/unsynced_file.c
 test_proc_unsynced_la_CFLAGS = $(AM_CFLAGS) -fvisibility=default -fno-sanitize=all
 test_proc_unsynced_la_LDFLAGS = -pthread -module -shared -avoid-version -rpath $(abs_builddir)/test/proc
@@ -78,6 +79,10 @@ test_proc_stall_la_SOURCES = test/proc/stall.c
 test_proc_stall_la_CFLAGS = $(test_proc_unsynced_la_CFLAGS)
 test_proc_stall_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
 test_proc_stall_la_LIBADD = -ldl
+test_proc_skew_la_SOURCES = test/proc/skew.c
+test_proc_skew_la_CFLAGS = $(test_proc_unsynced_la_CFLAGS)
+test_proc_skew_la_LDFLAGS = $(test_proc_unsynced_la_LDFLAGS)
+test_proc_skew_la_LIBADD = -ldl
 
 # The linearizability checker: a library for tests, and a command.
 noinst_LTLIBRARIES += liblin.la

@@ -236,6 +236,7 @@ class Test:
 		ap.add_argument("case", nargs="?", default=os.environ.get("WALRAFT_CASE", ""))
 		ap.add_argument("--full", action="store_true", default=os.environ.get("WALRAFT_FULL", "") not in ("", "0"))
 		ap.add_argument("--seed", type=int, default=int(os.environ.get("WALRAFT_SEED") or 0))
+		ap.add_argument("--minutes", type=float, default=float(os.environ.get("WALRAFT_MINUTES") or 0))
 		ap.add_argument("--rounds", type=int, default=int(os.environ.get("WALRAFT_ROUNDS") or 0))
 		self.args = ap.parse_args()
 		self.file = os.path.relpath(os.path.abspath(file), os.path.join(HERE, "..", ".."))

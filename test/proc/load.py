@@ -34,6 +34,18 @@ TOTALS = "SELECT (SELECT sum(v) FROM a), (SELECT sum(v) FROM b)"
 Spec = collections.namedtuple("Spec", "uri log tag seed pause_ms pad timeout_ms")
 
 
+def judge(e, committing):
+	"""What an error says about the transaction: N it is not committed, U unknown, X nobody must ever be told this."""
+	code = getattr(e, "sqlite_errorcode", -1)
+	if code in NOT_COMMITTED or code == READ_GATE:
+		return "N"
+	if code in UNKNOWN:
+		return "U"
+	if code & 0xFF == sqlite3.SQLITE_BUSY and not (committing and code == sqlite3.SQLITE_BUSY):
+		return "N"
+	return "X"
+
+
 class Writer(threading.Thread):
 	def __init__(self, spec, number):
 		super().__init__(daemon=True)
@@ -53,17 +65,6 @@ class Writer(threading.Thread):
 		self.con = sqlite3.connect(self.spec.uri, uri=True, isolation_level=None, timeout=5)
 		for p in FIRST_PRAGMAS + ["walraft_timeout=%d" % self.spec.timeout_ms]:
 			self.con.execute("PRAGMA " + p).fetchall()
-
-	def judge(self, e, committing):
-		"""What an error says about the transaction."""
-		code = getattr(e, "sqlite_errorcode", -1)
-		if code in NOT_COMMITTED or code == READ_GATE:
-			return "N"
-		if code in UNKNOWN:
-			return "U"
-		if code & 0xFF == sqlite3.SQLITE_BUSY and not (committing and code == sqlite3.SQLITE_BUSY):
-			return "N"
-		return "X"
 
 	def transaction(self, key):
 		con, kind = self.con, self.rnd.random()
@@ -96,7 +97,7 @@ class Writer(threading.Thread):
 			self.note(self.transaction(key), key)
 			return True
 		except sqlite3.Error as e:
-			what = self.judge(e, self.committing)
+			what = judge(e, self.committing)
 			text = "%s %s%s" % (getattr(e, "sqlite_errorcode", -1), e, " at COMMIT" if self.committing else "")
 			self.note(what, key, text.replace("\n", " "))
 			if self.con.in_transaction:

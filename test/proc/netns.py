@@ -67,8 +67,22 @@ class Network:
 		"""Packets vanish in both directions; the node sees its own interface up."""
 		_ip("-n", self.hub, "link", "set", "p%d" % i, "nomaster")
 
+	def cut_out(self, i):
+		"""What node i sends vanishes; what others send still arrives."""
+		self._drop(self.ns(i), "eth0")
+
+	def cut_in(self, i):
+		"""Nothing arrives at node i; what it sends does at the others."""
+		self._drop(self.hub, "p%d" % i)
+
+	def _drop(self, ns, dev):
+		"""A queue that has no room for any packet."""
+		_ip("netns", "exec", ns, "tc", "qdisc", "replace", "dev", dev, "root", "bfifo", "limit", "1")
+
 	def heal(self, i):
 		_ip("-n", self.hub, "link", "set", "p%d" % i, "master", "br0")
+		for ns, dev in ((self.ns(i), "eth0"), (self.hub, "p%d" % i)):
+			_ip("netns", "exec", ns, "tc", "qdisc", "del", "dev", dev, "root", check=False)
 
 	def destroy(self):
 		for ns in reversed(self.made):

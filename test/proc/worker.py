@@ -9,7 +9,8 @@ named connection has a thread of its own, so that one may wait while others go o
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
   spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
   load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
-  stop   -                                       ends the writers; counts of outcomes
+  clients  log, tag, seed, levels, ...           starts clients that record their history, one for each of levels, see history.py
+  stop   -                                       ends the writers and clients; counts of outcomes
   close  conn
 """
 import json
@@ -21,6 +22,7 @@ import sys
 import threading
 import time
 
+import history
 import load
 
 
@@ -131,6 +133,13 @@ class Conn(threading.Thread):
 		return {}
 
 
+def start(loads):
+	for l in loads:
+		if not l.started_once:
+			l.started_once = True
+			l.start()
+
+
 def main():
 	path, so = sys.argv[1], sys.argv[2]
 	out = threading.Lock()
@@ -164,10 +173,12 @@ def main():
 			spec = load.Spec(uri(path, {}), m["log"], m["tag"], m["seed"], m.get("pause_ms", 2), m.get("pad", 100),
 			                 m.get("timeout_ms", 3000))
 			loads += [load.Writer(spec, t) for t in range(m.get("threads", 4))]
-			for l in loads:
-				if not l.started_once:
-					l.started_once = True
-					l.start()
+			start(loads)
+			send(out, {"id": m["id"], "ok": True})
+		elif cmd == "clients":
+			spec = history.Spec(uri(path, {}), m["log"], m["tag"], m["seed"], "", m["start_ns"], m["turn_s"], m["pace_ms"], m["writes"], m["timeout_ms"])
+			loads += [history.Client(spec._replace(level=l), t) for t, l in enumerate(m["levels"])]
+			start(loads)
 			send(out, {"id": m["id"], "ok": True})
 		elif cmd == "stop":
 			for l in loads:
