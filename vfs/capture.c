@@ -275,16 +275,11 @@ static int publication_frame(void *ctx, uint32_t i, uint8_t *dst, struct wire_er
 /* All that the publication, and SQLite's own appending to its wal-index after it, will need. */
 static int prepare(struct capture *k)
 {
-	const uint32_t mx_frame = k->c->session.base.mx_frame;
 	struct wire_err err;
 
 	if (vfs_db_publish_prepare(k->db, k->n_frames, k->db_after, &err) != WIRE_OK)
 		return shim_fail(k->c, WALRAFT_IOERR_NOT_COMMITTED, "%s: not committed: %s", k->c->path, err.text);
-	for (uint32_t i = vfs_walindex_region_of(mx_frame + 1); i <= vfs_walindex_region_of(mx_frame + k->n_frames); i++) {
-		if (!shim_region(k->c, i))
-			return no_memory(k);
-	}
-	return SQLITE_OK;
+	return k->c->proxy ? SQLITE_OK : shim_regions_for(k->c, k->n_frames);
 }
 
 /* The wal-index header that follows from the last frame: what the publication shows, and what SQLite will write into its private copy. */
@@ -367,6 +362,8 @@ int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 	struct capture k = { .c = c, .db = c->db, .ops = vfs_db_ops(c->db), .page_size = c->page_size, .n_frames = n_frames, .db_before = s->base.n_page, .db_after = db_after };
 	int rc;
 
+	if (k.ops->commit_frames)
+		return shim_commit_remote(c, n_frames, db_after);
 	vfs_pageset_enc_init(&k.enc, k.page_size);
 	k.head = (struct vfs_pageset_head){ .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx, s->epoch) };
 	memcpy(k.head.txid, s->txid, sizeof k.head.txid);

@@ -85,7 +85,9 @@ struct vfs_conn {
 	const struct vfs_ckpt_info *real_ckpt;
 	struct vfs_pull pull; /* what the private copy has */
 	uint64_t seen;        /* vfs_db_sequence that it was pulled at */
-	bool mapped, pull_failed;
+	bool mapped;
+	int pull_failed;      /* what the latest pull failed with; 0: it did not */
+	bool proxy;           /* proxy.c: stands for a connection of another process */
 
 	/* locks */
 	int read_slot; /* READ lock held shared; -1: none */
@@ -172,5 +174,11 @@ int shim_session_check(struct vfs_conn *c);
 /* ---- capture.c ---- */
 /* Commits the session's first n_frames private frames: page set, proposal, publication. An SQLite code, never plain SQLITE_BUSY. */
 int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after);
+
+/* ---- commit_remote.c ---- */
+/* The same where another process hosts the node: the frames go there. */
+int shim_commit_remote(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after);
+/* The private regions that SQLite will write to when it has committed n_frames. An SQLite code. */
+int shim_regions_for(struct vfs_conn *c, uint32_t n_frames);
 
 #endif

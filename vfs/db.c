@@ -203,6 +203,23 @@ struct vfs_ckpt_info *db_ckpt_info(struct vfs_db *db)
 	return vfs_walindex_ckpt_info(db->region[0]);
 }
 
+/* Those of an attached database are kept as they are met; failing that they are asked for again. */
+static void note_region(struct vfs_db *db, uint32_t region, void *p)
+{
+	pthread_mutex_lock(&db->pub);
+	if (region == db->n_regions && region >= db->cap_regions) {
+		void **grown = realloc(db->region, (region + 64) * sizeof *grown);
+
+		if (grown) {
+			db->region = grown;
+			db->cap_regions = region + 64;
+		}
+	}
+	if (region == db->n_regions && region < db->cap_regions)
+		db->region[db->n_regions++] = p;
+	pthread_mutex_unlock(&db->pub);
+}
+
 void *vfs_db_real_region(struct vfs_db *db, uint32_t region, bool extend)
 {
 	void volatile *p = NULL;
@@ -215,11 +232,13 @@ void *vfs_db_real_region(struct vfs_db *db, uint32_t region, bool extend)
 		return have;
 	if (db->anchor.f->pMethods->xShmMap(db->anchor.f, (int)region, VFS_REGION_BYTES, extend, &p) != SQLITE_OK)
 		return NULL;
+	if (db->attached && p)
+		note_region(db, region, (void *)(uintptr_t)p);
 	return (void *)(uintptr_t)p;
 }
 
 /* Word by word: readers of other processes move their marks, and a checkpoint its progress, without pub. */
-static void load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst)
+void db_load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst)
 {
 	const struct vfs_ckpt_info *src = db_ckpt_info(db);
 
@@ -234,7 +253,7 @@ static void load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst)
 void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst)
 {
 	pthread_mutex_lock(&db->pub);
-	load_ckpt_info(db, dst);
+	db_load_ckpt_info(db, dst);
 	pthread_mutex_unlock(&db->pub);
 }
 
@@ -265,6 +284,8 @@ int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regio
 	uint32_t from = 0;
 	int rc = WIRE_OK;
 
+	if (db->attached)
+		return attached_pull(db, pull, private_regions, err);
 	pthread_mutex_lock(&db->pub);
 	if (memcmp(&pull->hdr, &db->hdr, sizeof db->hdr) == 0)
 		goto out;
@@ -283,7 +304,7 @@ int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regio
 	}
 	if (region0 != db->region[0]) {
 		/* With the header also backfill: an old one that happens to equal the new mxFrame would send the reader past the WAL. */
-		load_ckpt_info(db, vfs_walindex_ckpt_info(region0));
+		db_load_ckpt_info(db, vfs_walindex_ckpt_info(region0));
 		memcpy(region0 + sizeof db->hdr, &db->hdr, sizeof db->hdr);
 		atomic_thread_fence(memory_order_seq_cst);
 		memcpy(region0, &db->hdr, sizeof db->hdr);
@@ -296,12 +317,26 @@ out:
 
 uint64_t vfs_db_sequence(struct vfs_db *db)
 {
-	return atomic_load_explicit(&db->sequence, memory_order_acquire);
+	return db->attached ? attached_sequence(db) : atomic_load_explicit(&db->sequence, memory_order_acquire);
+}
+
+void vfs_db_state(struct vfs_db *db, struct vfs_walindex_hdr *ret_hdr, uint64_t *ret_sequence)
+{
+	pthread_mutex_lock(&db->pub);
+	*ret_hdr = db->hdr;
+	*ret_sequence = atomic_load_explicit(&db->sequence, memory_order_relaxed);
+	pthread_mutex_unlock(&db->pub);
+}
+
+void db_share(struct vfs_db *db)
+{
+	if (db->shared)
+		vfs_shared_show(db->shared, &db->hdr, atomic_load_explicit(&db->sequence, memory_order_relaxed), atomic_load_explicit(&db->index, memory_order_relaxed));
 }
 
 uint64_t vfs_db_published(struct vfs_db *db)
 {
-	return atomic_load_explicit(&db->index, memory_order_acquire);
+	return db->attached ? attached_published(db) : atomic_load_explicit(&db->index, memory_order_acquire);
 }
 
 uint64_t db_state_index(struct vfs_db *db)

@@ -21,6 +21,9 @@
 
 struct vfs_db;
 struct vfs_conn;
+struct vfs_shared;        /* shared.h */
+struct vfs_remote_commit; /* attached.h */
+struct vfs_remote_result;
 
 enum vfs_read_level {
 	VFS_READ_LINEARIZABLE,
@@ -84,6 +87,9 @@ struct vfs_node_ops {
 	bool (*several_voters)(void *ctx);
 	/* A: the leader's wall clock, for a transaction under that grant. */
 	uint64_t (*wall_us)(void *ctx, uint64_t epoch);
+	/* A: of an attached database only (attached.h), else NULL: the host is sent the private frames of `who`'s transaction, makes an entry of them, commits and publishes it. WIRE_OK: it
+	 * answered. WIRE_FENCED: it has not got them all, and nothing is committed; WIRE_UNKNOWN: it did not answer in time, or has ended. */
+	int (*commit_frames)(void *ctx, const void *who, const struct vfs_remote_commit *c, struct vfs_remote_result *ret_result, struct wire_err *err);
 };
 
 /* What the journal knows, for finding the position at start (DESIGN, section 5). read_entry gives the data of an entry in (mark_index, last_index]. */
@@ -101,6 +107,7 @@ struct vfs_db_start {
 	int (*read_entry)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err);
 	const struct wire_env *env;
 	const struct vfs_node_ops *ops; /* copied */
+	struct vfs_shared *shared; /* where to show the published state to other processes, until vfs_db_close; NULL: nowhere */
 };
 
 /* Takes the locks (WIRE_BUSY: someone uses the database, with what to do), recovers the WAL and wal-index, finds the position, loads pages, makes the WAL non-empty (header and page 1 as commit frame 1) and
@@ -148,6 +155,7 @@ int vfs_db_publish(struct vfs_db *db, const struct vfs_publication *p, struct wi
 /* For connections of the shim. All under pub: copies the published header, and the regions that differ from what the connection has, into its private copies. */
 struct vfs_pull { struct vfs_walindex_hdr hdr; /* in: what the copy has; out: published */ };
 uint64_t vfs_db_sequence(struct vfs_db *db); /* changes with every publication and restart; atomic */
+void vfs_db_state(struct vfs_db *db, struct vfs_walindex_hdr *ret_hdr, uint64_t *ret_sequence); /* the published header, and the sequence that it is of */
 /* regions: the private copies (get may not fail for regions up to the published tail: reserved before by the caller through n_regions); returns WIRE_NOMEM when get fails. */
 int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regions *private_regions, struct wire_err *err);
 void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst);       /* the 40 bytes, from the real mapping */

@@ -199,6 +199,8 @@ static void show_restart(struct vfs_db *db, const struct vfs_wal_header *w, cons
 
 	pthread_mutex_lock(&db->pub);
 	info = db_ckpt_info(db);
+	if (db->shared)
+		vfs_shared_restart(db->shared, true);
 	vfs_walindex_append(&r, 1, 1, NULL); /* region 0 is mapped: can't fail */
 	db->wal_hdr = *w;
 	db->hdr.change++;
@@ -217,6 +219,9 @@ static void show_restart(struct vfs_db *db, const struct vfs_wal_header *w, cons
 	}
 	db->n_restarts++;
 	atomic_fetch_add_explicit(&db->sequence, 1, memory_order_acq_rel);
+	db_share(db);
+	if (db->shared)
+		vfs_shared_restart(db->shared, false);
 	pthread_mutex_unlock(&db->pub);
 }
 

@@ -5,6 +5,7 @@
 #define VFS_DB_IMPL_H
 
 #include "vfs/db.h"
+#include "vfs/shared.h"
 #include "vfs/wlock.h"
 #include <pthread.h>
 #include <sqlite3ext.h>
@@ -47,6 +48,10 @@ struct vfs_db {
 	const struct wire_env *env;
 	struct vfs_node_ops ops;
 	struct vfs_wlock *wlock;
+	/* What other processes see of it; NULL: nobody is to. attached: it is another process's, `owner`'s (attached.h), and this one only reads it. */
+	struct vfs_shared *shared;
+	uint64_t owner;
+	bool attached;
 
 	pthread_mutex_t ckpt, publisher, pub;
 
@@ -88,12 +93,23 @@ void db_shm_unlock(struct vfs_db *db, int first, int n);
 struct vfs_regions db_regions(struct vfs_db *db); /* use under pub */
 int db_map_regions(struct vfs_db *db, uint32_t count, struct wire_err *err);
 struct vfs_ckpt_info *db_ckpt_info(struct vfs_db *db);
+void db_load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst); /* from the real mapping; region 0 is there */
 void db_nap_us(struct vfs_db *db, uint32_t us);
 /* The index that stands for the state as published: below the beginning of an open chunked transaction, so that it is read again after a start from there. Under pub. */
 uint64_t db_state_index(struct vfs_db *db);
+void db_share(struct vfs_db *db); /* shows the published state to other processes; under pub */
 void db_list(struct vfs_db *db);
 bool db_is_inherited(const char *path); /* see vfs_db_after_fork */
 void db_unlist(struct vfs_db *db);
+
+/* db_open.c */
+struct vfs_db *db_new(const char *path, const struct wire_env *env, const struct vfs_node_ops *ops, struct wire_err *err);
+int db_open_anchor(struct vfs_db *db, const char *path, struct wire_err *err); /* sets path, opens the file and takes SHARED; WIRE_BUSY */
+
+/* attached.c: db->attached */
+uint64_t attached_sequence(const struct vfs_db *db);
+uint64_t attached_published(const struct vfs_db *db);
+int attached_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regions *to, struct wire_err *err);
 
 /* db_log.c: transactions as they lie in the log */
 enum db_step {

@@ -16,7 +16,7 @@ static sqlite3_vfs *base_vfs(void)
 	return shim ? shim->pAppData : sqlite3_vfs_find(NULL);
 }
 
-static struct vfs_db *new_db(const struct vfs_db_start *start, struct wire_err *err)
+struct vfs_db *db_new(const char *path, const struct wire_env *env, const struct vfs_node_ops *ops, struct wire_err *err)
 {
 	struct vfs_db *db = calloc(1, sizeof *db);
 
@@ -27,19 +27,33 @@ static struct vfs_db *new_db(const struct vfs_db_start *start, struct wire_err *
 	pthread_mutex_init(&db->pub, NULL);
 	pthread_mutex_init(&db->anchor.io, NULL);
 	pthread_mutex_init(&db->wal.io, NULL);
-	db->env = start->env;
-	db->ops = *start->ops;
-	db->group = start->group;
+	db->env = env;
+	db->ops = *ops;
 	db->base = base_vfs();
+	db->path = calloc(1, db->base ? (size_t)db->base->mxPathname + 1 : 1);
+	if (db->base && db->path)
+		return db;
+	vfs_db_close(db);
+nomem:
+	wire_fail(err, WIRE_NOMEM, "opening %s: out of memory", path);
+	return NULL;
+}
+
+static struct vfs_db *new_published(const struct vfs_db_start *start, struct wire_err *err)
+{
+	struct vfs_db *db = db_new(start->path, start->env, start->ops, err);
+
+	if (!db)
+		return NULL;
+	db->group = start->group;
+	db->shared = start->shared;
 	db->wlock = vfs_wlock_new();
 	db->pages_path = strdup(start->pages_path);
 	db->io_buf = malloc(DB_IO_BYTES);
 	db->page_buf = malloc(65536);
-	db->path = calloc(1, db->base ? (size_t)db->base->mxPathname + 1 : 1);
-	if (db->base && db->wlock && db->pages_path && db->io_buf && db->page_buf && db->path)
+	if (db->wlock && db->pages_path && db->io_buf && db->page_buf)
 		return db;
 	vfs_db_close(db);
-nomem:
 	wire_fail(err, WIRE_NOMEM, "opening %s: out of memory", start->path);
 	return NULL;
 }
@@ -102,14 +116,21 @@ static int patiently(struct vfs_db *db, int (*step)(struct vfs_db *db), struct w
 	return rc == SQLITE_OK ? WIRE_OK : db_fail(db, err, rc, "locking", db->path);
 }
 
+int db_open_anchor(struct vfs_db *db, const char *path, struct wire_err *err)
+{
+	int rc = open_files(db, path, err);
+
+	if (rc == WIRE_OK)
+		rc = patiently(db, lock_database, err);
+	if (rc == WIRE_OK)
+		db->db_locked = true;
+	return rc;
+}
+
 static int take_locks(struct vfs_db *db, struct wire_err *err)
 {
-	int rc = patiently(db, lock_database, err);
+	int rc = patiently(db, lock_shm, err);
 
-	if (rc)
-		return rc;
-	db->db_locked = true;
-	rc = patiently(db, lock_shm, err);
 	if (rc)
 		return rc;
 	db->shm_locked = true;
@@ -119,12 +140,12 @@ static int take_locks(struct vfs_db *db, struct wire_err *err)
 
 int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct wire_err *err)
 {
-	struct vfs_db *db = new_db(start, err);
+	struct vfs_db *db = new_published(start, err);
 	int rc;
 
 	if (!db)
 		return WIRE_NOMEM;
-	rc = open_files(db, start->path, err);
+	rc = db_open_anchor(db, start->path, err);
 	if (rc == WIRE_OK)
 		rc = take_locks(db, err);
 	if (rc == WIRE_OK)
@@ -140,6 +161,9 @@ int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct
 		vfs_db_close(db);
 		return rc;
 	}
+	if (db->shared)
+		vfs_shared_restart(db->shared, false);
+	db_share(db);
 	db_list(db);
 	*ret_db = db;
 	return WIRE_OK;

@@ -147,6 +147,7 @@ static void show(struct vfs_db *db, const struct vfs_publication *p, const uint3
 	/* In this order: a reader whom the gate lets pass because of the index must find its copy of the header old. */
 	atomic_fetch_add_explicit(&db->sequence, 1, memory_order_acq_rel);
 	atomic_store_explicit(&db->index, p->index, memory_order_release);
+	db_share(db);
 	pthread_mutex_unlock(&db->pub);
 }
 
@@ -195,6 +196,7 @@ void db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_t
 	db->open = *open;
 	if (index > atomic_load_explicit(&db->index, memory_order_relaxed))
 		atomic_store_explicit(&db->index, index, memory_order_release);
+	db_share(db);
 	pthread_mutex_unlock(&db->pub);
 }
 

@@ -10,12 +10,16 @@ VFS_DB_SOURCES = \
 	vfs/db_open.c vfs/db_recover.c \
 	vfs/db_position.c vfs/db_log.c \
 	vfs/db_publish.c vfs/db_apply.c \
-	vfs/db_checkpoint.c vfs/db_view.c
+	vfs/db_checkpoint.c vfs/db_view.c \
+	vfs/shared.c vfs/shared.h \
+	vfs/attached.c vfs/attached.h
 VFS_SHIM_SOURCES = \
 	vfs/vfs.c vfs/vfs.h vfs/conn.h \
 	vfs/open.c vfs/newborn.c \
 	vfs/file.c vfs/shm.c vfs/wal.c \
-	vfs/store.c vfs/capture.c
+	vfs/store.c vfs/capture.c \
+	vfs/commit_remote.c \
+	vfs/proxy.c vfs/proxy.h
 
 noinst_LTLIBRARIES += libvfs.la
 libvfs_la_SOURCES = $(VFS_FORMAT_SOURCES) $(VFS_DB_SOURCES) $(VFS_SHIM_SOURCES)

@@ -57,9 +57,10 @@ static bool pull(struct vfs_conn *c)
 	const struct vfs_walindex_hdr before = c->pull.hdr;
 	struct wire_err err;
 
-	c->pull_failed = vfs_db_pull(c->db, &c->pull, &regions, &err) != WIRE_OK;
+	const int failed = vfs_db_pull(c->db, &c->pull, &regions, &err);
+	c->pull_failed = failed == WIRE_OK ? 0 : failed == WIRE_NOMEM ? SQLITE_IOERR_NOMEM : WALRAFT_IOERR_NODE;
 	if (c->pull_failed) {
-		shim_fail(c, SQLITE_IOERR_NOMEM, "%s", err.text);
+		shim_fail(c, c->pull_failed, "%s", err.text);
 		return false;
 	}
 	c->seen = sequence;
@@ -107,7 +108,7 @@ static int map_first(struct vfs_conn *c, int size)
 		memset(&c->pull.hdr, 0, sizeof c->pull.hdr);
 		pull(c);
 		if (c->pull_failed)
-			return SQLITE_IOERR_NOMEM;
+			return c->pull_failed;
 	}
 	c->mapped = true;
 	return SQLITE_OK;
@@ -225,7 +226,7 @@ static int read_shared(struct vfs_conn *c, int slot)
 
 	shim_read_begins();
 	if (c->pull_failed)
-		rc = SQLITE_IOERR_NOMEM;
+		rc = c->pull_failed;
 	else if (c->session.open)
 		return relock_in_session(c, slot);
 	else if (!c->token && !shim_repeats_refused(c))
@@ -314,7 +315,7 @@ static int write_lock(struct vfs_conn *c)
 	const bool moved = vfs_db_sequence(c->db) != c->seen && pull(c);
 	if (c->pull_failed) {
 		ops->write_unlock(ops->ctx, c, false);
-		return SQLITE_IOERR_NOMEM;
+		return c->pull_failed;
 	}
 	shim_granted(c);
 	shim_session_begin(c, &grant, moved);
@@ -383,7 +384,7 @@ static int reread(struct vfs_conn *c)
 {
 	repair(c);
 	if (c->pull_failed)
-		return SQLITE_IOERR_NOMEM;
+		return c->pull_failed;
 	c->rereading = true;
 	return SQLITE_OK;
 }
