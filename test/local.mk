@@ -47,7 +47,7 @@ PROC_FILES = \
 	test/proc/stock_reader.py test/proc/worker.py test/proc/history.py test/proc/levels.py \
 	test/demo/packages.py test/demo/run \
 	test/newest/README.md test/newest/run test/newest/sqlite.py test/newest/test_calls.py \
-	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh \
+	test/bench/README.md test/bench/all.sh test/bench/common.h test/bench/lib.sh test/bench/median.sh test/bench/reads.sh test/bench/etcd.c \
 	test/bench/postgres.sh test/bench/prio.c test/bench/sqlite.c test/bench/sqlite.sh test/bench/walraft.c \
 	test/bench/walraft.sh
 

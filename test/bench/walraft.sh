@@ -2,6 +2,7 @@
 # walraft: three node processes on loopback, each the bench program with the extension; the load runs in the node it
 # measures. F: kill -9 of the leader under load to the next successful write, two survivors trying all the time.
 # plain_R1, plain_R16: the same program, point reads of the same file through stock SQLite without the extension.
+# ONLY=reads: what reads.sh wants, and nothing else.
 . "$(dirname "$0")/lib.sh"
 BUILD=${WALRAFT_BUILD:-$HERE/../../build}
 BUILD=$(cd "$BUILD" 2>/dev/null && pwd)
@@ -91,10 +92,30 @@ stop_cluster() {
 	done
 }
 
+# Plain and replicated reads of one file in turn, close to each other in time.
+plain_reads() {
+	printf 'r %d %s R%d -\n' "$1" "$SECS" "$1" | "$T/walraft" "$T/n$L/app.db" | grep -v END | sed "s/^plain R/walraft plain_R/" | rec
+}
+reads() {
+	local n
+	ask $L "w 1 $SECS W1" | rec
+	ask $F "w 1 $SECS Wf1" | rec
+	for n in 1 16; do
+		plain_reads $n
+		ask $L "r $n $SECS R${n}_lease lease" | rec
+		ask $F "r $n $SECS Rf${n}_lin linearizable" | rec
+	done
+}
+
 for r in $(seq "$REPS"); do
 	log "rep $r"
 	noise
 	start_cluster
+	if [ "${ONLY:-}" = reads ]; then
+		reads
+		stop_cluster
+		continue
+	fi
 	j0=$(field $L journal_bytes_appended); c0=$(field $L commit); b0=$(wr_bytes "${PIDS[$L]}")
 	ask $L "w 1 $SECS W1" | rec
 	j1=$(field $L journal_bytes_appended); c1=$(field $L commit); b1=$(wr_bytes "${PIDS[$L]}")
@@ -108,9 +129,8 @@ for r in $(seq "$REPS"); do
 	ask $L "w 64 $SECS W64" | rec
 	echo "walraft RSS $(rss_kb "${PIDS[$L]}") kB" | rec
 	echo "walraft RSS_follower $(rss_kb "${PIDS[$F]}") kB" | rec
-	# Plain and replicated reads of one file in turn, close to each other in time.
 	for n in 1 16; do
-		printf 'r %d %s R%d -\n' $n "$SECS" $n | "$T/walraft" "$T/n$L/app.db" | grep -v END | sed "s/^plain R/walraft plain_R/" | rec
+		plain_reads $n
 		ask $L "r $n $SECS R${n}_stale stale" | rec
 		ask $F "r $n $SECS Rf${n}_stale stale" | rec
 		ask $L "r $n $SECS R$n linearizable" | rec

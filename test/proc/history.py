@@ -105,14 +105,12 @@ class Client(threading.Thread):
 	def write(self):
 		key, v = self.key("r"), self.value()
 		self.invoke("write", key, v)
-		self.committing = True
 		self.con.execute(WRITE, (key, v))
 		self.done("ok")
 
 	def append(self):
 		key, v = self.key("l"), self.value()
 		self.invoke("append", key, v)
-		self.committing = True
 		self.con.execute(APPEND, (key, v))
 		self.done("ok")
 
