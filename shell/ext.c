@@ -97,21 +97,14 @@ static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db *
 		rc = open_alone(path, &n, err);
 	if (rc)
 		return rc;
-	*ret_db = shell_node_db(n);
-	vfs_db_ref(*ret_db);
+	*ret_db = shell_node_connected(n);
 	return WIRE_OK;
 }
 
-/* Each connection holds one reference on its node, given back here. */
-static void close_db(void *ctx, const char *path)
+static void close_db(void *ctx, struct vfs_db *db)
 {
-	struct shell_node *n = shell_node_find(path);
-
 	(void)ctx;
-	if (!n)
-		return;
-	shell_node_release(n);
-	shell_node_release(n);
+	shell_node_left(db);
 }
 
 static void after_fork_in_child(void)

@@ -486,16 +486,74 @@ int shell_node_run(const char *path, bool (*stop)(void), struct shell_node **ret
 	return acquire(path, false, stop, ret_node, err);
 }
 
+/* registry_mu held. A reference is given back; true: the caller is to end the node. */
+static bool drop(struct shell_node *n)
+{
+	if (--n->refs)
+		return false;
+	if (n->phase != NODE_RUNS) { /* shell_node_end waits for this one */
+		pthread_cond_broadcast(&registry_moved);
+		return false;
+	}
+	n->phase = NODE_ENDS;
+	return true;
+}
+
 void shell_node_release(struct shell_node *n)
 {
 	bool last;
 
 	pthread_mutex_lock(&registry_mu);
-	last = --n->refs == 0;
-	if (last)
-		n->phase = NODE_ENDS;
+	last = drop(n);
 	pthread_mutex_unlock(&registry_mu);
 	if (last)
+		end_node(n, NODE_ENDED);
+}
+
+struct vfs_db *shell_node_connected(struct shell_node *n)
+{
+	struct vfs_db *db;
+
+	pthread_mutex_lock(&registry_mu);
+	n->connections++;
+	db = n->db;
+	vfs_db_ref(db);
+	pthread_mutex_unlock(&registry_mu);
+	return db;
+}
+
+void shell_node_left(struct vfs_db *db)
+{
+	struct shell_node *n;
+	bool last = false;
+
+	pthread_mutex_lock(&registry_mu);
+	for (n = registry; n && n->db != db; n = n->next)
+		;
+	if (n && n->connections) {
+		n->connections--;
+		last = drop(n);
+	}
+	pthread_mutex_unlock(&registry_mu);
+	if (last)
+		end_node(n, NODE_ENDED);
+}
+
+void shell_node_end(struct shell_node *n)
+{
+	bool is_mine;
+
+	pthread_mutex_lock(&registry_mu);
+	is_mine = n->phase == NODE_RUNS; /* or another thread is at it */
+	n->phase = NODE_ENDS;
+	n->refs -= n->connections + 1;
+	n->connections = 0;
+	while (is_mine && n->refs)
+		pthread_cond_wait(&registry_moved, &registry_mu);
+	if (!is_mine && !n->refs)
+		pthread_cond_broadcast(&registry_moved);
+	pthread_mutex_unlock(&registry_mu);
+	if (is_mine)
 		end_node(n, NODE_ENDED);
 }
 

@@ -151,6 +151,7 @@ struct shell_node {
 	/* node.c's, under the registry's lock */
 	struct shell_node *next;
 	unsigned refs, waiting; /* waiting: threads that want it once it runs, or is gone */
+	unsigned connections;   /* those of refs that are connections' */
 	enum node_phase phase;
 	struct wire_err start_err; /* why it FAILED */
 

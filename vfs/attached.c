@@ -13,7 +13,7 @@
 #define RESTART_NAP_NS 50000
 #define RESTART_NAPS 20000u /* a second: a restart takes microseconds, unless the host is stopped in it */
 
-static bool is_ours(const struct vfs_db *db)
+bool attached_is_ours(const struct vfs_db *db)
 {
 	return atomic_load_explicit(&db->shared->owner, memory_order_seq_cst) == db->owner;
 }
@@ -35,7 +35,7 @@ uint64_t attached_sequence(const struct vfs_db *db)
 	uint64_t sequence = atomic_load_explicit(&db->shared->sequence, memory_order_acquire);
 
 	/* Not to be mistaken for a state that was seen: the next pull fails. */
-	return is_ours(db) ? sequence : UINT64_MAX;
+	return attached_is_ours(db) ? sequence : UINT64_MAX;
 }
 
 uint64_t attached_published(const struct vfs_db *db)
@@ -51,7 +51,7 @@ static int no_restart(struct vfs_db *db, uint64_t *ret_restarts, struct wire_err
 	for (uint32_t naps = 0;; naps++) {
 		uint64_t n = atomic_load_explicit(&db->shared->restarts, memory_order_seq_cst);
 
-		if (!is_ours(db))
+		if (!attached_is_ours(db))
 			return host_gone(db, err);
 		if (!(n & 1)) {
 			*ret_restarts = n;
@@ -102,7 +102,7 @@ int attached_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_reg
 			return rc;
 		vfs_shared_state(db->shared, &hdr);
 		if (memcmp(&pull->hdr, &hdr, sizeof hdr) == 0)
-			return is_ours(db) ? WIRE_OK : host_gone(db, err);
+			return attached_is_ours(db) ? WIRE_OK : host_gone(db, err);
 		rc = copy_index(db, &pull->hdr, &hdr, to, err);
 		/* From here until it is whole the copy is nothing. */
 		memset(&pull->hdr, 0, sizeof pull->hdr);
@@ -110,10 +110,10 @@ int attached_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_reg
 		if (rc == WIRE_OK && !region0)
 			rc = wire_fail(err, WIRE_NOMEM, "no room for region 0 of a connection's wal-index");
 		if (rc)
-			return is_ours(db) ? rc : host_gone(db, err);
+			return attached_is_ours(db) ? rc : host_gone(db, err);
 		db_load_ckpt_info(db, vfs_walindex_ckpt_info(region0));
 		atomic_thread_fence(memory_order_seq_cst);
-		if (!is_ours(db))
+		if (!attached_is_ours(db))
 			return host_gone(db, err);
 		if (atomic_load_explicit(&db->shared->restarts, memory_order_seq_cst) == restarts)
 			break;
@@ -148,11 +148,12 @@ int vfs_db_attach(const struct vfs_attached_start *start, struct vfs_db **ret_db
 	db->attached = true;
 	db->shared = (struct vfs_shared *)(uintptr_t)start->shared; /* never written through */
 	db->owner = start->owner;
+	db->unmap = start->unmap;
 	db->page_size = start->page_size;
 	rc = db_open_anchor(db, start->path, err);
 	if (rc == WIRE_OK)
 		rc = map_first(db, err);
-	if (rc == WIRE_OK && !is_ours(db))
+	if (rc == WIRE_OK && !attached_is_ours(db))
 		rc = host_gone(db, err);
 	if (rc) {
 		vfs_db_close(db);

@@ -359,11 +359,14 @@ static int capture(struct capture *k)
 int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 {
 	const struct shim_session *s = &c->session;
-	struct capture k = { .c = c, .db = c->db, .ops = vfs_db_ops(c->db), .page_size = c->page_size, .n_frames = n_frames, .db_before = s->base.n_page, .db_after = db_after };
+	struct capture k = { .c = c, .db = c->db, .ops = vfs_db_ops_inside(c->db), .page_size = c->page_size, .n_frames = n_frames, .db_before = s->base.n_page, .db_after = db_after };
 	int rc;
 
 	if (k.ops->commit_frames)
 		return shim_commit_remote(c, n_frames, db_after);
+	/* From here to commit_end the node cannot go: what it said is committed is published, and it is told so. */
+	if (!vfs_db_enter(k.db))
+		return shim_session_check(c);
 	vfs_pageset_enc_init(&k.enc, k.page_size);
 	k.head = (struct vfs_pageset_head){ .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx, s->epoch) };
 	memcpy(k.head.txid, s->txid, sizeof k.head.txid);
@@ -374,5 +377,6 @@ int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 	free(k.updates);
 	wire_buf_free(&k.out);
 	vfs_pageset_enc_free(&k.enc);
+	vfs_db_leave(k.db);
 	return (rc & 0xff) == SQLITE_BUSY ? WALRAFT_IOERR_NOT_COMMITTED : rc;
 }

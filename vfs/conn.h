@@ -1,4 +1,4 @@
-/* Private to the shim (vfs.c open.c newborn.c file.c shm.c wal.c store.c capture.c): one connection of SQLite's to a replicated database.
+/* Private to the shim (vfs.c open.c successor.c newborn.c file.c shm.c wal.c store.c capture.c): one connection of SQLite's to a replicated database.
  *
  * Threads: SQLite calls the files of one connection from one thread at a time, so that nothing here needs a lock but what is shared between connections:
  * seats and the list of writers (vfs.c). See vfs/README.md for the lock order. */
@@ -69,6 +69,7 @@ struct vfs_conn {
 	bool several_voters; /* as of its last write transaction */
 	int lock_level;     /* newborn: of its file, SQLITE_LOCK_* */
 	bool wrote_newborn; /* newborn: there may be something in the database now */
+	bool may_set_up;    /* as given to open_db */
 	bool named, plain;  /* newborn: auto was asked for in its own URI; it is not to be set up at all */
 	unsigned generation;
 	struct shim_seat *seat;
@@ -82,7 +83,7 @@ struct vfs_conn {
 	/* the private wal-index */
 	void **region;
 	uint32_t n_regions;
-	const struct vfs_ckpt_info *real_ckpt;
+	struct vfs_ckpt_info *real_ckpt; /* by its own handle's mapping */
 	struct vfs_pull pull; /* what the private copy has */
 	uint64_t seen;        /* vfs_db_sequence that it was pulled at */
 	bool mapped;
@@ -123,6 +124,8 @@ sqlite3_vfs *shim_base(struct vfs_conn *c);
 struct vfs_host_ops shim_host_ops(void);
 struct shim_seat *shim_seat_take(struct vfs_conn *c);
 void shim_seat_leave(struct shim_seat *s); /* waits until no thread sleeps on it */
+/* Its database from now on; returns the one before, whose reference is the caller's now. */
+struct vfs_db *shim_conn_set_db(struct vfs_conn *c, struct vfs_db *db);
 unsigned shim_fork_generation(void);
 bool shim_thread_is_node(void);
 /* Remembers the text and returns the code. */
@@ -149,6 +152,12 @@ int shim_attach(struct vfs_conn *c, bool may_set_up, struct wire_err *err);
 int shim_parse_ms(const char *text, uint32_t *ret_ms, struct wire_err *err);
 void shim_conn_close(struct vfs_conn *c); /* all but the base handle is gone; frees c */
 
+/* ---- successor.c ---- */
+bool shim_must_change(struct vfs_conn *c); /* its node has ended: to be asked when no lock is held */
+/* Goes over to the node that there is now, when it must; starts it if need be. No lock is held. An SQLite code. */
+int shim_change_over(struct vfs_conn *c);
+void shim_spoil_header(struct vfs_conn *c); /* SQLite then begins its read anew */
+
 /* ---- newborn.c ---- */
 void shim_newborn_after_fork(void);
 
@@ -161,6 +170,7 @@ int shim_shm_map(sqlite3_file *f, int region, int size, int extend, void volatil
 int shim_shm_lock(sqlite3_file *f, int first, int n, int flags);
 void shim_shm_barrier(sqlite3_file *f);
 int shim_shm_unmap(sqlite3_file *f, int delete);
+int shim_pull_anew(struct vfs_conn *c); /* all of the private copy; SQLITE_OK also when it is to be done later (retired) */
 void *shim_region(struct vfs_conn *c, uint32_t region); /* makes it when missing; NULL: no memory */
 void shim_write_end(struct vfs_conn *c);                /* WRITE unlock; nothing when it isn't held */
 

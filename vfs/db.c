@@ -284,10 +284,17 @@ int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regio
 	uint32_t from = 0;
 	int rc = WIRE_OK;
 
-	if (db->attached)
-		return attached_pull(db, pull, private_regions, err);
+	if (db->attached) {
+		if (!vfs_db_enter(db))
+			return wire_fail(err, WIRE_CLOSED, "%s has no node now", db->path);
+		rc = attached_pull(db, pull, private_regions, err);
+		vfs_db_leave(db);
+		return rc;
+	}
 	pthread_mutex_lock(&db->pub);
-	if (memcmp(&pull->hdr, &db->hdr, sizeof db->hdr) == 0)
+	if (db->n_regions == 0)
+		rc = wire_fail(err, WIRE_CLOSED, "%s has no node now", db->path);
+	if (rc || memcmp(&pull->hdr, &db->hdr, sizeof db->hdr) == 0)
 		goto out;
 	/* Frames of one WAL never change, so that only the regions from the old tail on can differ. */
 	if (pull->hdr.is_init && memcmp(pull->hdr.salt, db->hdr.salt, sizeof db->hdr.salt) == 0 && pull->hdr.mx_frame > 0 &&
@@ -365,7 +372,7 @@ void vfs_db_status(struct vfs_db *db, struct vfs_db_status *ret_status)
 		.db_pages = db->hdr.n_page,
 		.page_size = db->page_size,
 		.wal_frames = db->hdr.mx_frame,
-		.backfilled = __atomic_load_n(&db_ckpt_info(db)->backfill, __ATOMIC_SEQ_CST),
+		.backfilled = db->n_regions ? __atomic_load_n(&db_ckpt_info(db)->backfill, __ATOMIC_SEQ_CST) : 0,
 		.publications = db->n_publications,
 		.restarts = db->n_restarts,
 		.checkpoints = db->n_checkpoints,
@@ -385,7 +392,6 @@ uint64_t vfs_db_page_hash(struct vfs_db *db, uint32_t pgno)
 
 uint32_t vfs_db_page_size(struct vfs_db *db) { return db->page_size; }
 const char *vfs_db_path(struct vfs_db *db) { return db->path; }
-const struct vfs_node_ops *vfs_db_ops(struct vfs_db *db) { return &db->ops; }
 struct vfs_wlock *vfs_db_wlock(struct vfs_db *db) { return db->wlock; }
 
 void db_nap_us(struct vfs_db *db, uint32_t us)
@@ -461,9 +467,24 @@ void vfs_db_ref(struct vfs_db *db)
 
 void vfs_db_unref(struct vfs_db *db)
 {
+	bool last;
+
 	pthread_mutex_lock(&registry.mutex);
-	db->refs--;
+	last = --db->refs == 0 && db->closed;
 	pthread_mutex_unlock(&registry.mutex);
+	if (last)
+		db_free(db);
+}
+
+bool db_closed(struct vfs_db *db)
+{
+	bool last;
+
+	pthread_mutex_lock(&registry.mutex);
+	db->closed = true;
+	last = db->refs == 0;
+	pthread_mutex_unlock(&registry.mutex);
+	return last;
 }
 
 uint32_t vfs_db_connections(struct vfs_db *db)

@@ -113,8 +113,15 @@ struct vfs_db_start {
 /* Takes the locks (WIRE_BUSY: someone uses the database, with what to do), recovers the WAL and wal-index, finds the position, loads pages, makes the WAL non-empty (header and page 1 as commit frame 1) and
  * the database known to the shim by its canonical path. WIRE_CHANGED: content matches no committed position (the text names the file, and walraft's ways out). WIRE_UNSUPPORTED: see vfs_db_after_fork. */
 int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct wire_err *err);
-/* Refuses new connections; the caller has made sure that none is left (vfs_db_connections). Releases the locks; leaves ordinary files. */
+/* Ends it: refuses new connections, waits for those that are inside (vfs_db_enter; the caller has seen to it that nothing there waits for long), releases locks and files, which are ordinary
+ * ones then, and needs no node any more. Connections that are left keep the object, retired, until their last vfs_db_unref: their reads under way go on, by handles of
+ * their own; what they were writing is fenced; at their next read they ask vfs_host_ops.open_db for the one that came after it. */
 void vfs_db_close(struct vfs_db *db);
+bool vfs_db_is_retired(struct vfs_db *db); /* or about to be; an atomic load */
+/* While a caller is inside, the object is not closed: between the two all calls below, and vfs_db_ops_inside, may be used. false: it is retired. Who calls has a
+ * reference. What needs neither: vfs_db_ops, _is_retired, _sequence, _published, _path, _page_size, _pull (WIRE_CLOSED), _status (as it was). */
+bool vfs_db_enter(struct vfs_db *db);
+void vfs_db_leave(struct vfs_db *db);
 uint32_t vfs_db_connections(struct vfs_db *db);
 
 struct vfs_db_status {
@@ -156,7 +163,7 @@ int vfs_db_publish(struct vfs_db *db, const struct vfs_publication *p, struct wi
 struct vfs_pull { struct vfs_walindex_hdr hdr; /* in: what the copy has; out: published */ };
 uint64_t vfs_db_sequence(struct vfs_db *db); /* changes with every publication and restart; atomic */
 void vfs_db_state(struct vfs_db *db, struct vfs_walindex_hdr *ret_hdr, uint64_t *ret_sequence); /* the published header, and the sequence that it is of */
-/* regions: the private copies (get may not fail for regions up to the published tail: reserved before by the caller through n_regions); returns WIRE_NOMEM when get fails. */
+/* regions: the private copies (get may not fail for regions up to the published tail: reserved before by the caller through n_regions); returns WIRE_NOMEM when get fails, WIRE_CLOSED when it is retired. */
 int vfs_db_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regions *private_regions, struct wire_err *err);
 void vfs_db_ckpt_info_load(struct vfs_db *db, struct vfs_ckpt_info *dst);       /* the 40 bytes, from the real mapping */
 void vfs_db_read_mark_store(struct vfs_db *db, int slot, uint32_t mark);        /* aReadMark[slot] of the real mapping; the caller holds EX on READ slot */
@@ -166,11 +173,14 @@ int vfs_db_read_page(struct vfs_db *db, uint32_t pgno, void *dst, struct wire_er
 uint64_t vfs_db_page_hash(struct vfs_db *db, uint32_t pgno);
 uint32_t vfs_db_page_size(struct vfs_db *db);
 const char *vfs_db_path(struct vfs_db *db);
+/* For connections: as the node gave them, but WIRE_CLOSED, or false, or nothing, once the object is retired. Without the note_ ones. */
 const struct vfs_node_ops *vfs_db_ops(struct vfs_db *db);
+const struct vfs_node_ops *vfs_db_ops_inside(struct vfs_db *db); /* the node's own */
 struct vfs_wlock *vfs_db_wlock(struct vfs_db *db);
 /* The open database of this process at that canonical path, with a reference that keeps it from closing (NULL: none). */
 struct vfs_db *vfs_db_find(const char *canonical_path);
 void vfs_db_ref(struct vfs_db *db);   /* one more connection */
+/* The last one frees a retired object. */
 void vfs_db_unref(struct vfs_db *db);
 /* In a forked child: the parent's databases are not open here, and can't be: SQLite's own notes of the parent's locks are in the child's memory. vfs_db_open refuses them. */
 void vfs_db_after_fork(void);

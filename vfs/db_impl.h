@@ -36,7 +36,7 @@ struct db_open_tx {
 struct vfs_db {
 	struct vfs_db *next; /* these three under the registry's mutex */
 	uint32_t refs;
-	bool listed;
+	bool listed, closed; /* closed: freed with the last reference */
 
 	char *path, *pages_path;
 	const char *file_name; /* of sqlite3_create_filename */
@@ -46,12 +46,19 @@ struct vfs_db {
 	struct db_file anchor, wal;
 	bool db_locked, shm_mapped, shm_locked;
 	const struct wire_env *env;
-	struct vfs_node_ops ops;
+	struct vfs_node_ops ops, door_ops;
 	struct vfs_wlock *wlock;
 	/* What other processes see of it; NULL: nobody is to. attached: it is another process's, `owner`'s (attached.h), and this one only reads it. */
 	struct vfs_shared *shared;
 	uint64_t owner;
+	void (*unmap)(const struct vfs_shared *shared);
 	bool attached;
+
+	/* db_life.c */
+	atomic_bool shut;
+	_Atomic uint32_t inside;
+	pthread_mutex_t door; /* a leaf */
+	pthread_cond_t left;
 
 	pthread_mutex_t ckpt, publisher, pub;
 
@@ -101,12 +108,20 @@ void db_share(struct vfs_db *db); /* shows the published state to other processe
 void db_list(struct vfs_db *db);
 bool db_is_inherited(const char *path); /* see vfs_db_after_fork */
 void db_unlist(struct vfs_db *db);
+bool db_closed(struct vfs_db *db); /* from now on the last reference frees it; true: there is none */
+
+void db_free(struct vfs_db *db); /* db_open.c; closed, and nobody has a reference */
+
+/* db_life.c */
+void db_ops_behind_door(struct vfs_db *db); /* makes door_ops */
+void db_shut(struct vfs_db *db);            /* on return nobody is inside, and nobody will be */
 
 /* db_open.c */
 struct vfs_db *db_new(const char *path, const struct wire_env *env, const struct vfs_node_ops *ops, struct wire_err *err);
 int db_open_anchor(struct vfs_db *db, const char *path, struct wire_err *err); /* sets path, opens the file and takes SHARED; WIRE_BUSY */
 
 /* attached.c: db->attached */
+bool attached_is_ours(const struct vfs_db *db); /* the host is still the one that it was attached to */
 uint64_t attached_sequence(const struct vfs_db *db);
 uint64_t attached_published(const struct vfs_db *db);
 int attached_pull(struct vfs_db *db, struct vfs_pull *pull, const struct vfs_regions *to, struct wire_err *err);

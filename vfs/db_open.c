@@ -27,8 +27,11 @@ struct vfs_db *db_new(const char *path, const struct wire_env *env, const struct
 	pthread_mutex_init(&db->pub, NULL);
 	pthread_mutex_init(&db->anchor.io, NULL);
 	pthread_mutex_init(&db->wal.io, NULL);
+	pthread_mutex_init(&db->door, NULL);
+	pthread_cond_init(&db->left, NULL);
 	db->env = env;
 	db->ops = *ops;
+	db_ops_behind_door(db);
 	db->base = base_vfs();
 	db->path = calloc(1, db->base ? (size_t)db->base->mxPathname + 1 : 1);
 	if (db->base && db->path)
@@ -169,12 +172,38 @@ int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct
 	return WIRE_OK;
 }
 
+void db_free(struct vfs_db *db)
+{
+	if (db->unmap)
+		db->unmap(db->shared);
+	vfs_pages_free(db->pages);
+	if (db->wlock)
+		vfs_wlock_free(db->wlock);
+	pthread_mutex_destroy(&db->ckpt);
+	pthread_mutex_destroy(&db->publisher);
+	pthread_mutex_destroy(&db->pub);
+	pthread_mutex_destroy(&db->anchor.io);
+	pthread_mutex_destroy(&db->wal.io);
+	pthread_mutex_destroy(&db->door);
+	pthread_cond_destroy(&db->left);
+	free(db->region);
+	free(db->io_buf);
+	free(db->page_buf);
+	free(db->pages_path);
+	free(db->path);
+	free(db);
+}
+
 void vfs_db_close(struct vfs_db *db)
 {
 	if (!db)
 		return;
 	if (db->listed)
 		db_unlist(db);
+	db_shut(db);
+	pthread_mutex_lock(&db->pub);
+	db->n_regions = 0; /* who pulls finds nothing */
+	pthread_mutex_unlock(&db->pub);
 	db_file_close(&db->wal);
 	if (db->shm_locked)
 		db_shm_unlock(db, DB_SHM_WRITE, 2);
@@ -185,18 +214,7 @@ void vfs_db_close(struct vfs_db *db)
 	db_file_close(&db->anchor);
 	if (db->file_name)
 		sqlite3_free_filename((char *)(uintptr_t)db->file_name);
-	vfs_pages_free(db->pages);
-	if (db->wlock)
-		vfs_wlock_free(db->wlock);
-	pthread_mutex_destroy(&db->ckpt);
-	pthread_mutex_destroy(&db->publisher);
-	pthread_mutex_destroy(&db->pub);
-	pthread_mutex_destroy(&db->anchor.io);
-	pthread_mutex_destroy(&db->wal.io);
-	free(db->region);
-	free(db->io_buf);
-	free(db->page_buf);
-	free(db->pages_path);
-	free(db->path);
-	free(db);
+	db->file_name = NULL;
+	if (db_closed(db))
+		db_free(db);
 }

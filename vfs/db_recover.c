@@ -156,7 +156,8 @@ static int rebuild(struct vfs_db *db, const struct scan *s, uint32_t file_pages,
 	int rc;
 
 	/* Not RECOVER: who finds that taken is told `database is locked`, where without it he waits until the header is there. */
-	while ((rc = db_shm_lock(db, DB_SHM_READ(0), VFS_READERS)) == SQLITE_BUSY && waited < LOCK_WAIT_US) {
+	/* READ0 may stay with its holders: they read the file alone, which nothing here changes. So they do where a restart of the WAL was cut short. */
+	while ((rc = db_shm_lock(db, DB_SHM_READ(1), VFS_READERS - 1)) == SQLITE_BUSY && waited < LOCK_WAIT_US) {
 		db_nap_us(db, LOCK_NAP_US);
 		waited += LOCK_NAP_US;
 	}
@@ -177,7 +178,7 @@ static int rebuild(struct vfs_db *db, const struct scan *s, uint32_t file_pages,
 		put_header(db, s, file_pages, 1);
 		vfs_walindex_write_header(db->region[0], &db->hdr);
 	}
-	db_shm_unlock(db, DB_SHM_READ(0), VFS_READERS);
+	db_shm_unlock(db, DB_SHM_READ(1), VFS_READERS - 1);
 	return rc;
 }
 

@@ -7,7 +7,7 @@ VFS_FORMAT_SOURCES = \
 	vfs/wlock.c vfs/wlock.h
 VFS_DB_SOURCES = \
 	vfs/db.c vfs/db.h vfs/db_impl.h \
-	vfs/db_open.c vfs/db_recover.c \
+	vfs/db_open.c vfs/db_life.c vfs/db_recover.c \
 	vfs/db_position.c vfs/db_log.c \
 	vfs/db_publish.c vfs/db_apply.c \
 	vfs/db_checkpoint.c vfs/db_view.c \
@@ -15,7 +15,7 @@ VFS_DB_SOURCES = \
 	vfs/attached.c vfs/attached.h
 VFS_SHIM_SOURCES = \
 	vfs/vfs.c vfs/vfs.h vfs/conn.h \
-	vfs/open.c vfs/newborn.c \
+	vfs/open.c vfs/successor.c vfs/newborn.c \
 	vfs/file.c vfs/shm.c vfs/wal.c \
 	vfs/store.c vfs/capture.c \
 	vfs/commit_remote.c \
@@ -65,6 +65,7 @@ VFS_SHIM_TESTS = \
 	test/unit/test_shim_use \
 	test/unit/test_shim_outer \
 	test/unit/test_shim_private \
+	test/unit/test_shim_outlive \
 	test/unit/test_shim_threads
 check_PROGRAMS += $(VFS_SHIM_TESTS)
 TESTS += $(VFS_SHIM_TESTS)
@@ -74,6 +75,8 @@ test_unit_test_shim_SOURCES = test/unit/test_shim.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_private_SOURCES = test/unit/test_shim_private.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_private_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_shim_outlive_SOURCES = test/unit/test_shim_outlive.c $(VFS_SHIM_WORLD)
+test_unit_test_shim_outlive_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_threads_SOURCES = test/unit/test_shim_threads.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_threads_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_use_SOURCES = test/unit/test_shim_use.c $(VFS_SHIM_WORLD)

@@ -34,9 +34,9 @@ void shim_conn_close(struct vfs_conn *c)
 	shim_seat_leave(c->seat);
 	shim_session_free(c);
 	if (c->db) {
-		vfs_db_unref(c->db);
 		if (!c->node)
-			ops.close_db(ops.ctx, c->path);
+			ops.close_db(ops.ctx, c->db);
+		vfs_db_unref(c->db);
 	}
 	free(c->path);
 	free(c->open_error);
@@ -79,6 +79,7 @@ int shim_attach(struct vfs_conn *c, bool may_set_up, struct wire_err *err)
 	if (!db)
 		return wire_fail(err, WIRE_NOTFOUND, "%s is not open in this process", c->path);
 	c->db = db;
+	c->may_set_up = may_set_up;
 	c->page_size = vfs_db_page_size(db);
 	return WIRE_OK;
 }

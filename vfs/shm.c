@@ -56,15 +56,24 @@ static bool pull(struct vfs_conn *c)
 	const uint64_t sequence = vfs_db_sequence(c->db);
 	const struct vfs_walindex_hdr before = c->pull.hdr;
 	struct wire_err err;
+	int rc = vfs_db_pull(c->db, &c->pull, &regions, &err);
 
-	const int failed = vfs_db_pull(c->db, &c->pull, &regions, &err);
-	c->pull_failed = failed == WIRE_OK ? 0 : failed == WIRE_NOMEM ? SQLITE_IOERR_NOMEM : WALRAFT_IOERR_NODE;
+	if (rc == WIRE_CLOSED) /* shim_must_change */
+		return false;
+	c->pull_failed = rc == WIRE_OK ? 0 : rc == WIRE_NOMEM ? SQLITE_IOERR_NOMEM : WALRAFT_IOERR_NODE;
 	if (c->pull_failed) {
 		shim_fail(c, c->pull_failed, "%s", err.text);
 		return false;
 	}
 	c->seen = sequence;
 	return memcmp(&before, &c->pull.hdr, sizeof before) != 0;
+}
+
+int shim_pull_anew(struct vfs_conn *c)
+{
+	memset(&c->pull.hdr, 0, sizeof c->pull.hdr);
+	pull(c);
+	return c->pull_failed;
 }
 
 /* SQLite found the header torn, which it is not after this (a failed pull leaves it as it was, and is told at the next lock). */
@@ -95,20 +104,20 @@ static void load_ckpt_info(struct vfs_conn *c)
 static int map_first(struct vfs_conn *c, int size)
 {
 	void volatile *p = NULL;
-	void *real;
-	int rc = c->real->pMethods->xShmMap(c->real, 0, size, 0, &p); /* opens -shm for the locks of this handle */
+	int rc = c->node ? SQLITE_OK : shim_change_over(c);
 
+	/* The mapping is this handle's own: it stands for as long as the handle has it, whatever becomes of the node. */
+	if (rc == SQLITE_OK)
+		rc = c->real->pMethods->xShmMap(c->real, 0, size, 0, &p);
 	if (rc != SQLITE_OK)
 		return rc;
-	real = vfs_db_real_region(c->db, 0, false);
-	if (!real)
+	if (!p)
 		return shim_fail(c, SQLITE_IOERR_SHMMAP, "%s-shm has no first region", c->path);
-	c->real_ckpt = vfs_walindex_ckpt_info(real);
+	c->real_ckpt = vfs_walindex_ckpt_info((void *)(uintptr_t)p);
 	if (!c->node) {
-		memset(&c->pull.hdr, 0, sizeof c->pull.hdr);
-		pull(c);
-		if (c->pull_failed)
-			return c->pull_failed;
+		rc = shim_pull_anew(c);
+		if (rc != SQLITE_OK)
+			return rc;
 	}
 	c->mapped = true;
 	return SQLITE_OK;
@@ -169,6 +178,8 @@ void shim_shm_barrier(sqlite3_file *f)
 		return;
 	if (vfs_db_sequence(c->db) != c->seen)
 		changed = pull(c);
+	if (c->confirming && shim_must_change(c) && vfs_db_sequence(c->db) != c->seen)
+		shim_spoil_header(c); /* the gate saw more than this read would */
 	if (c->read_slot < 0)
 		load_ckpt_info(c); /* a reader that is kept from READ1..4 by a restart must learn that READ0 will do */
 	if (c->confirming) {
@@ -219,6 +230,19 @@ static void give_token(struct vfs_conn *c)
 	c->retries++;
 }
 
+/* The gate, at the node that there is. Should it end meanwhile, at the next one. */
+static int begin_read(struct vfs_conn *c)
+{
+	int rc;
+
+	do {
+		rc = shim_change_over(c);
+		if (rc == SQLITE_OK && !c->token && !shim_repeats_refused(c))
+			rc = pass_gate(c);
+	} while (rc == WALRAFT_IOERR_READ && shim_must_change(c));
+	return rc;
+}
+
 static int read_shared(struct vfs_conn *c, int slot)
 {
 	uint32_t mark;
@@ -229,8 +253,8 @@ static int read_shared(struct vfs_conn *c, int slot)
 		rc = c->pull_failed;
 	else if (c->session.open)
 		return relock_in_session(c, slot);
-	else if (!c->token && !shim_repeats_refused(c))
-		rc = pass_gate(c);
+	else
+		rc = begin_read(c);
 	if (rc == SQLITE_OK)
 		rc = base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED);
 	c->token = false;
@@ -264,7 +288,7 @@ static int read_unlock(struct vfs_conn *c, int slot, int n, bool exclusive)
 	if (n > 1 || (exclusive && slot == 0))
 		return SQLITE_OK;
 	if (exclusive) {
-		vfs_db_read_mark_store(c->db, slot, vfs_walindex_ckpt_info(c->region[0])->read_mark[slot]);
+		__atomic_store_n(&c->real_ckpt->read_mark[slot], vfs_walindex_ckpt_info(c->region[0])->read_mark[slot], __ATOMIC_SEQ_CST);
 		return base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
 	}
 	if (c->retrying)
@@ -293,6 +317,13 @@ static int not_writable(struct vfs_conn *c, int code, const struct wire_err *err
 	}
 }
 
+/* What this transaction has read is the former node's state. One that has only just begun is begun again by SQLite, at the node that there is now; else it is
+ * told as a snapshot that is too old to be written from. */
+static int node_has_ended(struct vfs_conn *c)
+{
+	return shim_fail(c, SQLITE_BUSY_SNAPSHOT, "the node of %s ended after the transaction began: roll it back and begin again", c->path);
+}
+
 static int write_lock(struct vfs_conn *c)
 {
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
@@ -303,16 +334,22 @@ static int write_lock(struct vfs_conn *c)
 
 	if (c->write)
 		return SQLITE_OK;
+	if (shim_must_change(c))
+		return node_has_ended(c);
 	c->several_voters = ops->several_voters(ops->ctx);
 	other = shim_other_writer(c);
 	if (other)
 		return shim_fail(c, WALRAFT_ERROR_TWO_DATABASES, "one transaction cannot write to two replicated databases (%s and %s): it would not be atomic", other->path, c->path);
 	rc = ops->write_lock(ops->ctx, c, 0, c->timeout_ms, &grant, &err);
+	if (rc != WIRE_OK && shim_must_change(c))
+		return node_has_ended(c);
 	if (rc == WIRE_BUSY)
 		shim_refused(c, false);
 	if (rc)
 		return not_writable(c, rc, &err);
 	const bool moved = vfs_db_sequence(c->db) != c->seen && pull(c);
+	if (vfs_db_sequence(c->db) != c->seen && shim_must_change(c))
+		return node_has_ended(c);
 	if (c->pull_failed) {
 		ops->write_unlock(ops->ctx, c, false);
 		return c->pull_failed;
@@ -382,9 +419,15 @@ static int node_lock(struct vfs_conn *c, int first, int n, int flags)
 /* For a look at the header without anything to compare it with yet. */
 static int reread(struct vfs_conn *c)
 {
-	repair(c);
-	if (c->pull_failed)
-		return c->pull_failed;
+	do {
+		int rc = shim_change_over(c);
+
+		if (rc)
+			return rc;
+		repair(c);
+		if (c->pull_failed)
+			return c->pull_failed;
+	} while (!c->pull.hdr.is_init && shim_must_change(c));
 	c->rereading = true;
 	return SQLITE_OK;
 }

@@ -196,13 +196,16 @@ bool shim_repeats_refused(struct vfs_conn *c)
 	return s && sole_writer(c) == s && sqlite3_stmt_status(s, SQLITE_STMTSTATUS_RUN, 0) == c->refused_run;
 }
 
-static struct vfs_conn *sleeper_sits(struct shim_seat *s, uint64_t use)
+/* *ret_db: c's, with a reference; c may go over to another one meanwhile, should another thread use it. */
+static struct vfs_conn *sleeper_sits(struct shim_seat *s, uint64_t use, struct vfs_db **ret_db)
 {
 	struct vfs_conn *c = NULL;
 
 	pthread_mutex_lock(&shared.mutex);
 	if (s->conn && s->use == use && shim_alive(s->conn) == SQLITE_OK) {
 		c = s->conn;
+		*ret_db = c->db;
+		vfs_db_ref(c->db);
 		s->sleepers++;
 	}
 	pthread_mutex_unlock(&shared.mutex);
@@ -222,23 +225,36 @@ static int vfs_sleep(sqlite3_vfs *v, int us)
 	sqlite3_vfs *base = v->pAppData;
 	struct shim_seat *s = refused.seat;
 	struct vfs_conn *c = NULL;
+	struct vfs_db *db = NULL;
 	uint32_t slept = 0;
 	bool waits;
 
 	/* Once for each refusal: SQLite also sleeps between its attempts to begin a read, and must not be sent on at once then. */
 	refused.seat = NULL;
 	if (s && us >= 0)
-		c = sleeper_sits(s, refused.use);
+		c = sleeper_sits(s, refused.use, &db);
 	if (!c)
 		return base->xSleep(base, us);
-	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS;
+	waits = monotonic_ns() - refused.at_ns < REFUSAL_FRESH_NS && !vfs_db_is_retired(db);
 	if (waits)
 		/* The lock waits for this thread: every moment would be one that nobody writes in. */
-		slept = refused.reserved ? 0 : vfs_db_ops(c->db)->write_sleep(vfs_db_ops(c->db)->ctx, c, (uint32_t)us);
+		slept = refused.reserved ? 0 : vfs_db_ops(db)->write_sleep(vfs_db_ops(db)->ctx, c, (uint32_t)us);
 	sleeper_stands(s);
+	vfs_db_unref(db);
 	if (!waits)
 		return base->xSleep(base, us);
 	return slept > INT32_MAX ? INT32_MAX : (int)slept;
+}
+
+struct vfs_db *shim_conn_set_db(struct vfs_conn *c, struct vfs_db *db)
+{
+	struct vfs_db *old;
+
+	pthread_mutex_lock(&shared.mutex);
+	old = c->db;
+	c->db = db;
+	pthread_mutex_unlock(&shared.mutex);
+	return old;
 }
 
 /* ---- writers ---- */
@@ -251,7 +267,7 @@ struct vfs_conn *shim_other_writer(struct vfs_conn *c)
 		return NULL;
 	pthread_mutex_lock(&shared.mutex);
 	for (w = shared.writers; w; w = w->next_writer)
-		if (w->db != c->db && w->sql && *w->sql == *c->sql && (w->several_voters || c->several_voters))
+		if (strcmp(vfs_db_path(w->db), vfs_db_path(c->db)) != 0 && w->sql && *w->sql == *c->sql && (w->several_voters || c->several_voters))
 			break;
 	pthread_mutex_unlock(&shared.mutex);
 	return w;

@@ -18,7 +18,7 @@ struct sqlite3;
 #define WALRAFT_ERROR_TWO_DATABASES (1 | (0x57 << 8))   /* SQLITE_ERROR: one transaction would write to two replicated databases */
 #define WALRAFT_CANTOPEN (14 | (0x57 << 8))             /* SQLITE_CANTOPEN: not set up, or the node can't start */
 
-/* How the shell starts the node of a database when a connection opens it. Called inside SQLite's xOpen, or its xLock, on the application's threads. */
+/* How the shell starts the node of a database when a connection opens it. Called inside SQLite's xOpen, xLock, xShmMap or xShmLock, on the application's threads. */
 struct vfs_host_ops {
 	void *ctx;
 	/* A connection is about to be made: what the host may have taken away since the last one (auto-extensions) can be put back. */
@@ -28,8 +28,8 @@ struct vfs_host_ops {
 	/* path: full. Finds or starts the node and returns its database with a vfs_db_ref taken; WIRE_NOTFOUND: not set up. may_set_up: a database that holds pages and is not
 	 * set up becomes a cluster of one node first; one that was set up so, and was changed by others while it was closed, is taken as it is. The text is shown to the user. */
 	int (*open_db)(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err);
-	/* The connection is gone (its vfs_db_unref was done): the last one may stop the node. */
-	void (*close_db)(void *ctx, const char *path);
+	/* A connection is done with what open_db gave it (the vfs_db_unref follows); db may be retired. The last one may stop the node. */
+	void (*close_db)(void *ctx, struct vfs_db *db);
 };
 
 /* Registers the VFS "walraft" over the current default one; once per process, later calls change ops, and make it the default again when it was before

@@ -62,6 +62,8 @@ int shim_session_check(struct vfs_conn *c)
 		return s->failed;
 	if (ops->epoch_valid(ops->ctx, s->epoch) && vfs_db_sequence(c->db) == s->sequence)
 		return SQLITE_OK;
+	if (vfs_db_is_retired(c->db))
+		return s->failed = shim_fail(c, WALRAFT_IOERR_FENCED, "the node of %s ended during the transaction, which is rolled back; repeat it", c->path);
 	s->failed = shim_fail(c, WALRAFT_IOERR_FENCED,
 	                      "this node lost the leadership of %s during the transaction, which is rolled back; repeat it on the leader (walraft_leader())", c->path);
 	return s->failed;

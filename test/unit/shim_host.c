@@ -252,14 +252,17 @@ static bool is_set_up(void *ctx, const char *path)
 static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
 {
 	(void)ctx, (void)may_set_up;
+	pthread_mutex_lock(&current->starting); /* one that is on its way is waited for */
+	current->n_opens++;
 	*ret_db = vfs_db_find(path);
+	pthread_mutex_unlock(&current->starting);
 	return *ret_db ? WIRE_OK : wire_fail(err, WIRE_NOTFOUND, "%s is not set up: see walraft init", path);
 }
 
-static void close_db(void *ctx, const char *path)
+static void close_db(void *ctx, struct vfs_db *db)
 {
 	(void)ctx;
-	(void)path;
+	(void)db;
 }
 
 /* ---- clusters ---- */
@@ -293,8 +296,14 @@ static void start_node(struct shim_node *n)
 	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .write_lock = write_lock, .write_sleep = write_sleep, .write_unlock = write_unlock, .write_forget = write_forget, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
 		                    .commit_end = commit_end, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark,
 		                    .leader_url = leader_url, .several_voters = several_voters, .wall_us = wall_us };
+	uint64_t last;
+
+	pthread_mutex_lock(&n->cluster->mutex);
+	last = n->cluster->n;
+	pthread_mutex_unlock(&n->cluster->mutex);
+
 	struct vfs_db_start start = { .path = n->path, .pages_path = n->pages, .group = 7, .mark_index = n->mark_index, .mark_checksum = n->mark_sum,
-		                      .mark_db_pages = n->mark_pages, .last_index = n->cluster->n, .known = n->known, .n_known = n->n_known,
+		                      .mark_db_pages = n->mark_pages, .last_index = last, .known = n->known, .n_known = n->n_known,
 		                      .read_ctx = n->cluster, .read_entry = read_entry, .env = wire_env_posix(), .ops = &ops };
 	struct wire_err err;
 
@@ -331,7 +340,7 @@ void shim_cluster_new(struct shim_cluster *c, uint32_t n_nodes, uint32_t page_si
 	static const struct vfs_host_ops ops = { .opening = opening, .is_set_up = is_set_up, .open_db = open_db, .close_db = close_db };
 	struct wire_err err;
 
-	*c = (struct shim_cluster){ .mutex = PTHREAD_MUTEX_INITIALIZER, .n_nodes = n_nodes, .term = 1 };
+	*c = (struct shim_cluster){ .mutex = PTHREAD_MUTEX_INITIALIZER, .starting = PTHREAD_MUTEX_INITIALIZER, .n_nodes = n_nodes, .term = 1 };
 	strcpy(c->dir, "/tmp/walraft-shim-XXXXXX");
 	assert_non_null(mkdtemp(c->dir));
 	for (uint32_t i = 0; i < n_nodes; i++) {
@@ -402,6 +411,22 @@ void shim_follow(struct shim_node *n)
 		fprintf(stderr, "apply: %s\n", err.text); /* may be in a thread of its own */
 		abort();
 	}
+}
+
+void shim_restart(struct shim_node *n, bool checkpoint)
+{
+	struct wire_err err;
+	bool restarted;
+
+	pthread_mutex_lock(&n->cluster->starting);
+	if (checkpoint && vfs_db_checkpoint(n->db, UINT32_MAX, &restarted, &err) != WIRE_OK) {
+		fprintf(stderr, "checkpoint: %s\n", err.text);
+		abort();
+	}
+	vfs_db_close(n->db);
+	start_node(n);
+	pthread_mutex_unlock(&n->cluster->starting);
+	shim_follow(n);
 }
 
 /* ---- SQL ---- */

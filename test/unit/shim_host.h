@@ -32,6 +32,8 @@ struct shim_cluster {
 	int outcome;              /* of the next commits: WIRE_OK, or an error; WIRE_UNKNOWN: is in the log nevertheless */
 	int gate;                 /* of read gates */
 	uint32_t proposals_left;  /* then leadership is lost; 0: never */
+	pthread_mutex_t starting; /* held while a node ends and starts; outside of mutex */
+	uint64_t n_opens;         /* calls of open_db */
 	bool fail_publication, alone; /* alone: each node says that it is its cluster's only voter */
 	uint64_t n_entries, entry_bytes, largest;
 	struct shim_node node[SHIM_HOSTS];
@@ -41,6 +43,8 @@ struct shim_cluster {
 void shim_cluster_new(struct shim_cluster *c, uint32_t n_nodes, uint32_t page_size, const char *schema);
 void shim_cluster_free(struct shim_cluster *c);
 void shim_lead(struct shim_cluster *c, struct shim_node *n); /* NULL: nobody */
+/* Ends n's node and starts it again, under the connections that use it; checkpoint: as at an orderly end, all is copied into the file. */
+void shim_restart(struct shim_node *n, bool checkpoint);
 /* Publishes on n all that is in the log. */
 void shim_follow(struct shim_node *n);
 sqlite3 *shim_open(struct shim_node *n, const char *parameters); /* e.g. "&walraft_read=stale"; with a busy timeout of 10 s */

@@ -233,7 +233,7 @@ static void test_flush_without_mark(void **state)
 		db = world_must_open(&w);
 		world_apply(&w, db, at);
 		if (at % 60 == 20) {
-			struct vfs_node_ops *ops = (struct vfs_node_ops *)(uintptr_t)vfs_db_ops(db);
+			struct vfs_node_ops *ops = (struct vfs_node_ops *)(uintptr_t)vfs_db_ops_inside(db);
 
 			ops->note_mark = refuse_mark;
 			assert_int_equal(vfs_db_checkpoint(db, 1, NULL, &err), WIRE_IO);
