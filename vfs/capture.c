@@ -308,18 +308,22 @@ static int close_transaction(struct capture *k)
 	struct vfs_conn *c = k->c;
 	struct wire_err err = { 0 };
 	struct vfs_publication p = { .n_frames = k->n_frames, .db_pages = k->db_after, .pgnos = c->session.pgnos, .verbatim = true, .ctx = k,
-		                     .frame = publication_frame, .n_updates = k->n_updates, .updates = k->updates, .checksum_after = k->sum };
+		                     .frame = publication_frame, .n_updates = k->n_updates, .updates = k->updates, .checksum_after = k->sum, .n_effects = 1 };
+	struct vfs_effect effect = { .transaction = true, .timestamp_us = k->head.timestamp_us, .once = k->head.once };
 	int rc = finish_entry(k, true);
 
 	if (rc == SQLITE_OK)
 		rc = expect_header(k);
 	if (rc)
 		return rc;
+	memcpy(effect.txid, k->head.txid, sizeof effect.txid);
+	p.effects = &effect;
 	rc = k->ops->commit(k->ops->ctx, c->session.epoch, k->out.data, k->out.len, c->timeout_ms, &p.index, &err);
 	if (rc)
 		return refused(k, rc, &err);
 	for (uint32_t i = 0; i < k->n_updates; i++)
 		k->updates[i].index = p.index;
+	effect.index = p.index;
 	rc = vfs_db_publish(k->db, &p, &err);
 	k->ops->commit_end(k->ops->ctx, p.index, rc == WIRE_OK);
 	if (rc)

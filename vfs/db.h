@@ -43,6 +43,17 @@ enum vfs_write_flags {
 	VFS_WRITE_AHEAD = 2, /* SQLite has not asked yet: it begins to read, for a statement that will most likely write. A ticket in the queue is of no use then */
 };
 
+/* What an entry of the log did besides changing pages: it was the first that was looked at of its term, or it brought a transaction to its end. A close that is skipped, and
+ * a chunk before its close, did nothing. */
+struct vfs_effect {
+	uint64_t index;
+	uint64_t term;    /* of the entry; 0: the one in which its transaction was granted (a commit of this process) */
+	bool transaction; /* the rest is of it */
+	uint8_t txid[VFS_TXID_BYTES];
+	uint64_t timestamp_us;
+	struct vfs_once once;
+};
+
 /* A place in the real WAL: its last commit frame. mx_frame 0 with salts: a header and no frame. */
 struct vfs_wal_pos { uint32_t salt[2], mx_frame, cksum[2]; };
 
@@ -77,6 +88,9 @@ struct vfs_node_ops {
 	void (*commit_end)(void *ctx, uint64_t index, bool published);
 	/* A,P: before each publication, unsynced. */
 	int (*note_publication)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
+	/* A,P: entries up to `upto` are about to be published, with these effects, in the order of the log; called under the publisher's lock once nothing but this can fail
+	 * any more, before any of it is visible. Failing is final, as it is for note_publication. NULL: nobody keeps such things. */
+	int (*effects)(void *ctx, uint64_t upto, const struct vfs_effect *effects, size_t n, struct wire_err *err);
 	/* M,P: before the WAL is restarted: durable on return. pos has the new salts and mx_frame 1. Also from within vfs_db_open, when there is no usable WAL. */
 	int (*note_restart)(void *ctx, const struct vfs_wal_pos *pos, uint64_t index, struct wire_err *err);
 	/* M: WAL and pages are durable up to index: append a checkpoint mark and sync. */
@@ -139,6 +153,10 @@ uint64_t vfs_db_published(struct vfs_db *db);                            /* an a
 int vfs_db_apply(struct vfs_db *db, uint64_t last,
                  int (*read_entry)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err), void *read_ctx,
                  struct wire_err *err);
+/* The effects of the entries first..last as they lie in the log, in order, for who was not told by vfs_node_ops.effects: what vfs_db_apply would have told, and nothing is changed. `first` must
+ * not lie within a chunked transaction (a checkpoint mark + 1 does not). `each` returning an error ends the walk with it. */
+int vfs_log_effects(uint64_t first, uint64_t last, int (*read_entry)(void *ctx, uint64_t index, uint8_t *ret_kind, uint64_t *ret_term, struct wire_buf *ret_data, struct wire_err *err),
+                    void *read_ctx, int (*each)(void *ctx, const struct vfs_effect *e, struct wire_err *err), void *ctx, struct wire_err *err);
 /* The published index is advanced over entries without pages in vfs_db_apply; trimming of the journal must not pass this (beginning of an open chunked transaction - 1, or the published index). */
 uint64_t vfs_db_trim_limit(struct vfs_db *db);
 
@@ -154,6 +172,8 @@ struct vfs_publication {
 	uint32_t n_updates;
 	const struct vfs_page_update { uint32_t pgno; uint64_t hash; uint64_t index; } *updates;
 	uint64_t checksum_after;
+	size_t n_effects;
+	const struct vfs_effect *effects;
 };
 /* Makes sure that regions and page records for n_frames more frames and db_pages pages are there, so that only file writes can fail later. */
 int vfs_db_publish_prepare(struct vfs_db *db, uint32_t n_frames, uint32_t db_pages, struct wire_err *err);

@@ -31,7 +31,39 @@ struct apply {
 	uint32_t n, cap;
 	uint32_t *slot, n_slots; /* place in page + 1; n_slots is a power of two >= 2 * cap */
 	uint32_t *order;
+
+	struct vfs_effect *effects; /* of the entries after the published index up to this one's */
+	size_t n_effects, cap_effects;
+	uint64_t term; /* of the latest entry */
 };
+
+/* ---- effects ---- */
+
+/* For one more: nothing that was taken in may lack its own. */
+static int effect_room(struct apply *a, struct wire_err *err)
+{
+	size_t cap = a->cap_effects ? a->cap_effects * 2 : 16;
+	struct vfs_effect *grown;
+
+	if (a->n_effects < a->cap_effects)
+		return WIRE_OK;
+	grown = realloc(a->effects, cap * sizeof *grown);
+	if (!grown)
+		return wire_fail(err, WIRE_NOMEM, "applying entry %llu to %s: out of memory", (unsigned long long)a->index + 1, a->db->path);
+	a->effects = grown;
+	a->cap_effects = cap;
+	return WIRE_OK;
+}
+
+/* h NULL: only the entry's term counts. */
+static void add_effect(struct apply *a, uint64_t index, uint64_t term, const struct vfs_pageset_head *h)
+{
+	if (h)
+		a->effects[a->n_effects++] = db_effect_of(h, index, term);
+	else if (term != a->term)
+		a->effects[a->n_effects++] = (struct vfs_effect){ .index = index, .term = term };
+	a->term = term;
+}
 
 /* ---- pending pages ---- */
 
@@ -171,14 +203,15 @@ static int by_pgno(const void *x, const void *y, void *ctx)
 static int flush(struct apply *a, struct wire_err *err)
 {
 	struct vfs_publication p = { .index = a->index, .n_frames = a->n, .db_pages = a->db_pages, .ctx = a, .frame = pending_frame, .n_updates = a->n,
-		                     .checksum_after = a->sum };
+		                     .checksum_after = a->sum, .n_effects = a->n_effects, .effects = a->effects };
 	struct vfs_page_update *updates;
 	uint32_t *pgnos;
 	int rc = WIRE_OK;
 
 	if (a->n == 0) {
-		db_advance_locked(a->db, a->index, &a->open);
-		return WIRE_OK;
+		rc = db_advance_locked(a->db, a->index, &a->open, a->effects, a->n_effects, err);
+		a->n_effects = 0;
+		return rc;
 	}
 	a->order = malloc(a->n * sizeof *a->order);
 	pgnos = malloc(a->n * sizeof *pgnos);
@@ -204,8 +237,10 @@ out:
 	a->order = NULL;
 	free(pgnos);
 	free(updates);
-	if (rc == WIRE_OK)
+	if (rc == WIRE_OK) {
+		a->n_effects = 0;
 		forget(a);
+	}
 	return rc;
 }
 
@@ -277,10 +312,13 @@ static int stream_tx(struct apply *a, uint64_t first, uint64_t index, uint64_t t
 	if (rc == WIRE_OK && s.n == 0)
 		rc = wire_fail(err, WIRE_CORRUPT, "%s: entry %llu changes the size but no page", a->db->path, (unsigned long long)index);
 	if (rc == WIRE_OK) {
+		add_effect(a, index, term, h);
 		db_cursor_rewind(&s.cursor);
 		p.n_frames = p.n_updates = s.n;
 		p.pgnos = s.pgnos;
 		p.updates = s.updates;
+		p.effects = a->effects;
+		p.n_effects = a->n_effects--; /* its own is not left behind when this fails */
 		rc = db_publish_locked(a->db, &p, err);
 	}
 	db_cursor_free(&s.cursor);
@@ -288,6 +326,7 @@ static int stream_tx(struct apply *a, uint64_t first, uint64_t index, uint64_t t
 	free(s.updates);
 	if (rc == WIRE_OK) {
 		a->index = index;
+		a->n_effects = 0;
 		forget(a);
 	}
 	return rc;
@@ -322,6 +361,7 @@ static int apply_data(struct apply *a, uint64_t index, uint64_t term, struct wir
 		/* What is pending goes out under an index below the beginning of the open transaction. */
 		rc = a->n ? flush(a, err) : WIRE_OK;
 		if (rc == WIRE_OK) {
+			add_effect(a, index, term, NULL);
 			a->open = open;
 			a->index = index;
 		}
@@ -344,8 +384,10 @@ static int apply_data(struct apply *a, uint64_t index, uint64_t term, struct wir
 			return rc;
 	}
 	rc = merge(a, index, &h, err);
-	if (rc == WIRE_OK)
+	if (rc == WIRE_OK) {
+		add_effect(a, index, term, &h);
 		a->open = (struct db_open_tx){ 0 };
+	}
 	return rc;
 }
 
@@ -355,19 +397,24 @@ static int apply_range(struct apply *a, uint64_t last, struct wire_err *err)
 
 	a->index = vfs_db_published(a->db);
 	a->open = a->db->open;
+	a->n_effects = 0;
+	a->term = 0;
 	forget(a);
 	while (rc == WIRE_OK && a->index < last) {
 		uint64_t index = a->index + 1, term;
 		uint8_t kind;
 
 		wire_buf_reset(&a->data);
+		rc = effect_room(a, err);
+		if (rc)
+			break;
 		rc = a->read_entry(a->read_ctx, index, &kind, &term, &a->data, err);
 		if (rc)
 			wire_context(err, "applying entry %llu to %s", (unsigned long long)index, a->db->path);
 		else if (kind == WIRE_ENTRY_DATA)
 			rc = apply_data(a, index, term, err);
 		else
-			a->index = index;
+			add_effect(a, a->index = index, term, NULL);
 	}
 	return rc;
 }
@@ -399,6 +446,7 @@ int vfs_db_apply(struct vfs_db *db, uint64_t last,
 	free(a.page);
 	free(a.body);
 	free(a.slot);
+	free(a.effects);
 	wire_buf_free(&a.data);
 	vfs_pageset_dec_free(&a.dec);
 	return rc;

@@ -134,6 +134,9 @@ enum db_step {
 };
 enum db_step db_open_tx_step(struct db_open_tx *t, const struct vfs_pageset_head *h, uint64_t index, uint64_t term);
 
+/* What the transaction that is at its end with the entry at index did. */
+struct vfs_effect db_effect_of(const struct vfs_pageset_head *h, uint64_t index, uint64_t term);
+
 /* Walks over the pages of the transaction in entries first..close that have its term and id. */
 struct db_cursor {
 	db_read_entry_fn read_entry;
@@ -163,7 +166,8 @@ int db_find_position(struct vfs_db *db, const struct vfs_db_start *start, struct
 
 /* db_publish.c */
 int db_publish_locked(struct vfs_db *db, const struct vfs_publication *p, struct wire_err *err);
-void db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_tx *open); /* over entries without pages */
+/* Over entries without pages. */
+int db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_tx *open, const struct vfs_effect *effects, size_t n_effects, struct wire_err *err);
 int db_read_page(struct vfs_db *db, uint32_t pgno, void *dst, struct wire_err *err);
 
 /* db_checkpoint.c: a new WAL, header and page 1 as commit frame 1, durable. WIRE_BUSY: readers use the old one. The WAL must be wholly in the synced database file. */

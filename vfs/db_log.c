@@ -30,6 +30,46 @@ enum db_step db_open_tx_step(struct db_open_tx *t, const struct vfs_pageset_head
 	return DB_STEP_SKIP;
 }
 
+struct vfs_effect db_effect_of(const struct vfs_pageset_head *h, uint64_t index, uint64_t term)
+{
+	struct vfs_effect e = { .index = index, .term = term, .transaction = true, .timestamp_us = h->timestamp_us, .once = h->once };
+
+	memcpy(e.txid, h->txid, sizeof e.txid);
+	return e;
+}
+
+int vfs_log_effects(uint64_t first, uint64_t last, db_read_entry_fn read_entry, void *read_ctx, int (*each)(void *ctx, const struct vfs_effect *e, struct wire_err *err), void *ctx,
+                    struct wire_err *err)
+{
+	struct wire_buf data = WIRE_BUF_INIT;
+	struct db_open_tx open = { 0 };
+	uint64_t before = 0;
+	int rc = WIRE_OK;
+
+	for (uint64_t index = first; index <= last && rc == WIRE_OK; index++) {
+		struct vfs_effect e = { .index = index };
+		struct vfs_pageset_head h;
+		uint8_t kind;
+
+		wire_buf_reset(&data);
+		rc = read_entry(read_ctx, index, &kind, &e.term, &data, err);
+		if (rc == WIRE_OK && kind == WIRE_ENTRY_DATA) {
+			rc = vfs_pageset_head_get(data.data, data.len, &h, err);
+			if (rc == WIRE_OK && db_open_tx_step(&open, &h, index, e.term) != DB_STEP_SKIP) {
+				e = db_effect_of(&h, index, e.term);
+				open = (struct db_open_tx){ 0 };
+			}
+		}
+		if (rc)
+			wire_context(err, "entry %llu", (unsigned long long)index);
+		else if (e.transaction || e.term != before)
+			rc = each(ctx, &e, err);
+		before = e.term;
+	}
+	wire_buf_free(&data);
+	return rc;
+}
+
 void db_cursor_init(struct db_cursor *c, db_read_entry_fn read_entry, void *read_ctx, uint64_t first, uint64_t close, uint64_t term, const struct vfs_pageset_head *h)
 {
 	*c = (struct db_cursor){ .read_entry = read_entry, .read_ctx = read_ctx, .first = first, .close = close, .term = term, .at = first,

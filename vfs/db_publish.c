@@ -151,6 +151,13 @@ static void show(struct vfs_db *db, const struct vfs_publication *p, const uint3
 	pthread_mutex_unlock(&db->pub);
 }
 
+static int tell_effects(struct vfs_db *db, uint64_t upto, const struct vfs_effect *effects, size_t n, struct wire_err *err)
+{
+	int rc = db->ops.effects ? db->ops.effects(db->ops.ctx, upto, effects, n, err) : WIRE_OK;
+
+	return rc ? fail_for_good(db, rc, err) : WIRE_OK;
+}
+
 int db_publish_locked(struct vfs_db *db, const struct vfs_publication *p, struct wire_err *err)
 {
 	uint32_t sum[2] = { db->hdr.frame_cksum[0], db->hdr.frame_cksum[1] };
@@ -175,6 +182,9 @@ int db_publish_locked(struct vfs_db *db, const struct vfs_publication *p, struct
 	rc = db->ops.note_publication(db->ops.ctx, &pos, p->index, err);
 	if (rc)
 		return fail_for_good(db, rc, err);
+	rc = tell_effects(db, p->index, p->effects, p->n_effects, err);
+	if (rc)
+		return rc;
 	append_index(db, p);
 	show(db, p, sum);
 	return WIRE_OK;
@@ -190,14 +200,27 @@ int vfs_db_publish(struct vfs_db *db, const struct vfs_publication *p, struct wi
 	return rc;
 }
 
-void db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_tx *open)
+int db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_tx *open, const struct vfs_effect *effects, size_t n_effects, struct wire_err *err)
 {
+	struct wire_err own = { 0 };
+	int rc = WIRE_OK;
+
+	if (db->failed) {
+		if (err)
+			*err = db->failure;
+		return db->failed;
+	}
+	if (index > vfs_db_published(db))
+		rc = tell_effects(db, index, effects, n_effects, err ? err : &own);
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&db->pub);
 	db->open = *open;
 	if (index > atomic_load_explicit(&db->index, memory_order_relaxed))
 		atomic_store_explicit(&db->index, index, memory_order_release);
 	db_share(db);
 	pthread_mutex_unlock(&db->pub);
+	return WIRE_OK;
 }
 
 int db_read_page(struct vfs_db *db, uint32_t pgno, void *dst, struct wire_err *err)

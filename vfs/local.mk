@@ -49,13 +49,15 @@ test_unit_test_wlock_SOURCES = test/unit/test_wlock.c
 test_unit_test_wlock_LDADD = $(VFS_TEST_LIBS)
 
 VFS_DB_TESTS = \
-	test/unit/test_db_apply \
+	test/unit/test_db_apply test/unit/test_db_effects \
 	test/unit/test_db_open
 check_PROGRAMS += $(VFS_DB_TESTS)
 TESTS += $(VFS_DB_TESTS)
 
 test_unit_test_db_apply_SOURCES = test/unit/test_db_apply.c test/unit/db_world.c test/unit/db_world.h
 test_unit_test_db_apply_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_db_effects_SOURCES = test/unit/test_db_effects.c test/unit/db_world.c test/unit/db_world.h
+test_unit_test_db_effects_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_db_open_SOURCES = test/unit/test_db_open.c test/unit/db_world.c test/unit/db_world.h
 test_unit_test_db_open_LDADD = $(VFS_TEST_LIBS)
 

@@ -8,7 +8,7 @@
 
 #define VERSION 1u
 #define JOIN_GAP 16u /* nearer ranges are joined: two varints and the loop cost about as much */
-#define KNOWN_FLAGS (VFS_PAGESET_FIRST | VFS_PAGESET_CLOSE | VFS_PAGESET_LZ4)
+#define KNOWN_FLAGS (VFS_PAGESET_FIRST | VFS_PAGESET_CLOSE | VFS_PAGESET_LZ4 | VFS_PAGESET_ONCE)
 #define PAGE_SIZE_MAX 65536u
 #define RANGES_MAX (PAGE_SIZE_MAX / (JOIN_GAP + 1) + 1)
 
@@ -177,6 +177,14 @@ static void head_put(const struct vfs_pageset_head *h, uint8_t dst[VFS_PAGESET_H
 	wire_set_le32(dst + AT_RAW_LEN, h->raw_len);
 }
 
+static void once_put(const struct vfs_once *o, struct wire_buf *out)
+{
+	wire_put_u8(out, o->id_len);
+	wire_put_u64(out, o->seq);
+	wire_put_u32(out, o->idle_s);
+	wire_put_bytes(out, o->id, o->id_len);
+}
+
 int vfs_pageset_enc_finish(struct vfs_pageset_enc *e, const struct vfs_pageset_head *head, struct wire_buf *out,
                            struct wire_err *err)
 {
@@ -194,6 +202,11 @@ int vfs_pageset_enc_finish(struct vfs_pageset_enc *e, const struct vfs_pageset_h
 	h.raw_len = (uint32_t)e->body.len;
 	h.flags = (uint8_t)(head->flags & (VFS_PAGESET_FIRST | VFS_PAGESET_CLOSE));
 	wire_put_bytes(out, bytes, sizeof bytes);
+	if (head->once.id_len && (h.flags & VFS_PAGESET_CLOSE)) {
+		assert(head->once.id_len <= VFS_ONCE_ID_MAX && head->once.idle_s);
+		h.flags |= VFS_PAGESET_ONCE;
+		once_put(&head->once, out);
+	}
 	if (wire_lz4_pack(out, e->body.data, e->body.len))
 		h.flags |= VFS_PAGESET_LZ4;
 	else
@@ -234,7 +247,33 @@ static int head_check(const struct vfs_pageset_head *h, uint32_t reserved, struc
 		return bad(err, "a close without its beginning");
 	if (h->raw_len > VFS_PAGESET_RAW_MAX)
 		return bad(err, "length of the body");
+	if ((h->flags & VFS_PAGESET_ONCE) && !close)
+		return bad(err, "a chunk that does not close has a client's step");
 	return WIRE_OK;
+}
+
+static int once_get(const uint8_t *p, size_t n, struct vfs_once *ret_once, struct wire_err *err)
+{
+	struct wire_in in = wire_in_make(p, n);
+	struct vfs_once o = { .id_len = wire_get_u8(&in) };
+	const uint8_t *id;
+
+	o.seq = wire_get_u64(&in);
+	o.idle_s = wire_get_u32(&in);
+	if (!o.id_len || o.id_len > VFS_ONCE_ID_MAX)
+		return bad(err, "length of a client's id");
+	id = wire_get_bytes(&in, o.id_len);
+	if (in.bad || !o.idle_s)
+		return bad(err, "a client's step");
+	memcpy(o.id, id, o.id_len);
+	*ret_once = o;
+	return WIRE_OK;
+}
+
+/* Where the body begins. */
+static size_t head_bytes(const struct vfs_pageset_head *h)
+{
+	return VFS_PAGESET_HDR + (h->once.id_len ? VFS_PAGESET_ONCE_MAX - VFS_ONCE_ID_MAX + (size_t)h->once.id_len : 0);
 }
 
 int vfs_pageset_head_get(const void *p, size_t n, struct vfs_pageset_head *ret_head, struct wire_err *err)
@@ -262,7 +301,9 @@ int vfs_pageset_head_get(const void *p, size_t n, struct vfs_pageset_head *ret_h
 		.raw_len = wire_le32(b + AT_RAW_LEN),
 	};
 	memcpy(h.txid, b + AT_TXID, VFS_TXID_BYTES);
-	const int rc = head_check(&h, wire_le32(b + AT_RESERVED), err);
+	int rc = head_check(&h, wire_le32(b + AT_RESERVED), err);
+	if (rc == WIRE_OK && (h.flags & VFS_PAGESET_ONCE))
+		rc = once_get(b + VFS_PAGESET_HDR, n - VFS_PAGESET_HDR, &h.once, err);
 	if (rc == WIRE_OK)
 		*ret_head = h;
 	return rc;
@@ -275,8 +316,8 @@ int vfs_pageset_dec_open(struct vfs_pageset_dec *d, const void *p, size_t n, str
 	if (rc != WIRE_OK)
 		return rc;
 
-	const uint8_t *body = (const uint8_t *)p + VFS_PAGESET_HDR;
-	const size_t body_len = n - VFS_PAGESET_HDR;
+	const uint8_t *body = (const uint8_t *)p + head_bytes(&h);
+	const size_t body_len = n - head_bytes(&h);
 	if (h.flags & VFS_PAGESET_LZ4) {
 		wire_buf_reset(&d->body_mem);
 		if (!wire_buf_reserve(&d->body_mem, h.raw_len + 1u))

@@ -228,9 +228,17 @@ static int note_mark(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_p
 	return WIRE_OK;
 }
 
+static int tell_effects(void *ctx, uint64_t upto, const struct vfs_effect *effects, size_t n, struct wire_err *err)
+{
+	struct world *w = ctx;
+	int rc = w->effects ? w->effects(w, upto, effects, n) : WIRE_OK;
+
+	return rc ? wire_fail(err, rc, "no more effects") : WIRE_OK;
+}
+
 struct vfs_node_ops world_ops(struct world *w)
 {
-	return (struct vfs_node_ops){ .ctx = w, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark };
+	return (struct vfs_node_ops){ .ctx = w, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark, .effects = tell_effects };
 }
 
 int world_open(struct world *w, struct vfs_db **ret_db, struct wire_err *err)

@@ -27,6 +27,7 @@ struct world {
 	struct world_entry *log;   /* [index - 1] */
 	struct world_state *state; /* [index] */
 	struct world_journal *journal;
+	int (*effects)(struct world *w, uint64_t upto, const struct vfs_effect *effects, size_t n); /* NULL: nobody listens; of databases opened from then on */
 	uint32_t seed;
 };
 

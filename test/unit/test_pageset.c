@@ -58,6 +58,14 @@ static const struct vfs_pageset_head single = {
 	.timestamp_us = 1700000000000000, .txid = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 },
 };
 
+static struct vfs_once some_step(uint32_t id_len)
+{
+	struct vfs_once o = { .seq = ((uint64_t)below(UINT32_MAX) << 32) | below(UINT32_MAX), .idle_s = 1 + below(100000), .id_len = (uint8_t)id_len };
+
+	fill(o.id, id_len);
+	return o;
+}
+
 #define PAGES 12
 struct model { uint32_t size, n, pgno[PAGES]; bool has_base[PAGES]; uint8_t *base[PAGES], *after[PAGES]; };
 
@@ -96,7 +104,10 @@ static void encode(const struct model *m, struct vfs_pageset_enc *e, struct wire
 	for (uint32_t i = 0; i < m->n; i++)
 		vfs_pageset_enc_add(e, m->pgno[i], m->has_base[i] ? m->base[i] : NULL, m->after[i],
 		                    wire_page_hash(m->pgno[i], m->after[i], m->size));
-	assert_int_equal(vfs_pageset_enc_finish(e, &single, out, NULL), WIRE_OK);
+	struct vfs_pageset_head head = single;
+	if (below(2))
+		head.once = some_step(1 + below(VFS_ONCE_ID_MAX));
+	assert_int_equal(vfs_pageset_enc_finish(e, &head, out, NULL), WIRE_OK);
 }
 
 static void check(const struct model *m, struct vfs_pageset_dec *d, const struct wire_buf *in)
@@ -272,10 +283,59 @@ static void heads(void **state)
 	assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, &err), WIRE_VERSION);
 	out.data[0] = 1;
 	assert_int_equal(vfs_pageset_head_get(out.data, VFS_PAGESET_HDR - 1, &h, &err), WIRE_CORRUPT);
-	out.data[1] |= 8;
+	out.data[1] |= 16;
 	assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, &err), WIRE_CORRUPT);
 	wire_buf_free(&out);
 	vfs_pageset_enc_free(&e);
+}
+
+/* The step of a client's, between header and body: there in a close only, and bounded. */
+static void client_steps(void **state)
+{
+	(void)state;
+	struct vfs_pageset_enc e;
+	struct vfs_pageset_dec d = { 0 };
+	struct wire_buf out = WIRE_BUF_INIT;
+	struct vfs_pageset_page p;
+	uint8_t page[512] = { 1 };
+
+	vfs_pageset_enc_init(&e, sizeof page);
+	for (uint32_t len = 1; len <= VFS_ONCE_ID_MAX; len++) {
+		struct vfs_pageset_head in = single, h;
+
+		in.once = some_step(len);
+		wire_buf_reset(&out);
+		vfs_pageset_enc_add(&e, 1, NULL, page, wire_page_hash(1, page, sizeof page));
+		assert_int_equal(vfs_pageset_enc_finish(&e, &in, &out, NULL), WIRE_OK);
+		assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_OK);
+		assert_true(h.once.id_len == len && h.once.seq == in.once.seq && h.once.idle_s == in.once.idle_s);
+		assert_memory_equal(h.once.id, in.once.id, len);
+		assert_int_equal(vfs_pageset_dec_open(&d, out.data, out.len, NULL), WIRE_OK);
+		assert_int_equal(vfs_pageset_dec_next(&d, &p, NULL), WIRE_OK);
+		assert_true(p.pgno == 1 && p.full);
+		/* Cut anywhere before its end it is malformed. */
+		for (size_t n = VFS_PAGESET_HDR; n < VFS_PAGESET_HDR + 13 + (size_t)len; n++)
+			assert_int_equal(vfs_pageset_head_get(out.data, n, &h, NULL), WIRE_CORRUPT);
+		out.data[VFS_PAGESET_HDR] = 0;
+		assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_CORRUPT);
+		out.data[VFS_PAGESET_HDR] = VFS_ONCE_ID_MAX + 1;
+		assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_CORRUPT);
+		out.data[VFS_PAGESET_HDR] = (uint8_t)len;
+		wire_set_le32(out.data + VFS_PAGESET_HDR + 9, 0);
+		assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_CORRUPT);
+	}
+	struct vfs_pageset_head in = single, h;
+	in.once = some_step(9);
+	in.flags = VFS_PAGESET_FIRST; /* a beginning has none */
+	wire_buf_reset(&out);
+	assert_int_equal(vfs_pageset_enc_finish(&e, &in, &out, NULL), WIRE_OK);
+	assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_OK);
+	assert_int_equal(h.once.id_len, 0);
+	out.data[1] |= VFS_PAGESET_ONCE;
+	assert_int_equal(vfs_pageset_head_get(out.data, out.len, &h, NULL), WIRE_CORRUPT);
+	wire_buf_free(&out);
+	vfs_pageset_enc_free(&e);
+	vfs_pageset_dec_free(&d);
 }
 
 static void limits(void **state)
@@ -417,7 +477,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoded_is_what_was_encoded), cmocka_unit_test(ranges_are_exact),
-		cmocka_unit_test(small_changes_are_small_entries), cmocka_unit_test(heads), cmocka_unit_test(limits),
+		cmocka_unit_test(small_changes_are_small_entries), cmocka_unit_test(heads), cmocka_unit_test(client_steps), cmocka_unit_test(limits),
 		cmocka_unit_test(bent_input), cmocka_unit_test(speed),
 	};
 	cmocka_set_message_output(CM_OUTPUT_TAP);
