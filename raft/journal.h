@@ -74,7 +74,8 @@ struct raft_journal_state {
 	size_t n_publications;
 	uint64_t cut_bytes; /* bytes of a torn tail that were cut; 0: clean */
 	/* Entries that are certain to have been there, and whose data is damaged: ascending. Their index and term in `entries` are right; kind, size and
-	 * sum too, or, when the whole record is damaged, DATA, 0 and 0. None is a configuration that `configs` lacks. */
+	 * sum too, or, when the whole record is damaged, DATA, 0 and 0. None is a configuration that `configs` lacks, unless a later one took
+	 * its place below `commit`, so that no truncation puts it in force again. */
 	const uint64_t *holes;
 	size_t n_holes;
 	bool forgetful; /* raft_init.forgetful: what the node acknowledged or voted may be lost */

@@ -291,6 +291,10 @@ struct raft_jrn_doubt {
 	bool config; /* missing entries may have been configurations: until a header */
 	uint64_t at; /* place of the first damage that log or config come from */
 	uint64_t bytes; /* of the damage that `log` comes from: so many entries can have been in there */
+	uint64_t lost_first, lost_last; /* config: the entries that may have been some */
+	/* At these indexes a configuration may have been in force that the log does not tell of, though what is in force above them is certain. Harmless once a truncation
+	 * cannot lead there, so until the log is known to be committed above `hidden_last`. hidden_at 0: there are none; else the place of the damage. */
+	uint64_t hidden_first, hidden_last, hidden_at;
 };
 
 struct raft_jrn_recovery {
@@ -349,6 +353,8 @@ void raft_jrn_sweep(struct raft_jrn_recovery *r, uint64_t no, uint32_t from);
 int raft_jrn_find_oldest(struct raft_jrn_recovery *r, struct wire_err *err);
 
 /* ---- journal_replay.c ---- */
+/* The first damage that what was replayed leaves open, if it is about the log or configurations; 0: none. */
+uint64_t raft_jrn_doubtful(const struct raft_jrn_recovery *r);
 /* Replays from r->oldest on, as far as it is certain what was there; sets stop, end, doubt. Changes nothing on the disk. WIRE_CORRUPT: a record
  * contradicts what was before it, r->stop is its place. */
 int raft_jrn_walk(struct raft_jrn_recovery *r, struct wire_err *err);

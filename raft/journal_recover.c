@@ -7,17 +7,19 @@
 /* Decides whether what is bad at r->stop may be cut, and whether all that damage before it left open was settled. */
 static int judge(struct raft_jrn_recovery *r, struct wire_err *err)
 {
-	uint64_t last = raft_jrn_log_last(&r->j->log), no = r->stop >> 32, at = r->doubt.at;
+	uint64_t last = raft_jrn_log_last(&r->j->log), no = r->stop >> 32, at = raft_jrn_doubtful(r);
 	uint32_t off = (uint32_t)r->stop;
 
 	if (r->claims.synced > r->stop)
 		return raft_jrn_damaged(r, no, off, raft_jrn_is_there(r, no) ? "a record that was durable is not valid" : "this segment is missing", err);
 	if (r->without && r->said.oldest <= r->without)
 		return raft_jrn_damaged(r, r->without, 0, "the oldest segment has no valid header", err);
-	if (r->doubt.log || r->doubt.config)
-		return raft_jrn_damaged(r, at >> 32, (uint32_t)at, "records that were durable are not valid, and may have had entries that nothing tells of", err);
+	if (at)
+		return raft_jrn_damaged(r, at >> 32, (uint32_t)at, r->doubt.log || r->doubt.config ?
+		                        "records that were durable are not valid, and may have had entries that nothing tells of" :
+		                        "records that were durable are not valid, and may have had configurations that are not known to be superseded", err);
 	if (r->doubt.hard)
-		return raft_jrn_damaged(r, at >> 32, (uint32_t)at, "a record that was durable is not valid, and may have been a vote", err);
+		return raft_jrn_damaged(r, r->doubt.at >> 32, (uint32_t)r->doubt.at, "a record that was durable is not valid, and may have been a vote", err);
 	if (r->claims.commit > last)
 		return raft_jrn_damaged(r, no, off, "a record of committed entries is not valid", err);
 	if (r->j->log.mark.index > last || r->j->log.mark.index < r->j->log.base_index)

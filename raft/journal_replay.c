@@ -44,10 +44,56 @@ static int add_entry(struct raft_jrn_recovery *r, struct raft_jrn_at at, uint64_
 	return WIRE_OK;
 }
 
-static void truncate_log(struct raft_journal *j, uint64_t from)
+static void truncate_log(struct raft_jrn_recovery *r, uint64_t from)
 {
-	raft_jrn_log_truncate(&j->log, from);
-	j->n_open_entries = j->log.n;
+	struct raft_jrn_doubt *d = &r->doubt;
+
+	raft_jrn_log_truncate(&r->j->log, from);
+	r->j->n_open_entries = r->j->log.n;
+	if (d->config && d->lost_last >= from)
+		d->lost_last = from - 1;
+	if (!d->hidden_at || from - 1 > d->hidden_last)
+		return;
+	if (from - 1 >= d->hidden_first) {
+		d->config = true;
+		d->at = d->hidden_at;
+		d->lost_first = d->hidden_first;
+		d->lost_last = from - 1;
+	}
+	d->hidden_at = 0;
+}
+
+/* What is in force at the log's end is certain again. But among what was lost there may have been a change and the way back, or what a configuration that
+ * is there took the place of; a truncation would tell. */
+static void settle_config(struct raft_jrn_recovery *r)
+{
+	const struct raft_jrn_log *l = &r->j->log;
+	struct raft_jrn_doubt *d = &r->doubt;
+	uint64_t last = d->lost_last - 1;
+	size_t k = 0;
+
+	d->config = false;
+	while (k < l->n_configs && l->configs[k].index <= d->lost_last)
+		k++;
+	if (k < l->n_configs)
+		last = l->configs[k].index - 1;
+	if (last < d->lost_first)
+		return;
+	if (!d->hidden_at || d->hidden_last < r->j->commit_seen) {
+		d->hidden_first = d->lost_first;
+		d->hidden_at = d->at;
+	}
+	d->hidden_last = last;
+}
+
+uint64_t raft_jrn_doubtful(const struct raft_jrn_recovery *r)
+{
+	const struct raft_jrn_doubt *d = &r->doubt;
+
+	/* What hides is before what was found later. */
+	if (d->hidden_at && d->hidden_last >= r->j->commit_seen)
+		return d->hidden_at;
+	return d->log || d->config ? d->at : 0;
 }
 
 /* After damage: the log stood at `index`, and the entry there, or the one that follows it, has this term. If our log has an entry of that term at the lower of
@@ -65,9 +111,12 @@ static int settle_log(struct raft_jrn_recovery *r, uint64_t no, uint32_t off, ui
 	    (index > last && index - last > r->doubt.bytes / raft_jrn_entry_bytes(0)))
 		return raft_jrn_damaged(r, no, off, "what was before this is damaged, and it is not certain which entries that were", err);
 	if (index < last)
-		truncate_log(j, index + 1);
+		truncate_log(r, index + 1);
 	for (; last < index && !rc; last++) {
 		rc = add_entry(r, (struct raft_jrn_at){ .seg = (uint32_t)(r->doubt.at >> 32) }, term, &unknown, true, NULL, err);
+		if (!r->doubt.config)
+			r->doubt.lost_first = last + 1;
+		r->doubt.lost_last = last + 1;
 		r->doubt.config = true;
 	}
 	r->doubt.log = false;
@@ -124,7 +173,7 @@ static int replay_truncate(struct raft_jrn_recovery *r, uint64_t no, uint32_t of
 		return raft_jrn_damaged(r, no, off, "what was before this truncation is damaged", err);
 	if (from <= j->log.base_index || from > raft_jrn_log_last(&j->log))
 		return raft_jrn_damaged(r, no, off, "the truncation names an entry that is not there", err);
-	truncate_log(j, from);
+	truncate_log(r, from);
 	return WIRE_OK;
 }
 
@@ -236,7 +285,8 @@ static int settle_by_header(struct raft_jrn_recovery *r, const struct raft_jrn_h
 		return raft_jrn_damaged(r, h->no, 0, "what was before this is damaged, and had a configuration", err);
 	if (rc)
 		return rc;
-	r->doubt.config = false;
+	if (r->doubt.config)
+		settle_config(r);
 	/* A mark or publication may be among what is lost. */
 	if (h->mark.index > l->mark.index)
 		l->mark = h->mark;

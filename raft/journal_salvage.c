@@ -188,7 +188,8 @@ static int decide(const struct wire_env *env, const char *dir, const struct raft
 	*d = (struct decision){ 0 };
 	*remains = (struct raft_journal_remains){ 0 };
 	if (!rc || rc == WIRE_CORRUPT) {
-		d->keep = !r.j->n_segs ? 0 : r.doubt.log || r.doubt.config ? r.doubt.at : r.stop;
+		uint64_t at = raft_jrn_doubtful(&r);
+		d->keep = !r.j->n_segs ? 0 : at ? at : r.stop;
 		rc = sweep_all(&r, err);
 		d->synced = r.claims.synced;
 		d->oldest = r.j->n_segs ? r.j->segs[0]->no : 0;
@@ -198,6 +199,11 @@ static int decide(const struct wire_env *env, const char *dir, const struct raft
 	if (rc || !d->keep)
 		return rc;
 	rc = look(env, dir, opts, d, &r, err);
+	/* What is left out may have been what settled something before it: that it is committed. */
+	for (uint64_t at; !rc && (at = raft_jrn_doubtful(&r)) && at < d->keep; rc = look(env, dir, opts, d, &r, err)) {
+		d->keep = at;
+		end_look(&r);
+	}
 	if (!rc) {
 		const struct raft_jrn_log *l = &r.j->log;
 		uint64_t last = raft_jrn_log_last(l);
@@ -205,7 +211,7 @@ static int decide(const struct wire_env *env, const char *dir, const struct raft
 			                                  .commit = r.j->commit_seen, .n_holes = l->n_holes, .mark = l->mark,
 			                                  .config = *raft_jrn_log_config(l, last) };
 		/* Without the mark the database cannot be told from the log. */
-		if (r.doubt.log || r.doubt.config || l->mark.index > last || l->mark.index < l->base_index)
+		if (raft_jrn_doubtful(&r) || l->mark.index > last || l->mark.index < l->base_index)
 			d->keep = 0;
 	}
 	end_look(&r);

@@ -69,7 +69,7 @@ test_unit_test_raft_sim_LDADD = $(RAFT_TEST_LIBS)
 
 EXTRA_DIST += raft/README.md raft/JOURNAL.md
 RAFT_JOURNAL_TESTS = test/unit/test_journal test/unit/test_journal_grow test/unit/test_journal_crash \
-	test/unit/test_journal_repair test/unit/test_journal_salvage test/unit/test_journal_threads
+	test/unit/test_journal_repair test/unit/test_journal_salvage test/unit/test_journal_threads test/unit/test_journal_memory
 RAFT_JOURNAL_KIT = test/unit/journal_kit.h test/unit/journal_disk.h test/unit/journal_disk.c
 check_PROGRAMS += $(RAFT_JOURNAL_TESTS)
 TESTS += $(RAFT_JOURNAL_TESTS)
@@ -86,5 +86,9 @@ test_unit_test_journal_repair_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_journal_salvage_SOURCES = test/unit/test_journal_salvage.c test/unit/journal_damage.h test/unit/journal_model.h \
 	test/unit/journal_model.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_salvage_LDADD = $(RAFT_TEST_LIBS)
+test_unit_test_journal_memory_SOURCES = test/unit/test_journal_memory.c test/sim/memory.h test/sim/memory.c test/unit/journal_damage.h \
+	test/unit/journal_model.h test/unit/journal_model.c $(RAFT_JOURNAL_KIT)
+test_unit_test_journal_memory_LDFLAGS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup
+test_unit_test_journal_memory_LDADD = $(RAFT_TEST_LIBS)
 test_unit_test_journal_threads_SOURCES = test/unit/test_journal_threads.c $(RAFT_JOURNAL_KIT)
 test_unit_test_journal_threads_LDADD = $(RAFT_TEST_LIBS)

@@ -25,10 +25,46 @@ uint64_t model_seed(void)
 	return seed;
 }
 
-static void fill(uint8_t *data, uint32_t size, uint32_t tag)
+enum { MEMBERS_AT_START = 3 };
+
+static struct raft_config config_of(uint32_t members)
 {
-	for (uint32_t i = 0; i < size; i++)
-		data[i] = (uint8_t)(tag * 31 + i * 7 + (i >> 8));
+	struct raft_config c = { .n = members };
+
+	for (uint32_t i = 0; i < members; i++) {
+		c.m[i].id = i + 1;
+		c.m[i].flags = RAFT_VOTER;
+		snprintf(c.m[i].url, sizeof(c.m[i].url), "tcp://127.0.0.1:%u", 7401 + i);
+	}
+	return c;
+}
+
+/* Into data: what an entry is made of. */
+static void content(uint8_t *data, const struct model_op *o)
+{
+	struct wire_buf b = WIRE_BUF_INIT;
+	struct raft_config c = config_of(o->members);
+
+	if (o->members) {
+		raft_config_put(&c, &b);
+		assert_int_equal(b.len, o->size);
+		memcpy(data, b.data, b.len);
+		wire_buf_free(&b);
+		return;
+	}
+	for (uint32_t i = 0; i < o->size; i++)
+		data[i] = (uint8_t)(o->tag * 31 + i * 7 + (i >> 8));
+}
+
+static uint32_t config_bytes(uint32_t members)
+{
+	struct wire_buf b = WIRE_BUF_INIT;
+	struct raft_config c = config_of(members);
+
+	raft_config_put(&c, &b);
+	uint32_t n = (uint32_t)b.len;
+	wire_buf_free(&b);
+	return n;
 }
 
 static void apply(struct model_state *s, const struct model_op *o)
@@ -57,18 +93,6 @@ static void apply(struct model_state *s, const struct model_op *o)
 	}
 }
 
-static struct raft_config three(void)
-{
-	struct raft_config c = { .n = 3 };
-
-	for (uint32_t i = 0; i < 3; i++) {
-		c.m[i].id = i + 1;
-		c.m[i].flags = RAFT_VOTER;
-		snprintf(c.m[i].url, sizeof(c.m[i].url), "tcp://127.0.0.1:%u", 7401 + i);
-	}
-	return c;
-}
-
 static void state_at_start(struct model_state *s)
 {
 	memset(s, 0, offsetof(struct model_state, log));
@@ -80,12 +104,35 @@ static void state_at_start(struct model_state *s)
 struct disk *model_disk(const struct model_shape *shape)
 {
 	struct disk *d = disk_new();
-	struct raft_config c = three();
+	struct raft_config c = config_of(MEMBERS_AT_START);
 	struct raft_journal_mark m = { .index = MODEL_BASE, .checksum = 99, .db_pages = 3 };
 	struct wire_err err;
 
 	must(raft_journal_create(disk_env(d), "j", &shape->opts, 2, MODEL_BASE, 2, &c, &m, &err), &err);
 	return d;
+}
+
+static uint32_t members_at(const struct model_state *s, uint64_t index)
+{
+	for (; index > MODEL_BASE; index--)
+		if (s->log[index].members)
+			return s->log[index].members;
+	return MEMBERS_AT_START;
+}
+
+/* Wherever a truncation may lead, what is in force there is known. */
+static bool same_configs(const struct model_state *s, const struct raft_journal_state *st)
+{
+	uint32_t n = st->base_config.n;
+	size_t k = 0;
+
+	for (uint64_t i = st->base_index; i <= s->last; i++) {
+		for (; k < st->n_configs && st->configs[k].index <= i; k++)
+			n = st->configs[k].config.n;
+		if ((i == st->base_index || i >= st->commit) && n != members_at(s, i))
+			return false;
+	}
+	return true;
 }
 
 long model_match(const struct model *m, const struct raft_journal_state *st, size_t min)
@@ -104,7 +151,7 @@ long model_match(const struct model *m, const struct raft_journal_state *st, siz
 			const struct model_op *o = &s.log[e->index];
 			same = e->index == st->base_index + 1 + i && e->term == o->term && e->sum == o->sum && e->size == o->size;
 		}
-		if (same)
+		if (same && same_configs(&s, st))
 			found = (long)p;
 		if (p == m->n)
 			return found;
@@ -132,7 +179,7 @@ static bool same_log(const struct model_state *s, const struct raft_journal_stat
 		if (e->index != st->base_index + 1 + i || e->term != o->term || (!unknown && (e->sum != o->sum || e->size != o->size)))
 			return false;
 	}
-	return true;
+	return same_configs(s, st);
 }
 
 bool model_match_damaged(const struct model *m, const struct raft_journal_state *st)
@@ -178,8 +225,9 @@ size_t model_fill(const struct model *m, struct raft_journal *j, const struct ra
 		apply(&s, &m->ops[p]);
 	for (size_t i = 0; i < n; i++) {
 		const struct model_op *o = &s.log[holes[i]];
-		struct wire_entry e = { .index = holes[i], .term = o->term, .kind = WIRE_ENTRY_DATA, .size = o->size, .sum = o->sum, .data = data };
-		fill(data, o->size, o->tag);
+		struct wire_entry e = { .index = holes[i], .term = o->term, .kind = o->members ? WIRE_ENTRY_CONFIG : WIRE_ENTRY_DATA, .size = o->size,
+			                .sum = o->sum, .data = data };
+		content(data, o);
 		must(raft_journal_fill(j, &e, &err), &err);
 		assert_int_equal(raft_journal_fill(j, &e, &err), WIRE_INVALID); /* it is none any more */
 	}
@@ -229,17 +277,21 @@ void model_entries(struct model_world *w, uint32_t n)
 {
 	static uint8_t data[8][MODEL_DATA_MAX];
 	struct wire_entry e[8] = { 0 };
+	struct model_op o[8];
 	struct wire_err err;
 
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t size = (uint32_t)model_rnd(model_rnd(8) ? 120 : w->shape->data_max);
-		fill(data[i], size, ++w->tag);
-		e[i] = (struct wire_entry){ .index = w->s.last + 1 + i, .term = w->s.term, .kind = WIRE_ENTRY_DATA, .size = size,
-			                    .sum = wire_hash(data[i], size, 0), .data = data[i] };
+		uint32_t members = model_rnd(12) ? 0 : (uint32_t)model_rnd(3) + 2;
+		uint32_t size = members ? config_bytes(members) : (uint32_t)model_rnd(model_rnd(8) ? 120 : w->shape->data_max);
+		o[i] = (struct model_op){ .what = MODEL_ENTRY, .index = w->s.last + 1 + i, .term = w->s.term, .size = size, .tag = ++w->tag, .members = members };
+		content(data[i], &o[i]);
+		o[i].sum = wire_hash(data[i], size, 0);
+		e[i] = (struct wire_entry){ .index = o[i].index, .term = o[i].term, .kind = members ? WIRE_ENTRY_CONFIG : WIRE_ENTRY_DATA, .size = size,
+			                    .sum = o[i].sum, .data = data[i] };
 	}
 	lives(w, raft_journal_append_entries(w->j, e, n, w->commit, &err), &err);
 	for (uint32_t i = 0; i < n; i++)
-		did(w, (struct model_op){ MODEL_ENTRY, e[i].index, e[i].term, 0, e[i].sum, e[i].size, w->tag - n + 1 + i });
+		did(w, o[i]);
 }
 
 void model_publish(struct model_world *w)

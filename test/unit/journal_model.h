@@ -12,6 +12,7 @@ struct model_op {
 	enum model_what what;
 	uint64_t index, term, vote, sum;
 	uint32_t size, tag;
+	uint32_t members; /* ENTRY: a configuration of so many; 0: data */
 };
 struct model {
 	struct model_op ops[MODEL_OPS_MAX];
