@@ -29,7 +29,9 @@ static int read_entry(const struct raft_journal *j, const struct raft_jrn_seg *s
 	int rc = j->env->read(j->env->ctx, s->file, ret_data->data, n, at.off, &got, err);
 	if (rc)
 		return rc;
-	if (!at.off || got != n || !raft_jrn_parse(ret_data->data, n, j->group, at.seg, at.off, &rec) || !raft_jrn_has_data(rec.type) ||
+	/* Opening takes zeros for what a shortened file lacks, too. */
+	memset(ret_data->data + got, 0, n - got);
+	if (!at.off || !raft_jrn_parse(ret_data->data, n, j->group, at.seg, at.off, &rec) || !raft_jrn_has_data(rec.type) ||
 	    rec.size != at.size || rec.index_low != (uint32_t)index || !raft_jrn_data_ok(&rec))
 		return wire_fail(err, WIRE_CORRUPT, "entry %llu in segment %u of journal %s at offset %u is damaged: the disk or another "
 		                 "program changed it; at its next start this node fetches it from its peers", (unsigned long long)index,
