@@ -204,7 +204,7 @@ static int commit_frames(void *ctx, const void *who, const struct vfs_remote_com
 
 void db_ops_behind_door(struct vfs_db *db)
 {
-	_Static_assert(sizeof db->door_ops == 17 * sizeof(void *), "each operation that connections use stands below");
+	_Static_assert(sizeof db->door_ops == 18 * sizeof(void *), "each operation that connections use stands below");
 	db->door_ops = (struct vfs_node_ops){
 		.ctx = db,
 		.read_gate = read_gate,
