@@ -149,7 +149,7 @@ class Client(threading.Thread):
 		if self.op:
 			self.done("info" if what == "wrong" else what, code=code)
 		if code == load.READONLY_NOT_LEADER:
-			self.no_writes_until = now_ns() + 50000000
+			self.no_writes_until = now_ns() + 20000000
 		if self.con.in_transaction:
 			try:
 				self.con.execute("ROLLBACK")

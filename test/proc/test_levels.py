@@ -46,9 +46,11 @@ class World:
 		with open(file, "r+b", buffering=0) as f:
 			f.write(struct.pack("q", ppm))
 
-	def clients(self, n, levels_=("linearizable", "linearizable", "stale"), pace_ms=4, writes=0.4):
-		n.send("clients", log=self.log, tag="n%dg%d" % (n.i, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
-		       turn_s=3, pace_ms=pace_ms, writes=writes, timeout_ms=1000).result()
+	def clients(self, n, mixed=("linearizable", "stale"), readers=("linearizable",)):
+		"""Starts clients in node n; those that only read are not held up by commits that find no quorum."""
+		for which, levels_, pace_ms, writes in (("", mixed, 3, 0.5), ("r", readers, 5, 0)):
+			n.send("clients", log=self.log, tag="n%d%sg%d" % (n.i, which, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
+			       turn_s=3, pace_ms=pace_ms, writes=writes, timeout_ms=1000).result()
 
 	def end(self, what):
 		"""Ends the clients; all nodes are up. The judge."""
@@ -98,6 +100,7 @@ class Faults:
 	def __init__(self, w):
 		self.w, self.c, self.done = w, w.c, []
 		self.kinds = ["stop", "kill", "transfer"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift"] if w.drifting else [])
+		self.kinds += ["drift_cut"] * 2 if w.drifting and not no_net else []
 
 	def node(self):
 		"""A node, the leader as often as both others together."""
@@ -143,6 +146,14 @@ class Faults:
 		b = DRIFT_PPM - 1
 		for m in self.c.nodes:
 			self.w.drift(m, t.rnd.choice([-b if m is n else b, -b if m is n else b, 0, t.rnd.randrange(-b, b)]))
+
+	def drift_cut(self, _):
+		"""A lease that lasts as long as it may, at a leader that is cut off while the others have the least patience."""
+		l, b = self.c.leader(), DRIFT_PPM - 1
+		for m in self.c.nodes:
+			self.w.drift(m, -b if m is l else b)
+		moment(0.3, 0.4)  # for heartbeats at the new rates
+		self._cut(l, self.c.net.cut)
 
 	def run(self, seconds):
 		end, bag = time.monotonic() + seconds, []
