@@ -7,13 +7,19 @@
 #include <string.h>
 
 /* First of all: the update's messages may tell somebody of a commit, whose reads here must not miss it, or to stand for election. */
-static void share_lease(struct shell_node *n, const struct raft_update *u)
+static void share_lease(struct shell_node *n, const struct raft_update *u, const struct wire_clock_reading *now)
 {
 	struct node_lease *l = &n->lease;
+	uint64_t until = atomic_load_explicit(&l->until_us, memory_order_relaxed);
 
 	if (atomic_load_explicit(&l->read_index, memory_order_relaxed) == u->read_index &&
-	    atomic_load_explicit(&l->until_us, memory_order_relaxed) == u->lease_until_us)
+	    until == u->lease_until_us)
 		return;
+	if (until && !u->lease_until_us && now->status == WIRE_CLOCK_OK && now->earliest_us == now->latest_us) { /* given up: until then, at least, nobody else committed anything */
+		pthread_mutex_lock(&n->mu);
+		node_fresh_learn(n, until <= now->latest_us ? until - 1 : now->latest_us - 1, atomic_load_explicit(&l->read_index, memory_order_relaxed));
+		pthread_mutex_unlock(&n->mu);
+	}
 	atomic_store(&l->read_index, u->read_index);
 	atomic_store(&l->until_us, u->lease_until_us);
 }
@@ -146,12 +152,16 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 	n->clock.now(n->clock.ctx, &now);
 	ev->clock = (struct raft_clock){ now.earliest_us, now.latest_us, now.status != WIRE_CLOCK_OK };
 	ev->now_us = node_now_us(n);
-	ev->lease_used = atomic_exchange_explicit(&n->lease.used, false, memory_order_relaxed);
+	ev->lease_used = node_lease_used(n, ev->now_us);
 	if (raft_step(n->raft, ev, &u, &err)) {
 		node_fail(n, "%s", err.text);
 		return err.code;
 	}
-	share_lease(n, &u);
+	share_lease(n, &u, &now);
+	node_lag_commit(n, u.commit, ev->now_us);
+	for (uint32_t i = 0; i < u.n_told; i++)
+		if (u.told[i].event == RAFT_TOLD_READ_ROUND)
+			atomic_fetch_add_explicit(&n->read_counts.rounds, 1, memory_order_relaxed);
 	node_events_put(n->events, u.told, u.n_told);
 	if (u.refusal)
 		snprintf(n->refusal, sizeof n->refusal, "%s", u.refusal);
@@ -241,11 +251,15 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m->msg };
 
 	if (!is_raft(m->msg.type)) {
-		node_membership_msg(n, m);
+		if (m->msg.type == WIRE_MSG_LAG)
+			node_lag_msg(n, m);
+		else
+			node_membership_msg(n, m);
 		return n->failed ? WIRE_CLOSED : WIRE_OK;
 	}
 	if (m->guest || m->msg.group != n->conf.group || m->msg.to != n->conf.node)
 		return WIRE_OK;
+	node_lag_heard(n, &m->msg);
 	if (m->msg.type == WIRE_MSG_HEARTBEAT && n->store->witness)
 		node_witness_told(n, &m->msg);
 	return node_step(n, &ev, NULL, NULL);
@@ -362,8 +376,10 @@ static int run_batch(struct shell_node *n, struct batch *b)
 	if (!rc && b->trim)
 		rc = trim(n);
 	if (!rc) {
-		if (now >= n->progress_at_us)
+		if (now >= n->progress_at_us) {
 			node_share_progress(n, now);
+			node_lag_tick(n, now);
+		}
 		node_membership_tick(n, now);
 		node_member_tick(n);
 	}
@@ -388,6 +404,7 @@ static void settle_all(struct shell_node *n)
 		node_settle(r, WIRE_CLOSED, 0);
 	}
 	n->reads = NULL;
+	n->reads_tail = &n->reads;
 	node_drop_held(n);
 	for (struct request *r = n->asks, *next; r; r = next) {
 		next = r->next;

@@ -239,6 +239,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	node_cond_init(&n->drain_wake);
 	n->inbox_tail = &n->inbox;
 	n->requests_tail = &n->requests;
+	n->reads_tail = &n->reads;
 	n->peer_events_tail = &n->peer_events;
 	n->image_tail = &n->image_inbox;
 	node_witness_init(n);

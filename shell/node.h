@@ -35,6 +35,9 @@ void shell_log_to(void (*line)(const char *text));
 
 /* Status as a JSON object (shell/status.c lists the keys), appended without newline. */
 void shell_node_status_json(struct shell_node *n, struct wire_buf *b);
+/* The group's members for the table walraft_members, as bytes that may travel to another process (shell/members_table.c reads them): varint number, then for each
+ * u64 id, texts name ("" none), URL, kind, role; varints applied, lag in entries, lag_ms, last_contact_ms, each one more than it is and 0 where it is not known; u8 1 if it is this node. */
+void shell_node_members_rows(struct shell_node *n, struct wire_buf *b);
 /* What to tell about the node's failure; "" while it works. */
 void shell_node_failure(struct shell_node *n, char *dst, size_t cap);
 void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap);

@@ -56,6 +56,7 @@ struct request {
 	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; owned */
 	uint32_t size;
 	uint64_t corr; /* READ, MEMBER */
+	uint64_t begun_us; /* READ: a reading of the leases' clock before it was asked; 0: none */
 	struct wire_buf answer; /* MEMBER: JSON */
 	pthread_cond_t cond;
 	struct request *next; /* inbox, then the node thread's list of reads or of questions to the leader */
@@ -91,6 +92,26 @@ struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_vi
 
 #define NODE_SILENT_US 1000000u /* so long after its election a leader waits for members to be heard of, before it calls them unreachable */
 
+/* lag.c: how far the members are, by the leader's latest word: its own look where it leads. For people and for choosing whom to ask. */
+enum node_lag_flags { LAG_ALIVE = 1, LAG_FORGOT = 2, LAG_FULL = 4, LAG_IMAGE = 8 };
+struct node_lag_row {
+	uint64_t id, applied;
+	uint64_t lag_us;    /* how long the first entry that it lacked had been committed when it told so; 0: it lacked none */
+	uint64_t silent_us; /* since it was heard of, at at_us; UINT64_MAX: never */
+	uint8_t flags;
+};
+struct node_lag {
+	uint64_t at_us; /* when it was so, or came in; 0: nothing known */
+	uint64_t term, leader, commit;
+	uint32_t n;
+	struct node_lag_row row[RAFT_MEMBERS_MAX];
+};
+/* When the commit index was where, lately. */
+#define NODE_COMMITS 256
+struct node_commits { struct { uint64_t index, us; } at[NODE_COMMITS]; uint32_t n; };
+
+#define NODE_HINT_BYTES 360
+
 struct node_shared { /* what other threads read, under mu */
 	enum raft_role role;
 	uint64_t term, leader, commit, last_index, persisted;
@@ -108,6 +129,7 @@ struct node_shared { /* what other threads read, under mu */
 	bool mending;        /* its database is not open yet: the log does not reach it, or has holes there */
 	uint32_t holes;      /* entries that are to be fetched from other members */
 	uint64_t keep_above; /* journal entries above it are needed by some member */
+	struct node_lag lag;
 };
 
 /* What a reader needs to know where this node leads (raft/README.md, lease_until_us). Written by the node thread, before it sends anything
@@ -117,7 +139,18 @@ struct node_lease {
 	_Atomic uint64_t read_index;
 	atomic_bool used; /* by some reader, since the node thread last told the core */
 	atomic_bool ended;
+	_Atomic uint64_t wanted_us; /* when a read at level lease was last asked for */
 };
+
+/* How new what is published here is known to be, for bounded reads; times by the leases' clock (reads.c, README.md). */
+struct node_fresh {
+	_Atomic uint64_t published_us;   /* all that was acknowledged by anybody until then is published here; 0: nothing known */
+	_Atomic uint64_t asked_us;       /* the latest question to the leader that no reader waits for */
+	uint64_t known_us, known_index;  /* all that was acknowledged until then is at or below that index; mu */
+};
+
+/* Reads that asked the core, questions to the leader, rounds of heartbeats for reads; since the start. Node thread writes. */
+struct node_read_counts { _Atomic uint64_t asked, requests, rounds; };
 
 /* witness.c. */
 struct node_witness {
@@ -180,6 +213,8 @@ struct shell_node {
 	char failure[512];
 	struct node_shared shared;
 	struct node_lease lease;
+	struct node_fresh fresh;
+	struct node_read_counts read_counts;
 	/* Entries sent, and how many lz4 blocks were unpacked for that: none, they go as they are stored. */
 	_Atomic uint64_t entries_sent, send_unpacks;
 	struct wire_clock clock; /* of the leases */
@@ -196,7 +231,12 @@ struct shell_node {
 	struct entry_cache *cache;
 	struct wire_msg *late;
 	size_t n_late, cap_late;
-	struct request *reads, *asks; /* asks: questions that went to the leader */
+	struct request *reads, **reads_tail, *asks; /* asks: questions that went to the leader */
+	struct node_commits commits;
+	struct node_lag lag_said; /* the latest LAG that went out */
+	bool lag_said_twice;
+	uint64_t lag_told_id[RAFT_MEMBERS_MAX], lag_told_us[RAFT_MEMBERS_MAX]; /* leader: when that member last told how far it is */
+	_Atomic uint64_t leader_heard_us; /* the latest message from whoever led then */
 	struct request *held;   /* proposals refused for the backlog, oldest first */
 	uint64_t backlog_bytes, held_backlog; /* of the latest step; when the latest proposal was held */
 	char refusal[256];            /* the core's latest, of a configuration */
@@ -319,6 +359,31 @@ void node_send(struct shell_node *n, uint64_t to, const struct wire_msg *m); /* 
 int node_send_raft(struct shell_node *n, struct wire_msg *m);       /* a message of the core: fills entries' data */
 void node_link_members(struct shell_node *n);                         /* after a change of configuration */
 int node_send_late(struct shell_node *n, const struct wire_msg *m); /* keeps it for after the sync */
+/* node_ops.c: requests of application threads. */
+struct request *request_new(enum request_kind kind); /* two references: the caller's and the node thread's; NULL: no memory */
+/* Hands r to the node thread and waits for its answer. WIRE_OK: answered, r->code tells. WIRE_TIMEOUT: not in time; the node
+ * thread may still be at it. The caller's reference is dropped by the caller. */
+int request_ask(struct shell_node *n, struct request *r, uint64_t deadline_us, struct wire_err *err);
+void request_post(struct shell_node *n, struct request *r); /* the same, but nobody waits: takes both references */
+void request_drop(struct shell_node *n, struct request *r);
+int node_closed(struct shell_node *n, struct wire_err *err); /* mu held; WIRE_CLOSED and why */
+/* reads.c: of vfs_node_ops */
+int node_read_gate(void *node, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err);
+int node_wait_published(void *node, uint64_t index, uint32_t timeout_ms, struct wire_err *err);
+bool node_lease_used(struct shell_node *n, uint64_t now_us); /* node thread: since the last call, or it is to be kept anyway */
+/* All that was acknowledged by anybody until at_us (leases' clock) is at or below index. mu held. */
+void node_fresh_learn(struct shell_node *n, uint64_t at_us, uint64_t index);
+/* lag.c; node thread */
+void node_lag_commit(struct shell_node *n, uint64_t commit, uint64_t now_us);
+void node_lag_heard(struct shell_node *n, const struct wire_msg *m); /* each message of the core */
+void node_lag_tick(struct shell_node *n, uint64_t now_us);
+void node_lag_msg(struct shell_node *n, const struct wire_link_msg *m);
+void node_lag_put(const struct node_lag *lag, struct wire_buf *b);
+int node_lag_get(const void *p, size_t size, struct node_lag *ret_lag, struct wire_err *err); /* WIRE_CORRUPT; at_us, term and leader are 0 */
+const struct node_lag_row *node_lag_row(const struct node_lag *lag, uint64_t id); /* NULL: it has none */
+/* mu held: the highest index that this node knows to be committed; and "; better try URL, ..." for an error's end, or "". */
+uint64_t node_known_commit(const struct shell_node *n);
+void node_lag_hint(const struct shell_node *n, char dst[NODE_HINT_BYTES]);
 /* settle.c; mu held */
 int node_handle_requests(struct shell_node *n, struct request *list); /* node thread; takes the list's references */
 int node_handle_held(struct shell_node *n);

@@ -9,7 +9,7 @@
 /* Chunks of a large transaction that may be uncommitted at a time: bounds memory on every node. */
 #define CHUNKS_IN_FLIGHT 6
 
-static struct request *request_new(enum request_kind kind)
+struct request *request_new(enum request_kind kind)
 {
 	struct request *r = calloc(1, sizeof *r);
 
@@ -21,44 +21,53 @@ static struct request *request_new(enum request_kind kind)
 	return r;
 }
 
-static int removed(const struct shell_node *n, struct wire_err *err)
-{
-	return wire_fail(err, WIRE_NOTLEADER, "this node was removed from its cluster, and what it has gets no newer: use another member, or walraft detach %s", n->paths.db);
-}
-
-static int closed(struct shell_node *n, struct wire_err *err) /* mu held */
+int node_closed(struct shell_node *n, struct wire_err *err)
 {
 	return wire_fail(err, WIRE_CLOSED, "the node of %s has ended its part: %s", n->paths.db,
 	                 n->failed ? n->failure : "it is being closed");
 }
 
-/* Hands r to the node thread and waits for its answer. WIRE_OK: answered, r->code tells. WIRE_TIMEOUT: not in time; the node
- * thread may still be at it. The caller's reference is dropped by the caller. */
-static int ask(struct shell_node *n, struct request *r, uint64_t deadline_us, struct wire_err *err)
+static void enqueue(struct shell_node *n, struct request *r) /* mu held */
+{
+	r->corr = ++n->next_corr;
+	*n->requests_tail = r;
+	n->requests_tail = &r->next;
+	pthread_cond_signal(&n->wake);
+}
+
+int request_ask(struct shell_node *n, struct request *r, uint64_t deadline_us, struct wire_err *err)
 {
 	int rc = WIRE_OK;
 
 	pthread_mutex_lock(&n->mu);
 	if (n->stop || n->failed) {
 		r->refs--; /* the node thread's */
-		rc = closed(n, err);
+		rc = node_closed(n, err);
 	} else {
-		r->corr = ++n->next_corr;
-		*n->requests_tail = r;
-		n->requests_tail = &r->next;
-		pthread_cond_signal(&n->wake);
+		enqueue(n, r);
 		while (!r->done && node_wait(n, &r->cond, deadline_us))
 			;
 		if (!r->done) {
 			r->abandoned = true;
-			rc = n->failed ? closed(n, err) : wire_fail(err, WIRE_TIMEOUT, "no answer in time");
+			rc = n->failed ? node_closed(n, err) : wire_fail(err, WIRE_TIMEOUT, "no answer in time");
 		}
 	}
 	pthread_mutex_unlock(&n->mu);
 	return rc;
 }
 
-static void request_drop(struct shell_node *n, struct request *r)
+void request_post(struct shell_node *n, struct request *r)
+{
+	pthread_mutex_lock(&n->mu);
+	r->refs--;
+	if (n->stop || n->failed)
+		request_unref(r);
+	else
+		enqueue(n, r);
+	pthread_mutex_unlock(&n->mu);
+}
+
+void request_drop(struct shell_node *n, struct request *r)
 {
 	pthread_mutex_lock(&n->mu);
 	request_unref(r);
@@ -73,7 +82,7 @@ void node_member_ask(struct shell_node *n, const char *line, unsigned timeout_ms
 
 	if (r && (r->data = (uint8_t *)strdup(line))) {
 		r->size = (uint32_t)strlen(line);
-		rc = ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, &err);
+		rc = request_ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, &err);
 	} else if (r) {
 		r->refs--; /* the node thread's */
 	}
@@ -89,122 +98,6 @@ void node_member_ask(struct shell_node *n, const char *line, unsigned timeout_ms
 		request_drop(n, r);
 }
 
-/* --- reads --- */
-
-static uint32_t count_voters(const struct shell_node *n) /* mu held */
-{
-	const struct raft_config *c = &n->shared.config;
-	uint32_t voters = 0;
-
-	for (uint32_t i = 0; i < c->n; i++)
-		voters += c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? 1 : 0;
-	return voters;
-}
-
-static int wait_published(struct shell_node *n, uint64_t index, uint64_t deadline_us, struct wire_err *err)
-{
-	int rc = WIRE_OK;
-
-	if (vfs_db_published(n->db) >= index)
-		return WIRE_OK;
-	pthread_mutex_lock(&n->mu);
-	while (!rc && vfs_db_published(n->db) < index) {
-		if (n->stop || n->failed)
-			rc = closed(n, err);
-		else if (!node_wait(n, &n->published_cond, deadline_us))
-			rc = wire_fail(err, WIRE_TIMEOUT, "this node is %llu entries behind what the read has to see",
-			               (unsigned long long)(index - vfs_db_published(n->db)));
-	}
-	pthread_mutex_unlock(&n->mu);
-	return rc;
-}
-
-/* One read-index round, repeated while leadership is open. */
-static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_index, struct wire_err *err)
-{
-	for (;;) {
-		struct request *r = request_new(REQUEST_READ);
-		int rc, code = WIRE_OK;
-
-		if (!r)
-			return wire_fail(err, WIRE_NOMEM, "no memory for a read");
-		rc = ask(n, r, deadline_us, err);
-		if (!rc) { /* answered: nobody changes it any more */
-			code = r->code;
-			*ret_index = r->index;
-		}
-		request_drop(n, r);
-		if (rc == WIRE_TIMEOUT || (!rc && code && node_now_us(n) >= deadline_us))
-			return wire_fail(err, WIRE_TIMEOUT,
-			                 "no quorum confirmed the read in time (no leader, or cut off from it); for this node's own state use PRAGMA walraft_read='stale'");
-		if (rc)
-			return rc;
-		if (code == WIRE_OK)
-			return WIRE_OK;
-		if (code == WIRE_CLOSED) {
-			pthread_mutex_lock(&n->mu);
-			rc = closed(n, err);
-			pthread_mutex_unlock(&n->mu);
-			return rc;
-		}
-		/* No leader now: until the next change of roles, or a moment, and again. */
-		pthread_mutex_lock(&n->mu);
-		if (n->shared.removed) {
-			rc = removed(n, err);
-		} else if (!n->stop && !n->failed) {
-			uint64_t until = node_now_us(n) + 10000;
-
-			node_wait(n, &n->published_cond, until < deadline_us ? until : deadline_us);
-		}
-		pthread_mutex_unlock(&n->mu);
-		if (rc)
-			return rc;
-	}
-}
-
-/* Without a lock, on the reader's thread. The lease is read first, then the clock, then the index: at the moment of the first, this node led, so that the
- * index, which only grows, covers all that was acknowledged before. What happens later does not matter, be it hours: a read may count as done at any
- * moment between its beginning and its end, and what it will see is no older than that index, since the READ lock comes after this (README.md). */
-static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
-{
-	uint64_t until = atomic_load_explicit(&n->lease.until_us, memory_order_acquire);
-	struct wire_clock_reading now;
-
-	if (!until || atomic_load_explicit(&n->lease.ended, memory_order_relaxed))
-		return false;
-	if (until != UINT64_MAX) {
-		n->clock.now(n->clock.ctx, &now);
-		if (now.status != WIRE_CLOCK_OK || now.latest_us >= until)
-			return false;
-	}
-	*ret_index = atomic_load_explicit(&n->lease.read_index, memory_order_acquire);
-	if (!atomic_load_explicit(&n->lease.used, memory_order_relaxed))
-		atomic_store_explicit(&n->lease.used, true, memory_order_relaxed);
-	return true;
-}
-
-static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err)
-{
-	struct shell_node *n = ctx;
-	uint64_t deadline, index = 0;
-	bool leased;
-	int rc = WIRE_OK;
-
-	*ret_waited = false;
-	if (want->level == VFS_READ_STALE)
-		return WIRE_OK;
-	leased = lease_covers(n, &index);
-	if (leased && vfs_db_published(n->db) >= index)
-		return WIRE_OK;
-	*ret_waited = true;
-	deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000;
-	if (!leased)
-		rc = read_index(n, deadline, &index, err);
-	if (!rc)
-		rc = wait_published(n, index, deadline, err);
-	return rc;
-}
-
 /* --- writes --- */
 
 /* With the write lock had: may a transaction begin under this node's leadership? */
@@ -214,7 +107,7 @@ static int write_begin(struct shell_node *n, struct vfs_grant *ret_grant, struct
 
 	pthread_mutex_lock(&n->mu);
 	if (n->stop || n->failed)
-		rc = closed(n, err);
+		rc = node_closed(n, err);
 	else if (n->shared.role != RAFT_LEADER && (n->shared.leader || n->shared.removed))
 		rc = wire_fail(err, WIRE_NOTLEADER, "this node does not lead");
 	else if (n->shared.role != RAFT_LEADER) /* worth waiting for: it may be this one */
@@ -317,7 +210,7 @@ static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint
 	       node_now_us(n) < deadline)
 		node_wait(n, &n->published_cond, node_now_us(n) + 1000);
 	if (n->stop || n->failed)
-		rc = closed(n, err);
+		rc = node_closed(n, err);
 	else if (n->shared.term == epoch && n->shared.last_index > n->shared.commit + CHUNKS_IN_FLIGHT)
 		rc = wire_fail(err, WIRE_TIMEOUT, "the quorum does not keep up with the transaction");
 	pthread_mutex_unlock(&n->mu);
@@ -325,7 +218,7 @@ static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint
 		return rc;
 	if (!(r = proposal(epoch, data, len, false, err)))
 		return err ? err->code : WIRE_NOMEM;
-	rc = ask(n, r, deadline, err);
+	rc = request_ask(n, r, deadline, err);
 	if (!rc && r->code)
 		rc = wire_fail(err, r->code == WIRE_NOTLEADER ? WIRE_FENCED : r->code, "leadership was lost during the transaction");
 	if (!rc)
@@ -343,7 +236,7 @@ static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint3
 
 	if (!r)
 		return err ? err->code : WIRE_NOMEM;
-	rc = ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, err);
+	rc = request_ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, err);
 	if (rc == WIRE_TIMEOUT)
 		rc = wire_fail(err, WIRE_UNKNOWN, "no quorum within %u ms: whether the transaction is committed is open", timeout_ms);
 	else if (rc == WIRE_CLOSED && r->abandoned)
@@ -419,6 +312,16 @@ static void leader_url(void *ctx, char *dst, size_t cap)
 	shell_node_leader_url(ctx, dst, cap);
 }
 
+static uint32_t count_voters(const struct shell_node *n) /* mu held */
+{
+	const struct raft_config *c = &n->shared.config;
+	uint32_t voters = 0;
+
+	for (uint32_t i = 0; i < c->n; i++)
+		voters += c->m[i].flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? 1 : 0;
+	return voters;
+}
+
 static bool several_voters(void *ctx)
 {
 	struct shell_node *n = ctx;
@@ -442,7 +345,8 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 {
 	*ret_ops = (struct vfs_node_ops){
 		.ctx = n,
-		.read_gate = read_gate,
+		.read_gate = node_read_gate,
+		.wait_published = node_wait_published,
 		.write_lock = write_lock,
 		.write_sleep = write_sleep,
 		.write_unlock = write_unlock,

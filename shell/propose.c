@@ -74,8 +74,9 @@ int node_handle_requests(struct shell_node *n, struct request *list)
 		} else {
 			struct raft_event ev = { .type = RAFT_EV_READ, .corr = r->corr };
 
-			r->next = n->reads;
-			n->reads = r;
+			*n->reads_tail = r; /* oldest first, as they are answered */
+			n->reads_tail = &r->next;
+			atomic_fetch_add_explicit(&n->read_counts.asked, 1, memory_order_relaxed);
 			rc = node_step(n, &ev, NULL, NULL);
 		}
 	}

@@ -145,6 +145,8 @@ int node_send_raft(struct shell_node *n, struct wire_msg *m)
 		}
 	}
 	node_send(n, m->to, m);
+	if (m->type == WIRE_MSG_READ_REQ)
+		atomic_fetch_add_explicit(&n->read_counts.requests, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&n->entries_sent, m->n_entries, memory_order_relaxed);
 	atomic_fetch_add_explicit(&n->send_unpacks, wire_lz4_unpacks() - unpacks, memory_order_relaxed);
 	return WIRE_OK;

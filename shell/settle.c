@@ -66,8 +66,12 @@ void node_settle_reads(struct shell_node *n, const struct raft_update *u)
 		for (struct request **at = &n->reads, *r; (r = *at); at = &r->next)
 			if (r->corr == u->reads[i].corr) {
 				*at = r->next;
-				if (!u->reads[i].code)
+				if (!r->next)
+					n->reads_tail = at;
+				if (!u->reads[i].code) {
 					node_tell(n->events, RAFT_TOLD_MACHINE_QUERY, 0, u->reads[i].index, 0);
+					node_fresh_learn(n, r->begun_us, u->reads[i].index);
+				}
 				node_settle(r, u->reads[i].code, u->reads[i].index);
 				break;
 			}

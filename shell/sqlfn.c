@@ -4,8 +4,9 @@
  *   walraft_status()    JSON, as `walraft status --json` (shell/status.c)
  *   walraft_error()     why the last call of this connection, or the last open on its thread (ATTACH), failed in walraft's hands; NULL: none did
  *   walraft_checksum()  state checksum of what is published here, 16 hex digits
- *   walraft_position()  index of this connection's last commit, 16 hex digits, so that texts sort; NULL before the first
  *   walraft_version()   version of the library
+ *
+ * Those about reads and positions: sqlfn_reads.c; the table walraft_members: members_table.c.
  *
  * For the whole process, on any connection; 1 or 0 sets, without an argument they tell what is in force:
  *   walraft_auto([on])         whether databases that are not set up become clusters of one node when they are opened (vfs_set_auto)
@@ -94,18 +95,6 @@ static void fn_checksum(sqlite3_context *c, int argc, sqlite3_value **argv)
 	sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
 }
 
-static void fn_position(sqlite3_context *c, int argc, sqlite3_value **argv)
-{
-	struct vfs_conn *conn = conn_of(c);
-	char text[48];
-
-	(void)argc, (void)argv;
-	if (!conn || !vfs_conn_last_index(conn))
-		return;
-	snprintf(text, sizeof text, "%016" PRIx64, vfs_conn_last_index(conn));
-	sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
-}
-
 static void fn_version(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
 	(void)argc, (void)argv;
@@ -181,7 +170,7 @@ int shell_sqlfn_register(sqlite3 *db)
 		void (*fn)(sqlite3_context *, int, sqlite3_value **);
 	} fns[] = {
 		{ "walraft_leader", 0, fn_leader },     { "walraft_status", 0, fn_status },     { "walraft_error", 0, fn_error },
-		{ "walraft_checksum", 0, fn_checksum }, { "walraft_position", 0, fn_position }, { "walraft_version", 0, fn_version },
+		{ "walraft_checksum", 0, fn_checksum }, { "walraft_version", 0, fn_version },
 		{ "walraft_auto", 0, fn_auto },         { "walraft_auto", 1, fn_auto },
 		{ "walraft_default_vfs", 0, fn_default_vfs }, { "walraft_default_vfs", 1, fn_default_vfs },
 	};
@@ -194,5 +183,7 @@ int shell_sqlfn_register(sqlite3 *db)
 		if (rc && rc != SQLITE_BUSY)
 			return rc;
 	}
-	return SQLITE_OK;
+	int rc = shell_sqlfn_reads_register(db);
+
+	return rc ? rc : shell_members_table_register(db);
 }

@@ -6,6 +6,8 @@
  *   holes (damaged entries that are to be fetched),
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
+ *   reads: {asked: that had to ask the core (those by a lease, stale, or fresh enough ones do not), requests: questions to the leader, each for all reads that waited
+ *   then, rounds: of heartbeats to confirm reads, where this node led},
  *   events: how often each of raft/telemetry.h's events came, by name,
  *   witness: null, or {kept_above: its log has all behind that entry, kept_for: URL of the data voter that lacks most and is away (null: none), limit_bytes,
  *   full (it takes no more entries)};
@@ -14,8 +16,8 @@
  *   configuration), config_committed, commit_quorum, election_quorum (0: a majority), transfer_to (while leadership is handed over),
  *   members: [{id, url, kind: voter | learner | witness, votes, rising (a learner on its way to vote), state: leader | follower | rising | awaited | unreachable |
  *   lacks image | leaving | forgetful | full, joint, outgoing (votes in the old half of it), self, up, priority, match;
- *   of others known to the leader only, else null: lag (entries), applied, last_contact_ms (null also: never), rtt_us, level, rounds, round_ms (catch-up, raft.h),
- *   caught_up, forgot, full, source (who serves its catch-up)}] */
+ *   lag (entries), lag_ms, applied, last_contact_ms: as the leader told last (lag.c), null where it has not told anything or has never heard of it;
+ *   of others known to the leader only, else null: rtt_us, level, rounds, round_ms (catch-up, raft.h), caught_up, forgot, full, source (who serves its catch-up)}] */
 #include "shell/node_impl.h"
 
 #include <inttypes.h>
@@ -82,28 +84,66 @@ static const char *kind_of(const struct raft_member *m)
 	return m->flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? "voter" : "learner";
 }
 
+/* What the present leader told of it; NULL: nothing, or there is none. */
+static const struct node_lag_row *told_row(const struct node_shared *s, uint64_t id)
+{
+	return s->role != RAFT_LEADER && s->leader && s->lag.leader == s->leader ? node_lag_row(&s->lag, id) : NULL;
+}
+
 /* What it does, as far as this node can tell. */
 static const char *state_of(const struct shell_node *n, const struct node_shared *s, uint32_t i)
 {
 	const struct raft_member *m = &s->config.m[i];
 	const struct raft_progress *p = &s->progress[i];
-	bool leads = s->role == RAFT_LEADER;
+	const struct node_lag_row *row = told_row(s, m->id);
+	bool leads = s->role == RAFT_LEADER, self = m->id == n->conf.node;
 
 	if (m->flags & RAFT_AWAITED)
 		return "awaited";
 	if (m->id == s->leader)
 		return "leader";
-	if (m->id == n->conf.node ? false : leads ? !p->alive : !s->up[i])
+	if (!self && (leads ? !p->alive : row ? !(row->flags & LAG_ALIVE) : !s->up[i]))
 		return "unreachable";
-	if (p->forgot)
+	if (p->forgot || (row && (row->flags & LAG_FORGOT)) || (self && s->forgetful))
 		return "forgetful";
-	if (p->full)
+	if (p->full || (row && (row->flags & LAG_FULL)))
 		return "full";
-	if (leads && p->state == RAFT_SNAPSHOT)
+	if (leads ? p->state == RAFT_SNAPSHOT && !self : row && (row->flags & LAG_IMAGE))
 		return "lacks image";
 	if (s->config.joint && !(m->flags & (RAFT_VOTER | RAFT_LEARNER)))
 		return "leaving";
 	return m->flags & RAFT_RISING ? "rising" : "follower";
+}
+
+/* How far a member is, as this node knows by now. */
+struct member_lag {
+	bool known, heard; /* heard: silent_ms is known */
+	uint64_t applied, entries, ms, silent_ms;
+};
+
+static struct member_lag lag_of(const struct shell_node *n, const struct node_shared *s, uint64_t id, uint64_t published)
+{
+	const struct node_lag_row *row = node_lag_row(&s->lag, id);
+	uint64_t now = node_now_us(n), since = s->lag.at_us && now > s->lag.at_us ? now - s->lag.at_us : 0, commit = s->commit > s->lag.commit ? s->commit : s->lag.commit;
+	uint64_t heard = atomic_load_explicit(&n->leader_heard_us, memory_order_relaxed);
+	struct member_lag l = { .known = row && row->silent_us != UINT64_MAX };
+
+	if (row) {
+		l.applied = row->applied;
+		commit = s->lag.commit;
+		l.heard = row->silent_us != UINT64_MAX;
+		l.silent_ms = l.heard ? (row->silent_us + since) / 1000 : 0;
+	}
+	if (id == n->conf.node) {
+		l = (struct member_lag){ .known = true, .heard = true, .applied = published };
+		commit = s->commit > s->lag.commit ? s->commit : s->lag.commit;
+	} else if (id == s->leader && heard) {
+		l.heard = true;
+		l.silent_ms = now > heard ? (now - heard) / 1000 : 0;
+	}
+	l.entries = commit > l.applied ? commit - l.applied : 0;
+	l.ms = l.entries ? ((row ? row->lag_us : 0) + since) / 1000 : 0;
+	return l;
 }
 
 static void put_member(const struct shell_node *n, const struct node_shared *s, uint32_t i, struct wire_buf *b)
@@ -112,7 +152,7 @@ static void put_member(const struct shell_node *n, const struct node_shared *s, 
 	const struct raft_progress *p = &s->progress[i];
 	bool self = m->id == n->conf.node, leads = s->role == RAFT_LEADER, known = leads && !self;
 	uint64_t match = self ? s->persisted : p->match;
-	uint64_t silent_us = s->now_us > p->last_contact_us ? s->now_us - p->last_contact_us : 0;
+	struct member_lag l = lag_of(n, s, m->id, n->store->applied((struct shell_node *)n));
 
 	put(b, "{\"id\":\"%016" PRIx64 "\",\"url\":", m->id);
 	put_string(b, m->url);
@@ -120,9 +160,11 @@ static void put_member(const struct shell_node *n, const struct node_shared *s, 
 	    kind_of(m), m->flags & (RAFT_VOTER | RAFT_VOTER_OLD) ? "true" : "false", m->flags & RAFT_RISING ? "true" : "false", state_of(n, s, i),
 	    s->config.joint ? "true" : "false", m->flags & RAFT_VOTER_OLD ? "true" : "false", self ? "true" : "false", s->up[i] || self ? "true" : "false", m->priority);
 	put_number(b, "match", true, match);
-	put_number(b, "lag", leads, s->last_index > match ? s->last_index - match : 0);
-	put_number(b, "applied", known, p->applied);
-	put_number(b, "last_contact_ms", self || (known && p->last_contact_us), self ? 0 : silent_us / 1000);
+	/* The leader's own figure is of the log, not of what was published. */
+	put_number(b, "lag", leads || l.known, !leads ? l.entries : s->last_index > match ? s->last_index - match : 0);
+	put_number(b, "lag_ms", l.known, l.ms);
+	put_number(b, "applied", l.known, l.applied);
+	put_number(b, "last_contact_ms", l.heard, l.silent_ms);
 	put_number(b, "rtt_us", known && p->rtt_us, p->rtt_us);
 	put_number(b, "level", known && p->level, p->level);
 	put_number(b, "rounds", known, p->rounds);
@@ -200,6 +242,8 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put(b, "\"journal_bytes_appended\":%" PRIu64 ",\"journal_disk_bytes\":%" PRIu64 ",\"journal_syncs\":%" PRIu64
 	       ",\"journal_entries\":%" PRIu64 ",\"journal_base\":%" PRIu64 ",",
 	    j.bytes_appended, j.disk_bytes, j.syncs, j.entries, raft_journal_base(n->journal));
+	put(b, "\"reads\":{\"asked\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"rounds\":%" PRIu64 "},", atomic_load(&n->read_counts.asked),
+	    atomic_load(&n->read_counts.requests), atomic_load(&n->read_counts.rounds));
 	put(b, "\"entries_sent\":%" PRIu64 ",\"send_unpacks\":%" PRIu64 ",", atomic_load(&n->entries_sent), atomic_load(&n->send_unpacks));
 	put(b, "\"events\":");
 	node_events_counts_json(n->events, b);
@@ -207,5 +251,35 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	node_witness_status(n, b);
 	node_members_json(n, s, b);
 	put(b, "}");
+	free(s);
+}
+
+void shell_node_members_rows(struct shell_node *n, struct wire_buf *b)
+{
+	struct node_shared *s = malloc(sizeof *s);
+
+	if (!s) {
+		b->failed = true;
+		return;
+	}
+	pthread_mutex_lock(&n->mu);
+	*s = n->shared;
+	pthread_mutex_unlock(&n->mu);
+	wire_put_varint(b, s->config.n);
+	for (uint32_t i = 0; i < s->config.n; i++) {
+		const struct raft_member *m = &s->config.m[i];
+		struct member_lag l = lag_of(n, s, m->id, n->store->applied(n));
+
+		wire_put_u64(b, m->id);
+		wire_put_text(b, ""); /* a node has no name of its own yet */
+		wire_put_text(b, m->url);
+		wire_put_text(b, kind_of(m));
+		wire_put_text(b, state_of(n, s, i));
+		wire_put_varint(b, l.known ? l.applied + 1 : 0);
+		wire_put_varint(b, l.known ? l.entries + 1 : 0);
+		wire_put_varint(b, l.known ? l.ms + 1 : 0);
+		wire_put_varint(b, l.heard ? l.silent_ms + 1 : 0);
+		wire_put_u8(b, m->id == n->conf.node);
+	}
 	free(s);
 }

@@ -27,11 +27,16 @@ struct vfs_remote_result;
 
 enum vfs_read_level {
 	VFS_READ_LINEARIZABLE,
-	VFS_READ_LEASE,   /* linearizable, but on the leader without a round trip: no lease, error */
-	VFS_READ_BOUNDED, /* all that was committed bound_ms ago, by what this node heard from a leader */
-	VFS_READ_STALE,
+	VFS_READ_LEASE,   /* linearizable, but at once or not at all where that needs no message: on the leader without a lease, and without a leader, an error */
+	VFS_READ_BOUNDED, /* sees all that was acknowledged by anybody more than bound_ms before the read began */
+	VFS_READ_STALE,   /* what is published here */
 };
 struct vfs_read_want { enum vfs_read_level level; uint32_t bound_ms; };
+#define VFS_BOUND_MS_MAX 86400000u
+#define VFS_WANT_TEXT_BYTES 32
+/* level.c. "linearizable", "lease", "bounded:500", "stale", in any case of letters; WIRE_INVALID: the text lists what is possible. And back. */
+int vfs_read_want_parse(const char *text, struct vfs_read_want *ret_want, struct wire_err *err);
+void vfs_read_want_text(const struct vfs_read_want *want, char dst[VFS_WANT_TEXT_BYTES]);
 
 /* The right to run one write transaction: the write lock of the cluster, held for one connection. */
 struct vfs_grant {
@@ -63,6 +68,8 @@ struct vfs_node_ops {
 	/* A: may a read that wants this begin now? Blocks up to timeout_ms. *ret_waited: time passed since the caller's header was read. Errors:
 	 * WIRE_TIMEOUT, WIRE_CLOSED; the text is for walraft_error(). */
 	int (*read_gate)(void *ctx, const struct vfs_read_want *want, uint32_t timeout_ms, bool *ret_waited, struct wire_err *err);
+	/* A: blocks until `index` is published here, timeout_ms at most (0: only looks). WIRE_TIMEOUT: it is not, and the text says how far this node is. WIRE_CLOSED. */
+	int (*wait_published)(void *ctx, uint64_t index, uint32_t timeout_ms, struct wire_err *err);
 	/* A: the cluster's write lock for `who`, a connection (any non-NULL pointer), which is in one call at a time. WIRE_OK: it is held, and all entries before the
 	 * transaction are published here: nothing but this transaction is published until write_unlock, or the grant is void (epoch_valid). Waits for the network and for what is
 	 * to be published, timeout_ms at most, never for other writers: WIRE_BUSY when another one has it, or the leader is not so far; `who` has a ticket then, which

@@ -59,6 +59,18 @@ static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeo
 	return rc;
 }
 
+static int wait_published(void *ctx, uint64_t index, uint32_t timeout_ms, struct wire_err *err)
+{
+	struct vfs_db *db = ctx;
+	int rc;
+
+	if (!vfs_db_enter(db))
+		return ended(db, err);
+	rc = db->ops.wait_published(db->ops.ctx, index, timeout_ms, err);
+	vfs_db_leave(db);
+	return rc;
+}
+
 static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeout_ms, struct vfs_grant *ret_grant, struct wire_err *err)
 {
 	struct vfs_db *db = ctx;
@@ -204,10 +216,11 @@ static int commit_frames(void *ctx, const void *who, const struct vfs_remote_com
 
 void db_ops_behind_door(struct vfs_db *db)
 {
-	_Static_assert(sizeof db->door_ops == 18 * sizeof(void *), "each operation that connections use stands below");
+	_Static_assert(sizeof db->door_ops == 19 * sizeof(void *), "each operation that connections use stands below");
 	db->door_ops = (struct vfs_node_ops){
 		.ctx = db,
 		.read_gate = read_gate,
+		.wait_published = wait_published,
 		.write_lock = write_lock,
 		.write_sleep = write_sleep,
 		.write_unlock = write_unlock,

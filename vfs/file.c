@@ -108,12 +108,15 @@ static int main_reserved(sqlite3_file *f, int *ret)
 static int pragma_read(struct vfs_conn *c, char **arg)
 {
 	struct wire_err err = { 0 };
+	char level[VFS_WANT_TEXT_BYTES];
 
 	/* The value is answered after setting it too: an answer without text has a column without a name, which some clients take for lack of memory. */
-	if (arg[2] && vfs_conn_set_read_level(c, arg[2], &err) != WIRE_OK)
+	if (arg[2] && vfs_conn_set_read_level(c, arg[2], &err) != WIRE_OK) {
 		arg[0] = sqlite3_mprintf("%s", err.text);
-	else
-		arg[0] = sqlite3_mprintf("%s", vfs_conn_read_level(c) == VFS_READ_STALE ? "stale" : "linearizable");
+	} else {
+		vfs_conn_read_level(c, level);
+		arg[0] = sqlite3_mprintf("%s", level);
+	}
 	return err.code ? SQLITE_ERROR : SQLITE_OK;
 }
 

@@ -19,6 +19,7 @@ VFS_SHIM_SOURCES = \
 	vfs/file.c vfs/shm.c vfs/wal.c \
 	vfs/store.c vfs/capture.c \
 	vfs/commit_remote.c \
+	vfs/level.c \
 	vfs/proxy.c vfs/proxy.h
 
 noinst_LTLIBRARIES += libvfs.la

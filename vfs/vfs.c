@@ -569,20 +569,8 @@ const char *vfs_stray_main(struct sqlite3 *db)
 
 struct vfs_db *vfs_conn_db(struct vfs_conn *c) { return c->db; }
 const char *vfs_conn_open_error(struct vfs_conn *c) { return c->open_error; }
-enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c) { return c->want.level; }
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c) { return c->timeout_ms; }
 uint64_t vfs_conn_last_index(struct vfs_conn *c) { return c->last_index; }
-
-int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err)
-{
-	if (strcmp(text, "linearizable") == 0)
-		c->want.level = VFS_READ_LINEARIZABLE;
-	else if (strcmp(text, "stale") == 0)
-		c->want.level = VFS_READ_STALE;
-	else
-		return wire_fail(err, WIRE_INVALID, "walraft_read is 'linearizable' or 'stale', not '%s'", text);
-	return WIRE_OK;
-}
 
 void vfs_conn_txid(struct vfs_conn *c, uint8_t txid[VFS_TXID_BYTES])
 {

@@ -63,8 +63,12 @@ struct vfs_db *vfs_conn_db(struct vfs_conn *c);          /* NULL when opening fa
 /* A new connection is complete: sets its main database up when that is to be, and there is something in it. Called by the auto-extension, so that an error carries its text. */
 int vfs_conn_begin(struct vfs_conn *c, struct wire_err *err);
 const char *vfs_conn_open_error(struct vfs_conn *c);      /* NULL: opened well. xOpen succeeds with a file whose every call is WALRAFT_CANTOPEN, so that the auto-extension can give the text */
-enum vfs_read_level vfs_conn_read_level(struct vfs_conn *c);
-int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err); /* "linearizable", "stale" */
+/* The level at which its reads begin from now on, as text (vfs_read_want_parse). */
+void vfs_conn_read_level(struct vfs_conn *c, char dst[VFS_WANT_TEXT_BYTES]);
+int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_err *err);
+/* Blocks until `index` is published on the node that c's reads are served by; from then on each of them sees it, at level stale too. What it fails with is
+ * remembered for vfs_error_text. WIRE_TIMEOUT, WIRE_CLOSED; WIRE_INVALID: c has no database. */
+int vfs_conn_wait(struct vfs_conn *c, uint64_t index, uint32_t timeout_ms, struct wire_err *err);
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c);         /* default 5000 */
 int vfs_conn_set_timeout_ms(struct vfs_conn *c, uint32_t ms, struct wire_err *err);
 /* Last committed position of this connection: index, 0 none yet; and its transaction id. */

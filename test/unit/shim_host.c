@@ -53,6 +53,14 @@ static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeo
 	return gate && want->level == VFS_READ_LINEARIZABLE ? wire_fail(err, gate, "no quorum") : WIRE_OK;
 }
 
+static int wait_published(void *ctx, uint64_t index, uint32_t timeout_ms, struct wire_err *err)
+{
+	struct shim_node *n = ctx;
+
+	(void)timeout_ms;
+	return vfs_db_published(n->db) >= index ? WIRE_OK : wire_fail(err, WIRE_TIMEOUT, "not published");
+}
+
 static bool valid(struct shim_node *n, uint64_t epoch)
 {
 	return n->cluster->leader == n && n->cluster->term == epoch;
@@ -293,7 +301,7 @@ static void adopt(struct shim_node *n, uint32_t page_size)
 
 static void start_node(struct shim_node *n)
 {
-	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .write_lock = write_lock, .write_sleep = write_sleep, .write_unlock = write_unlock, .write_forget = write_forget, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
+	struct vfs_node_ops ops = { .ctx = n, .read_gate = read_gate, .wait_published = wait_published, .write_lock = write_lock, .write_sleep = write_sleep, .write_unlock = write_unlock, .write_forget = write_forget, .epoch_valid = epoch_valid, .propose = propose, .commit = commit,
 		                    .commit_end = commit_end, .note_publication = note_publication, .note_restart = note_restart, .note_mark = note_mark,
 		                    .leader_url = leader_url, .several_voters = several_voters, .wall_us = wall_us };
 	uint64_t last;
