@@ -27,7 +27,8 @@ class World:
 	"""A cluster with clients, whose clocks may be set wrong."""
 
 	def __init__(self, drift=True, **kw):
-		env = {"LD_PRELOAD": os.path.join(harness.BUILD, "test/proc/.libs/skew.so"), "SKEW": "skew"} if drift and not no_skew else {}
+		libs = " ".join(os.path.join(harness.BUILD, "test/proc/.libs", l) for l in ("skew.so", "stall.so"))
+		env = {"LD_PRELOAD": libs, "SKEW": "skew", "STALL": "stall"} if drift and not no_skew else {}
 		self.c = t.cluster(create=False, n=3, schema=history.SCHEMA, env=env, net=None if no_net else netns.Network(3), **kw)
 		self.drifting = bool(env)
 		for n in self.c.nodes:
@@ -99,7 +100,7 @@ class Faults:
 
 	def __init__(self, w):
 		self.w, self.c, self.done = w, w.c, []
-		self.kinds = ["stop", "kill", "transfer"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift"] if w.drifting else [])
+		self.kinds = ["stop", "kill", "transfer"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift", "hang"] if w.drifting else [])
 		self.kinds += ["drift_cut"] * 2 if w.drifting and not no_net else []
 
 	def node(self):
@@ -129,7 +130,7 @@ class Faults:
 
 	def _cut(self, n, how):
 		how(n.i)
-		moment(0.3, 1.5)
+		moment(0.3, 1.1)
 		self.c.net.heal(n.i)
 
 	def cut(self, n):
@@ -140,6 +141,13 @@ class Faults:
 
 	def cut_out(self, n):
 		self._cut(n, self.c.net.cut_out)
+
+	def hang(self, _):
+		"""The leader's disk: its own thread knows of nothing, the readers' threads go on."""
+		file = os.path.join(self.c.leader().dir, "stall")
+		open(file, "w").close()
+		moment(0.7, 1.1)
+		os.unlink(file)
 
 	def drift(self, n):
 		"""All clocks within the bound, and mostly at its ends: the node's slow, so that its lease lasts, the others' fast."""
@@ -156,13 +164,12 @@ class Faults:
 		self._cut(l, self.c.net.cut)
 
 	def run(self, seconds):
-		end, bag = time.monotonic() + seconds, []
-		while time.monotonic() < end:
-			if not bag:
-				bag = self.kinds[:]
-				t.rnd.shuffle(bag)
+		"""Each kind once, and so on until the time is over."""
+		end, bag = time.monotonic() + seconds, t.rnd.sample(self.kinds, len(self.kinds))
+		while bag or time.monotonic() < end:
+			bag = bag or t.rnd.sample(self.kinds, len(self.kinds))
 			self.one(bag.pop())
-			moment(0.1, 0.6)
+			moment(0.05, 0.3)
 		t.say("faults: " + ", ".join(self.done))
 
 
@@ -225,7 +232,7 @@ def faults():
 	for n in w.c.nodes:
 		w.clients(n)
 	f = Faults(w)
-	f.run(length(12))
+	f.run(length(8))
 	for n in w.c.nodes:
 		w.drift(n, 0)
 	j = w.judge("faults")
