@@ -47,9 +47,9 @@ class World:
 		with open(file, "r+b", buffering=0) as f:
 			f.write(struct.pack("q", ppm))
 
-	def clients(self, n, mixed=("linearizable", "stale"), readers=("linearizable",)):
+	def clients(self, n, mixed=("linearizable", "stale"), readers=("linearizable", "lease", "bounded:50", "bounded:1000")):
 		"""Starts clients in node n; those that only read are not held up by commits that find no quorum."""
-		for which, levels_, pace_ms, writes in (("", mixed, 3, 0.5), ("r", readers, 5, 0)):
+		for which, levels_, pace_ms, writes in (("", mixed, 3, 0.5), ("r", readers, 6, 0)):
 			n.send("clients", log=self.log, tag="n%d%sg%d" % (n.i, which, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
 			       turn_s=3, pace_ms=pace_ms, writes=writes, timeout_ms=1000).result()
 
