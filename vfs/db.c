@@ -441,6 +441,7 @@ void vfs_db_after_fork(void)
 	struct vfs_db **at = &registry.inherited;
 
 	pthread_mutex_init(&registry.mutex, NULL); /* another thread of the parent may have held it */
+	vfs_shmlock_after_fork();
 	while (*at)
 		at = &(*at)->next;
 	*at = registry.first;

@@ -1,7 +1,7 @@
 /* One replicated database as its node sees it: the files through SQLite's unix VFS, the locks that keep others from writing, the published state, and
  * the one way in which anything is published. See vfs/README.md for the rules and the lock order.
  *
- * Files. `anchor` is a handle of the unix VFS on the database; it holds a SHARED lock on it, and WRITE and CKPT on -shm for as long as the object lives.
+ * Files. `anchor` is a handle of the unix VFS on the database; it holds a SHARED lock on it, and WRITE and CKPT on -shm for as long as the object lives (these two by vfs/shmlock.h).
  * `wal` is a handle on -wal. All real I/O of the object goes through these two (I14). The wal-index that the object writes is the real mapping
  * (anchor's xShmMap).
  *
@@ -138,6 +138,9 @@ int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct
  * ones then, and needs no node any more. Connections that are left keep the object, retired, until their last vfs_db_unref: their reads under way go on, by handles of
  * their own; what they were writing is fenced; at their next read they ask vfs_host_ops.open_db for the one that came after it. */
 void vfs_db_close(struct vfs_db *db);
+/* The descriptor with the locks of -shm, to be sent to processes that are attached (vfs/shmlock.h); -1: none. shared: some rely on it, so that the close leaves the locks to them.
+ * For the node; any thread before vfs_db_close. */
+int vfs_db_lock_fd(struct vfs_db *db, bool shared);
 bool vfs_db_is_retired(struct vfs_db *db); /* or about to be; an atomic load */
 /* While a caller is inside, the object is not closed: between the two all calls below, and vfs_db_ops_inside, may be used. false: it is retired. Who calls has a
  * reference. What needs neither: vfs_db_ops, _is_retired, _sequence, _published, _path, _page_size, _pull (WIRE_CLOSED), _status (as it was). */

@@ -6,6 +6,7 @@
 
 #include "vfs/db.h"
 #include "vfs/shared.h"
+#include "vfs/shmlock.h"
 #include "vfs/wlock.h"
 #include <pthread.h>
 #include <sqlite3ext.h>
@@ -44,7 +45,10 @@ struct vfs_db {
 	uint32_t page_size;
 	sqlite3_vfs *base;
 	struct db_file anchor, wal;
-	bool db_locked, shm_mapped, shm_locked;
+	bool db_locked, shm_mapped, shm_locked; /* shm_locked: by the anchor, where there is no shmlock */
+	char *shm_name;
+	struct vfs_shmlock *shmlock; /* WRITE and CKPT */
+	atomic_bool shmlock_shared;  /* other processes rely on it */
 	const struct wire_env *env;
 	struct vfs_node_ops ops, door_ops;
 	struct vfs_wlock *wlock;

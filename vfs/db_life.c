@@ -39,6 +39,12 @@ bool vfs_db_is_retired(struct vfs_db *db)
 	return atomic_load(&db->shut) || (db->attached && !attached_is_ours(db));
 }
 
+int vfs_db_lock_fd(struct vfs_db *db, bool shared)
+{
+	atomic_store(&db->shmlock_shared, shared);
+	return db->shmlock ? vfs_shmlock_fd(db->shmlock) : -1;
+}
+
 static int ended(struct vfs_db *db, struct wire_err *err)
 {
 	return wire_fail(err, WIRE_CLOSED, "the node of %s has ended", db->path);

@@ -1,5 +1,6 @@
 /* Opening: files, locks, recovery, position, and a WAL that is never empty; and closing. */
 #include "vfs/db_impl.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,7 +77,7 @@ static int open_files(struct vfs_db *db, const char *path, struct wire_err *err)
 		db->file_name = sqlite3_create_filename(db->path, journal, wal, 0, NULL);
 	sqlite3_free(journal);
 	sqlite3_free(wal);
-	if (!db->file_name)
+	if (!db->file_name || asprintf(&db->shm_name, "%s-shm", db->path) < 0)
 		return wire_fail(err, WIRE_NOMEM, "opening %s: out of memory", db->path);
 	return db_file_open(db, &db->anchor, db->file_name, SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, err);
 }
@@ -100,7 +101,12 @@ static int lock_shm(struct vfs_db *db)
 		db->shm_mapped = true;
 	}
 	_Static_assert(DB_SHM_CKPT == DB_SHM_WRITE + 1, "one range");
-	return db_shm_lock(db, DB_SHM_WRITE, 2);
+	rc = strcmp(db->base->zName, "unix") == 0 ? vfs_shmlock_take(db->shm_name, &db->shmlock, NULL) : WIRE_UNSUPPORTED;
+	if (rc != WIRE_UNSUPPORTED)
+		return rc == WIRE_OK ? SQLITE_OK : rc == WIRE_BUSY ? SQLITE_BUSY : SQLITE_IOERR_SHMLOCK;
+	rc = db_shm_lock(db, DB_SHM_WRITE, 2);
+	db->shm_locked = rc == SQLITE_OK;
+	return rc;
 }
 
 /* A stock process that is just closing, or writing, is waited for a moment. */
@@ -136,7 +142,6 @@ static int take_locks(struct vfs_db *db, struct wire_err *err)
 
 	if (rc)
 		return rc;
-	db->shm_locked = true;
 	/* Only now: a stock process that closed last may have deleted -wal while we waited. */
 	return db_file_open(db, &db->wal, sqlite3_filename_wal(db->file_name), SQLITE_OPEN_WAL | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
 }
@@ -187,6 +192,7 @@ void db_free(struct vfs_db *db)
 	pthread_mutex_destroy(&db->door);
 	pthread_cond_destroy(&db->left);
 	free(db->region);
+	free(db->shm_name);
 	free(db->io_buf);
 	free(db->page_buf);
 	free(db->pages_path);
@@ -212,6 +218,9 @@ void vfs_db_close(struct vfs_db *db)
 	if (db->db_locked)
 		db->anchor.f->pMethods->xUnlock(db->anchor.f, SQLITE_LOCK_NONE);
 	db_file_close(&db->anchor);
+	if (db->shmlock) /* after SQLite has closed what it may */
+		vfs_shmlock_release(db->shmlock, !atomic_load(&db->shmlock_shared));
+	db->shmlock = NULL;
 	if (db->file_name)
 		sqlite3_free_filename((char *)(uintptr_t)db->file_name);
 	db->file_name = NULL;

@@ -4,7 +4,8 @@ VFS_FORMAT_SOURCES = \
 	vfs/walindex.c vfs/walindex.h \
 	vfs/pages.c vfs/pages.h \
 	vfs/pageset.c vfs/pageset.h \
-	vfs/wlock.c vfs/wlock.h
+	vfs/wlock.c vfs/wlock.h \
+	vfs/shmlock.c vfs/shmlock.h
 VFS_DB_SOURCES = \
 	vfs/db.c vfs/db.h vfs/db_impl.h \
 	vfs/db_open.c vfs/db_life.c vfs/db_recover.c \
@@ -51,10 +52,13 @@ test_unit_test_wlock_LDADD = $(VFS_TEST_LIBS)
 
 VFS_DB_TESTS = \
 	test/unit/test_db_apply test/unit/test_db_effects \
+	test/unit/test_shmlock \
 	test/unit/test_db_open
 check_PROGRAMS += $(VFS_DB_TESTS)
 TESTS += $(VFS_DB_TESTS)
 
+test_unit_test_shmlock_SOURCES = test/unit/test_shmlock.c test/unit/db_world.c test/unit/db_world.h
+test_unit_test_shmlock_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_db_apply_SOURCES = test/unit/test_db_apply.c test/unit/db_world.c test/unit/db_world.h
 test_unit_test_db_apply_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_db_effects_SOURCES = test/unit/test_db_effects.c test/unit/db_world.c test/unit/db_world.h

@@ -5,6 +5,7 @@
  *   else, asked for by name      an error that tells how to set it up: in the URI here, as an argument of sqlite3_open_v2 by the auto-extension (vfs_stray_main)
  *   else                         the base VFS's own file: the shim has no part in it */
 #include "vfs/conn.h"
+#include "vfs/shmlock.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@ void shim_conn_close(struct vfs_conn *c)
 		if (!c->node)
 			ops.close_db(ops.ctx, c->db);
 		vfs_db_unref(c->db);
+		vfs_shmlock_sweep();
 	}
 	free(c->path);
 	free(c->open_error);
