@@ -102,6 +102,7 @@ class Faults:
 		self.w, self.c, self.done = w, w.c, []
 		self.kinds = ["stop", "kill", "transfer"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift", "hang"] if w.drifting else [])
 		self.kinds += ["drift_cut"] * 2 if w.drifting and not no_net else []
+		self.kinds += ["kill_all"] if t.full or t.args.minutes else []
 
 	def node(self):
 		"""A node, the leader as often as both others together."""
@@ -124,6 +125,13 @@ class Faults:
 		moment(0, 0.6)
 		n.start(wait_s=20)
 		self.w.clients(n)
+
+	def kill_all(self, _):
+		for n in self.c.nodes:
+			n.kill9()
+		self.c.start_all()
+		for n in self.c.nodes:
+			self.w.clients(n)
 
 	def transfer(self, n):
 		n.command("transfer", t.rnd.choice([m.url for m in self.c.nodes]))
