@@ -10,7 +10,8 @@
  *   last_contact_ms  since when the leader has not heard of it; of the leader: since when this node has not
  *   self             1: it is this node
  *
- * NULL: not known, or never. It takes no snapshot and passes no gate: each scan looks anew. */
+ * NULL: not known, or never. Each scan looks anew, whatever the snapshot. SQLite begins a read of the main database for it, as for all tables of modules: at a level that cannot be had at the time
+ * the statement fails like any other; walraft_status() has the same and reads nothing. */
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 

@@ -24,7 +24,7 @@ PROC_TESTS = \
 	test/proc/test_valgrind.py \
 	test/proc/test_trim.py \
 	test/proc/test_witness.py \
-	test/proc/test_events.py test/proc/test_backlog.py test/proc/test_idle.py \
+	test/proc/test_events.py test/proc/test_backlog.py test/proc/test_idle.py test/proc/test_reads.py \
 	test/proc/test_edges.py \
 	test/proc/test_examples.py \
 	test/proc/test_unsynced.py \

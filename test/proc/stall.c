@@ -1,6 +1,7 @@
 /* LD_PRELOAD for process tests: moments that no test meets by chance.
  *
  *   STALL=FILE  while FILE exists, a write to a journal segment that begins with an entry's record waits
+ *   HOLD=FILE   while FILE exists, a write to a -wal waits: what is committed is not published
  *   CUT=FILE    while FILE exists, nothing is sent to the TCP ports that it lists, as if the socket's buffer were full
  *   DIE=FILE    while FILE exists and holds a number n, the process dies of SIGKILL instead of its n-th renaming or removal of a file */
 #include <dlfcn.h>
@@ -36,13 +37,26 @@ static int is_entry_of_journal(int fd, const unsigned char *p, size_t n)
 	return len > 4 && !memcmp(path + len - 4, ".seg", 4);
 }
 
+static int is_wal(int fd)
+{
+	char link[64], path[4096];
+	ssize_t len;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	len = readlink(link, path, sizeof path);
+	return len > 4 && !memcmp(path + len - 4, "-wal", 4);
+}
+
 static ssize_t held_write(int fd, const void *p, size_t n, off_t at)
 {
 	static ssize_t (*real)(int, const void *, size_t, off_t);
-	const char *file = getenv("STALL");
+	const char *file = getenv("STALL"), *hold = getenv("HOLD");
 
 	if (!real)
 		real = (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+	if (hold && !access(hold, F_OK) && is_wal(fd))
+		while (!access(hold, F_OK))
+			rest(1000);
 	if (file && !access(file, F_OK) && is_entry_of_journal(fd, p, n))
 		while (!access(file, F_OK))
 			rest(1000);

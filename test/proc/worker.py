@@ -8,6 +8,7 @@ named connection has a thread of its own, so that one may wait while others go o
   dump   conn, sql, file                         rows as lines of a file
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
   spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
+  crowd  threads, rounds, sql, go, pragmas       that many connections, opened first; once the file go is there all read, rounds times; errors, and how long each took (ms)
   load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
   clients  log, tag, seed, levels, ...           starts clients that record their history, one for each of levels, see history.py
   stop   -                                       ends the writers and clients; counts of outcomes
@@ -140,6 +141,54 @@ def start(loads):
 			l.start()
 
 
+class Crowd(threading.Thread):
+	"""Readers that are all let go at once. Threads with small stacks: there may be a thousand."""
+
+	def __init__(self, out, path, m):
+		super().__init__(daemon=True)
+		self.out, self.path, self.m = out, path, m
+		self.start()
+
+	def one(self, i, ready, go):
+		con = sqlite3.connect(uri(self.path, {}), uri=True, isolation_level=None, check_same_thread=False)
+		for p in load.FIRST_PRAGMAS + ["walraft_read='stale'"]:
+			con.execute("PRAGMA " + p).fetchall()
+		con.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+		for p in self.m.get("pragmas", []):
+			con.execute("PRAGMA " + p).fetchall()
+		ready.release()
+		go.wait()
+		for _ in range(self.m.get("rounds", 1)):
+			t0 = time.monotonic()
+			try:
+				self.seen[i].append(con.execute(self.m["sql"]).fetchone()[0])
+			except sqlite3.Error as e:
+				self.errors.append("%s %s" % (getattr(e, "sqlite_errorcode", -1), e))
+			self.took[i].append((time.monotonic() - t0) * 1000)
+		con.close()
+
+	def run(self):
+		n = self.m["threads"]
+		ready, go = threading.Semaphore(0), threading.Event()
+		self.seen, self.took, self.errors = [[] for _ in range(n)], [[] for _ in range(n)], []
+		threading.stack_size(256 * 1024)
+		threads = [threading.Thread(target=self.one, args=(i, ready, go), daemon=True) for i in range(n)]
+		for t in threads:
+			t.start()
+		threading.stack_size(0)
+		for _ in threads:
+			ready.acquire()
+		open(self.m["go"] + ".ready", "w").close()
+		while not os.path.exists(self.m["go"]):
+			time.sleep(0.001)
+		go.set()
+		for t in threads:
+			t.join()
+		took = sorted(x for l in self.took for x in l)
+		send(self.out, {"id": self.m["id"], "ok": True, "seen": sorted({x for l in self.seen for x in l}), "reads": sum(map(len, self.seen)),
+		                "errors": self.errors[:5], "n_errors": len(self.errors), "worst_ms": took[-1], "median_ms": took[len(took) // 2]})
+
+
 def main():
 	path, so = sys.argv[1], sys.argv[2]
 	out = threading.Lock()
@@ -180,6 +229,8 @@ def main():
 			loads += [history.Client(spec._replace(level=l), t) for t, l in enumerate(m["levels"])]
 			start(loads)
 			send(out, {"id": m["id"], "ok": True})
+		elif cmd == "crowd":
+			Crowd(out, path, m)
 		elif cmd == "stop":
 			for l in loads:
 				l.stop.set()

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-enum { PILOT_NODES = 9, PILOT_LOG = 256, PILOT_QUEUE = 4096, PILOT_READS = 16 };
+enum { PILOT_NODES = 9, PILOT_LOG = 256, PILOT_QUEUE = 4096, PILOT_READS = 1024 };
 
 struct pilot_entry { uint64_t term, sum; uint32_t size; uint8_t kind; bool hole; uint8_t data[600]; };
 struct pilot_node {

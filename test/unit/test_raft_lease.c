@@ -204,6 +204,49 @@ static void reads(void **state)
 	pilot_close(p);
 }
 
+static uint32_t rounds, questions;
+
+static void count_rounds(uint64_t node, const struct raft_told *told, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		rounds += node == 1 && told[i].event == RAFT_TOLD_READ_ROUND;
+}
+
+/* Delivers the queue, one message after the other, and counts what a follower asks. */
+static void run_counting(struct pilot *p)
+{
+	do
+		questions += p->n_q && p->q[0].m.type == WIRE_MSG_READ_REQ;
+	while (pilot_next(p));
+}
+
+/* A follower has one question on its way at a time, and then one for all reads that came meanwhile; the leader, without a lease, makes one round for each. */
+static void many_readers(void **state)
+{
+	struct pilot *p;
+
+	(void)state;
+	pilot_on_told = count_rounds;
+	p = pilot_open_no_leases(3, 0);
+	pilot_elect(p, 1);
+	pilot_propose(p, 1, 1);
+	pilot_run(p);
+	rounds = questions = 0;
+	for (uint64_t i = 1; i <= 500; i++)
+		pilot_read(p, 2, i);
+	assert_int_equal(pilot_count(p, WIRE_MSG_READ_REQ, 2, 1), 1);
+	for (uint64_t i = 501; i <= 1000; i++)
+		pilot_read(p, 2, i);
+	assert_int_equal(p->n_q, 1);
+	run_counting(p);
+	for (uint64_t i = 1; i <= 1000; i++)
+		assert_int_equal(pilot_settled(p, 2, i)->code, WIRE_OK);
+	assert_int_equal(questions, 2);
+	assert_int_equal(rounds, 2);
+	pilot_on_told = NULL;
+	pilot_close(p);
+}
+
 /* Reads that waited for a round are settled by a lease that comes before its end. */
 static void waiting_reads(void **state)
 {
@@ -463,6 +506,7 @@ int main(void)
 		cmocka_unit_test(new_leader_has_none),
 		cmocka_unit_test(reads),
 		cmocka_unit_test(waiting_reads),
+		cmocka_unit_test(many_readers),
 		cmocka_unit_test(read_index_is_not_held_back),
 		cmocka_unit_test(void_at_step_down),
 		cmocka_unit_test(void_at_a_transfer),
