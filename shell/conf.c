@@ -62,6 +62,8 @@ int shell_paths_make(const char *db, struct shell_paths *ret_paths, struct wire_
 	if (!rc)
 		rc = join_path(p.sock, p.dir, "/node.sock", err);
 	if (!rc)
+		rc = join_path(p.shared, p.dir, "/node-shm", err);
+	if (!rc)
 		rc = join_path(p.journal, p.dir, "/journal", err);
 	if (!rc)
 		rc = join_path(p.pages, p.dir, "/pages", err);
@@ -246,10 +248,11 @@ int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_er
 			if (e != EWOULDBLOCK)
 				return wire_fail_errno(err, e, "cannot lock %s", paths->lock);
 			shell_lock_holder(paths, text);
-			return wire_fail(err, WIRE_BUSY,
-			                 "%s is in use by process %s, which is its walraft node; only one process at a time can open it by "
-			                 "vfs=walraft: use that one, or stop it first",
-			                 paths->db, *text ? text : "(unknown)");
+			wire_fail(err, WIRE_BUSY, "%s is in use by process %s, which hosts its walraft node, or a walraft command is at work on it: stop that first", paths->db,
+			          *text ? text : "(unknown)");
+			if (err)
+				err->sys = EWOULDBLOCK;
+			return WIRE_BUSY;
 		}
 		if (is_still_there(fd, paths->lock))
 			break;

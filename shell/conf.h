@@ -31,7 +31,7 @@ struct shell_conf {
 
 /* Paths of the node directory of a database. */
 struct shell_paths {
-	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX], mark[PATH_MAX],
+	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], shared[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX], mark[PATH_MAX],
 	        image[PATH_MAX], installing[PATH_MAX], /* installing: a join is putting the database into place */
 	        detached[PATH_MAX];                    /* node.conf's name from the moment on that the database is a plain one again */
 };
@@ -45,7 +45,7 @@ int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths
                      struct wire_err *err);
 
 /* The lock that makes this process the node, or lets it make, change or remove the node directory. node.conf is looked at under it: what was read before may be
- * gone. WIRE_BUSY names the process that has it; WIRE_NOTFOUND: there is no node directory. The descriptor is kept till unlock. */
+ * gone. WIRE_BUSY, with EWOULDBLOCK in err->sys, names the process that has it; WIRE_NOTFOUND: there is no node directory. The descriptor is kept till unlock. */
 int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err);
 void shell_lock_release(int fd);
 /* The process that has or had the lock last, as a number in text; "" when that is not known. */

@@ -3,6 +3,7 @@
  *   status                      the node's status as a JSON object
  *   events [AFTER]              events behind that number, or the latest (shell/events.h)
  *   members, transfer, change   about the group, see change.c; answered by the leader, within ASK_MS
+ *   attach VERSION              the connection is an attached process's from then on (attach_msg.h)
  *
  * Each connection has a thread of its own, of which there are at most SLOTS: who asks slowly, or waits, keeps nobody else waiting.
  * The socket lies in the node directory; whoever may write there may ask. */
@@ -119,6 +120,10 @@ static void serve(struct shell_node *n, int fd)
 	char line[NODE_LINE_MAX] = "";
 
 	if (read_line(fd, n->control_stop[0], line, sizeof line)) {
+		if (!strncmp(line, "attach ", 7)) {
+			node_attach_serve(n, fd, line);
+			return;
+		}
 		if (!strcmp(line, "status"))
 			shell_node_status_json(n, &b);
 		else if (!strncmp(line, "events", 6) && (!line[6] || line[6] == ' '))

@@ -9,7 +9,7 @@
 /* First of all: the update's messages may tell somebody of a commit, whose reads here must not miss it, or to stand for election. */
 static void share_lease(struct shell_node *n, const struct raft_update *u, const struct wire_clock_reading *now)
 {
-	struct node_lease *l = &n->lease;
+	struct node_lease *l = n->lease;
 	uint64_t until = atomic_load_explicit(&l->until_us, memory_order_relaxed);
 
 	if (atomic_load_explicit(&l->read_index, memory_order_relaxed) == u->read_index &&
@@ -38,10 +38,11 @@ static void share_keeps_log(struct shell_node *n)
 static void share(struct shell_node *n, const struct raft_update *u)
 {
 	struct node_shared *s = &n->shared;
-	bool news, was_removed = s->removed;
+	bool news, voided, was_removed = s->removed;
 
 	pthread_mutex_lock(&n->mu);
 	news = u->role_changed || s->transfer_to != u->transfer_to;
+	voided = s->role != u->role || s->term != u->term;
 	if (s->transfer_to && !u->transfer_to && u->role == RAFT_LEADER)
 		snprintf(n->transfer_note, sizeof n->transfer_note, "member %016llx did not take over within an election timeout", (unsigned long long)s->transfer_to);
 	s->role = u->role;
@@ -65,6 +66,10 @@ static void share(struct shell_node *n, const struct raft_update *u)
 		s->keep_above = u->keep_above;
 	/* A node without any configuration has just not heard yet. */
 	s->removed = u->removed || (s->config_committed && s->config.n && !s->config.joint && !raft_config_find(&s->config, n->conf.node));
+	if (voided)
+		node_grants_void(n);
+	if (u->config_changed || voided)
+		node_show_voters(n);
 	node_settle_pending(n);
 	node_settle_reads(n, u);
 	n->store->moved(n);

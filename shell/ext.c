@@ -1,14 +1,17 @@
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT1
 
+#include "shell/attach.h"
 #include "shell/ext.h"
 #include "shell/node.h"
 #include "shell/setup.h"
 #include "vfs/vfs.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static int connection_init(sqlite3 *db, char **pz_error, const struct sqlite3_api_routines *api);
@@ -33,6 +36,9 @@ static bool is_set_up(void *ctx, const char *path)
 	(void)ctx;
 	return has_node_conf(path);
 }
+
+#define HOST_WAIT_NS 10000000000ull /* for who has the lock of the node directory, and no node yet or any more */
+#define HOST_NAP_NS 5000000
 
 /* Two threads must not set the same database up at once, nor find it half done. Not held while a node with members starts: it may wait for them. */
 static pthread_mutex_t setup_mu = PTHREAD_MUTEX_INITIALIZER;
@@ -85,26 +91,84 @@ static int open_alone(const char *path, struct shell_node **ret_node, struct wir
 	return rc;
 }
 
-static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+static int host(const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
 {
 	struct shell_node *n;
-	int rc = set_up(path, may_set_up, err);
+	int rc = shell_node_acquire(path, &n, err);
 
-	(void)ctx;
-	if (!rc)
-		rc = shell_node_acquire(path, &n, err);
 	if ((rc == WIRE_CHANGED || rc == WIRE_BUSY) && may_set_up && is_alone(path))
 		rc = open_alone(path, &n, err);
+	if (!rc)
+		*ret_db = shell_node_connected(n);
+	return rc;
+}
+
+static int attach(const char *path, struct vfs_db **ret_db, struct wire_err *err)
+{
+	struct shell_attached *a;
+	int rc = shell_attach(path, &a, err);
+
+	if (!rc) {
+		*ret_db = shell_attached_db(a);
+		vfs_db_ref(*ret_db);
+	}
+	return rc;
+}
+
+/* The first process hosts the node, others attach to it. In between, while it starts or ends, there is neither for a moment. */
+static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+{
+	const struct timespec nap = { .tv_nsec = HOST_NAP_NS };
+	const struct wire_env *env = wire_env_posix();
+	const uint64_t deadline = env->now_ns(env->ctx) + HOST_WAIT_NS;
+	struct vfs_db *db = NULL;
+	struct wire_err why;
+	int rc = set_up(path, may_set_up, err), attach_rc;
+
+	(void)ctx;
+	while (!rc) {
+		struct wire_err busy = { 0 };
+
+		rc = host(path, may_set_up, &db, &busy);
+		if (!rc)
+			break;
+		if (err)
+			*err = busy;
+		if (rc != WIRE_BUSY || busy.sys != EWOULDBLOCK)
+			return rc;
+		attach_rc = attach(path, &db, &why);
+		if (!attach_rc) {
+			rc = WIRE_OK;
+			break;
+		}
+		if (attach_rc != WIRE_CLOSED && attach_rc != WIRE_BUSY) {
+			if (err)
+				*err = why;
+			return attach_rc;
+		}
+		if (env->now_ns(env->ctx) >= deadline)
+			return rc;
+		nanosleep(&nap, NULL);
+		rc = WIRE_OK;
+	}
 	if (rc)
 		return rc;
-	*ret_db = shell_node_connected(n);
+	*ret_db = db;
 	return WIRE_OK;
 }
 
+/* Each connection holds one reference on its node, or on what it is attached to, given back here. */
 static void close_db(void *ctx, struct vfs_db *db)
 {
+	struct shell_attached *a = shell_attached_find(db);
+
 	(void)ctx;
-	shell_node_left(db);
+	if (!a) {
+		shell_node_left(db);
+		return;
+	}
+	shell_attached_release(a);
+	shell_attached_release(a);
 }
 
 static void after_fork_in_child(void)

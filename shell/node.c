@@ -51,12 +51,13 @@ void node_fail(struct shell_node *n, const char *fmt, ...)
 
 	pthread_mutex_lock(&n->mu);
 	first = !n->failed;
-	atomic_store(&n->lease.ended, true);
+	atomic_store(&n->lease->ended, true);
 	if (first) {
 		va_start(ap, fmt);
 		vsnprintf(n->failure, sizeof n->failure, fmt, ap);
 		va_end(ap);
 		n->failed = true;
+		node_grants_void(n);
 	}
 	pthread_cond_broadcast(&n->wake);
 	pthread_cond_broadcast(&n->publish_wake);
@@ -185,6 +186,28 @@ static bool files_have_all(const struct raft_journal_state *st)
 	return true;
 }
 
+/* From here on who is attached to the process that was the host before knows that it is no more: before anything of the database changes. */
+static int show_node(struct shell_node *n, struct wire_err *err)
+{
+	int rc = shell_shared_host(n->env, n->paths.shared, &n->shown, &n->marks, err);
+
+	if (!rc)
+		n->lease = &n->shown->lease;
+	return rc;
+}
+
+/* No thread of the node is left. Nobody is the host from now on. */
+static void unshow_node(struct shell_node *n)
+{
+	n->lease = &n->own_lease;
+	if (n->shown) {
+		atomic_store(&n->shown->pub.owner, 0);
+		shell_shared_unmap(n->shown);
+	}
+	n->shown = NULL;
+	n->marks = NULL;
+}
+
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
 	struct raft_journal_state st;
@@ -195,6 +218,8 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 	if (!rc)
 		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
 	n->store = n->conf.witness ? &node_store_witness : &node_store_database;
+	if (!rc && !n->conf.witness)
+		rc = show_node(n, err);
 	if (!rc)
 		rc = node_journal_open(n, &st, err);
 	n->mark_index = rc ? 0 : st.mark.index;
@@ -229,9 +254,11 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	n->paths = *paths;
 	n->env = wire_env_posix();
 	wire_clock_boottime(n->env, &n->clock);
+	n->lease = &n->own_lease;
 	n->lock_fd = n->control_fd = n->control_stop[0] = n->control_stop[1] = -1;
 	pthread_mutex_init(&n->mu, NULL);
 	pthread_mutex_init(&n->image_mu, NULL);
+	pthread_mutex_init(&n->attach_mu, NULL);
 	node_cond_init(&n->wake);
 	node_cond_init(&n->publish_wake);
 	node_cond_init(&n->published_cond);
@@ -260,7 +287,8 @@ static void stop_node(struct shell_node *n)
 	node_hand_over(n);
 	pthread_mutex_lock(&n->mu);
 	n->stop = true;
-	atomic_store(&n->lease.ended, true);
+	node_grants_void(n);
+	atomic_store(&n->lease->ended, true);
 	pthread_cond_broadcast(&n->wake);
 	pthread_cond_broadcast(&n->publish_wake);
 	pthread_cond_broadcast(&n->published_cond);
@@ -270,6 +298,7 @@ static void stop_node(struct shell_node *n)
 	pthread_cond_broadcast(&n->image_wake);
 	pthread_mutex_unlock(&n->image_mu);
 	node_control_close(n);
+	node_attach_close(n);
 	if (n->started & THREAD_NODE)
 		pthread_join(n->thread_node, NULL);
 	if (n->started & THREAD_MOVER)
@@ -297,6 +326,7 @@ static void stop_node(struct shell_node *n)
 		n->pending = p->next;
 		free(p);
 	}
+	unshow_node(n);
 	if (n->lock_fd >= 0)
 		shell_lock_release(n->lock_fd);
 	n->lock_fd = -1;
@@ -312,6 +342,7 @@ static void after_fork_in_child(void)
 			close(n->lock_fd);
 		if (n->control_fd >= 0)
 			close(n->control_fd);
+		node_attach_after_fork(n);
 	}
 	registry = NULL;
 	pthread_mutex_init(&registry_mu, NULL);

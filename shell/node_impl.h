@@ -5,7 +5,7 @@
  *   checkpoint checkpoints, restarts of the WAL, trimming of the journal
  *   upkeep     journal segments ahead of need, watchdog of the wal-index header
  *   images     serves images to joining nodes
- *   control    accepts on node.sock, and a thread for each connection answers (control.c)
+ *   control    accepts on node.sock, and a thread for each connection answers (control.c; attach_host.c for attached processes)
  *   mover      keeps the write lock while leadership goes elsewhere (handover.c)
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
@@ -18,6 +18,7 @@
 #include "raft/raft.h"
 #include "shell/events.h"
 #include "shell/node.h"
+#include "shell/shared.h"
 #include "shell/txid.h"
 #include "wire/clock.h"
 #include "wire/link.h"
@@ -132,16 +133,6 @@ struct node_shared { /* what other threads read, under mu */
 	struct node_lag lag;
 };
 
-/* What a reader needs to know where this node leads (raft/README.md, lease_until_us). Written by the node thread, before it sends anything
- * that goes with it; `ended` by whoever ends the node's part. */
-struct node_lease {
-	_Atomic uint64_t until_us; /* on `clock`; 0: none, UINT64_MAX: for as long as this is said */
-	_Atomic uint64_t read_index;
-	atomic_bool used; /* by some reader, since the node thread last told the core */
-	atomic_bool ended;
-	_Atomic uint64_t wanted_us; /* when a read at level lease was last asked for */
-};
-
 /* How new what is published here is known to be, for bounded reads; times by the leases' clock (reads.c, README.md). */
 struct node_fresh {
 	_Atomic uint64_t published_us;   /* all that was acknowledged by anybody until then is published here; 0: nothing known */
@@ -212,7 +203,10 @@ struct shell_node {
 	bool stop, failed;
 	char failure[512];
 	struct node_shared shared;
-	struct node_lease lease;
+	struct node_lease *lease; /* in `shown`, where that is had */
+	struct node_lease own_lease;
+	struct shell_shared *shown; /* to other processes of the machine; NULL: not yet, or a witness */
+	struct shell_shared_marks *marks; /* of theirs */
 	struct node_fresh fresh;
 	struct node_read_counts read_counts;
 	/* Entries sent, and how many lz4 blocks were unpacked for that: none, they go as they are stored. */
@@ -255,6 +249,12 @@ struct shell_node {
 	unsigned image_queued;
 	struct image_session image[IMAGE_SESSIONS];
 
+	/* Connections of attached processes (attach_host.c). */
+	pthread_mutex_t attach_mu; /* a leaf */
+	struct node_peer *peers;
+	unsigned n_peers; /* whose thread has not ended */
+	bool attach_closed;
+
 	int control_fd, control_stop[2];
 	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control, thread_mover;
 	unsigned started; /* bits of enum node_thread */
@@ -278,6 +278,15 @@ bool node_stopping(struct shell_node *n);
 /* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
 bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
 void node_cond_init(pthread_cond_t *c);
+/* attach_host.c: processes that use this node. mu held: a grant of the write lock may have become void (epoch_valid); the voters may have changed. */
+void node_grants_void(struct shell_node *n);
+void node_show_voters(struct shell_node *n);
+void node_show_alive(struct shell_node *n); /* upkeep */
+/* Answers an attach connection on a thread of its own from now on; fd is taken. */
+void node_attach_serve(struct shell_node *n, int fd, const char *line);
+void node_attach_after_fork(struct shell_node *n); /* in the child: closes them here */
+void node_attach_close(struct shell_node *n); /* cuts all of them off, and waits for their threads */
+bool node_several_voters(const struct shell_node *n); /* mu held */
 /* handover.c. Nothing when this node does not lead. Else has another voter lead, and waits until it does: a second at most, since without one that suits there is nothing to wait for. */
 void node_hand_over(struct shell_node *n);
 void *node_mover_main(void *node);
@@ -317,7 +326,10 @@ void node_witness_told(struct shell_node *n, const struct wire_msg *m);
 void *node_images_main(void *node);       /* images.c */
 void node_images_queue(struct shell_node *n, struct wire_link_msg *m);
 void node_images_close(struct shell_node *n);
-int node_control_open(struct shell_node *n, struct wire_err *err); /* control.c */
+struct sockaddr_un;
+/* control.c. The address of node.sock, valid until *ret_dir_fd (-1: none) is closed. */
+int node_control_address(const struct shell_paths *paths, struct sockaddr_un *a, int *ret_dir_fd, struct wire_err *err);
+int node_control_open(struct shell_node *n, struct wire_err *err);
 void *node_control_main(void *node);
 void node_control_close(struct shell_node *n);
 /* repair.c: a journal that was damaged, lost or put back */

@@ -322,13 +322,18 @@ static uint32_t count_voters(const struct shell_node *n) /* mu held */
 	return voters;
 }
 
+bool node_several_voters(const struct shell_node *n)
+{
+	return count_voters(n) > 1;
+}
+
 static bool several_voters(void *ctx)
 {
 	struct shell_node *n = ctx;
 	bool several;
 
 	pthread_mutex_lock(&n->mu);
-	several = count_voters(n) > 1;
+	several = node_several_voters(n);
 	pthread_mutex_unlock(&n->mu);
 	return several;
 }

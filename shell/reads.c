@@ -164,27 +164,33 @@ static void ask_aside(struct shell_node *n)
  * moment between its beginning and its end, and what it will see is no older than that index, since the READ lock comes after this (README.md). */
 static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
 {
-	uint64_t until = atomic_load_explicit(&n->lease.until_us, memory_order_acquire);
+	uint64_t until = atomic_load_explicit(&n->lease->until_us, memory_order_acquire);
 	struct wire_clock_reading now;
 
-	if (!until || atomic_load_explicit(&n->lease.ended, memory_order_relaxed))
+	if (!until || atomic_load_explicit(&n->lease->ended, memory_order_relaxed))
 		return false;
 	if (until != UINT64_MAX) {
 		n->clock.now(n->clock.ctx, &now);
 		if (now.status != WIRE_CLOCK_OK || now.latest_us >= until)
 			return false;
 	}
-	*ret_index = atomic_load_explicit(&n->lease.read_index, memory_order_acquire);
-	if (!atomic_load_explicit(&n->lease.used, memory_order_relaxed))
-		atomic_store_explicit(&n->lease.used, true, memory_order_relaxed);
+	*ret_index = atomic_load_explicit(&n->lease->read_index, memory_order_acquire);
+	if (!atomic_load_explicit(&n->lease->used, memory_order_relaxed))
+		atomic_store_explicit(&n->lease->used, true, memory_order_relaxed);
 	return true;
 }
 
 bool node_lease_used(struct shell_node *n, uint64_t now_us)
 {
-	uint64_t wanted = atomic_load_explicit(&n->lease.wanted_us, memory_order_relaxed);
-	bool used = atomic_exchange_explicit(&n->lease.used, false, memory_order_relaxed);
+	uint64_t wanted = atomic_load_explicit(&n->lease->wanted_us, memory_order_relaxed);
+	bool used = atomic_exchange_explicit(&n->lease->used, false, memory_order_relaxed);
 
+	if (n->marks && atomic_load_explicit(&n->marks->lease_used, memory_order_relaxed))
+		used |= atomic_exchange_explicit(&n->marks->lease_used, 0, memory_order_relaxed) != 0;
+	if (n->marks && atomic_load_explicit(&n->marks->lease_wanted, memory_order_relaxed) && atomic_exchange_explicit(&n->marks->lease_wanted, 0, memory_order_relaxed)) {
+		wanted = now_us;
+		atomic_store_explicit(&n->lease->wanted_us, wanted, memory_order_relaxed);
+	}
 	return used || (wanted && now_us < wanted + LEASE_WANTED_US);
 }
 
@@ -211,10 +217,10 @@ static int without_lease(struct shell_node *n, struct wire_err *err)
 
 static void want_lease(struct shell_node *n)
 {
-	uint64_t now = node_now_us(n), wanted = atomic_load_explicit(&n->lease.wanted_us, memory_order_relaxed);
+	uint64_t now = node_now_us(n), wanted = atomic_load_explicit(&n->lease->wanted_us, memory_order_relaxed);
 
 	if (now > wanted + LEASE_WANTED_US / 60)
-		atomic_store_explicit(&n->lease.wanted_us, now, memory_order_relaxed);
+		atomic_store_explicit(&n->lease->wanted_us, now, memory_order_relaxed);
 }
 
 /* --- how new what is published here is --- */
@@ -242,10 +248,10 @@ void node_fresh_learn(struct shell_node *n, uint64_t at_us, uint64_t index)
 /* A lease that is over tells how things were when it ended. Clocks that are known to be inexact tell less; they are not worth the reckoning. */
 static void learn_lease_end(struct shell_node *n, const struct wire_clock_reading *now) /* mu held */
 {
-	uint64_t until = atomic_load_explicit(&n->lease.until_us, memory_order_acquire);
+	uint64_t until = atomic_load_explicit(&n->lease->until_us, memory_order_acquire);
 
 	if (until && until != UINT64_MAX && now->latest_us >= until && now->earliest_us == now->latest_us)
-		node_fresh_learn(n, until - 1, atomic_load_explicit(&n->lease.read_index, memory_order_acquire));
+		node_fresh_learn(n, until - 1, atomic_load_explicit(&n->lease->read_index, memory_order_acquire));
 }
 
 /* How long ago that was, as far as this node's clock may be wrong; UINT64_MAX: it cannot tell. */

@@ -15,6 +15,7 @@
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 
+#include "shell/attach.h"
 #include "shell/ext.h"
 #include "shell/node.h"
 #include "vfs/vfs.h"
@@ -41,31 +42,50 @@ static struct shell_node *node_of(sqlite3_context *c)
 	return conn ? shell_node_find(vfs_db_path(vfs_conn_db(conn))) : NULL;
 }
 
+/* NULL: the node is this process's, or there is none. */
+static struct shell_attached *attached_of(sqlite3_context *c)
+{
+	struct vfs_conn *conn = conn_of(c);
+
+	return conn ? shell_attached_find(vfs_conn_db(conn)) : NULL;
+}
+
 static void fn_leader(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
-	struct shell_node *n = node_of(c);
+	struct vfs_conn *conn = conn_of(c);
 	char url[RAFT_URL_MAX + 1];
 
 	(void)argc, (void)argv;
-	if (!n)
+	if (!conn)
 		return;
-	shell_node_leader_url(n, url, sizeof url);
-	shell_node_release(n);
+	vfs_db_ops(vfs_conn_db(conn))->leader_url(vfs_db_ops(vfs_conn_db(conn))->ctx, url, sizeof url);
 	if (*url)
 		sqlite3_result_text(c, url, -1, SQLITE_TRANSIENT);
 }
 
 static void fn_status(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
-	struct shell_node *n = node_of(c);
+	struct shell_attached *a = attached_of(c);
+	struct shell_node *n = a ? NULL : node_of(c);
 	struct wire_buf b = WIRE_BUF_INIT;
+	struct wire_err err = { 0 };
+	int rc = WIRE_OK;
 
 	(void)argc, (void)argv;
-	if (!n)
+	if (a) {
+		rc = shell_control_ask(shell_attached_paths(a), "status", &b, &err);
+		if (!rc && b.len)
+			b.len--; /* the newline */
+		shell_attached_release(a);
+	} else if (n) {
+		shell_node_status_json(n, &b);
+		shell_node_release(n);
+	} else {
 		return;
-	shell_node_status_json(n, &b);
-	shell_node_release(n);
-	if (b.failed)
+	}
+	if (rc)
+		sqlite3_result_error(c, err.text, -1);
+	else if (b.failed)
 		sqlite3_result_error_nomem(c);
 	else
 		sqlite3_result_text(c, (const char *)b.data, (int)b.len, SQLITE_TRANSIENT);
@@ -84,13 +104,26 @@ static void fn_error(sqlite3_context *c, int argc, sqlite3_value **argv)
 static void fn_checksum(sqlite3_context *c, int argc, sqlite3_value **argv)
 {
 	struct vfs_conn *conn = conn_of(c);
+	struct shell_attached *a;
 	struct vfs_db_status s;
+	struct wire_err err;
 	char text[32];
+	int rc = WIRE_OK;
 
 	(void)argc, (void)argv;
 	if (!conn)
 		return;
-	vfs_db_status(vfs_conn_db(conn), &s);
+	a = attached_of(c);
+	if (a) {
+		rc = shell_attached_status(a, &s, &err);
+		shell_attached_release(a);
+	} else {
+		vfs_db_status(vfs_conn_db(conn), &s);
+	}
+	if (rc) {
+		sqlite3_result_error(c, err.text, -1);
+		return;
+	}
 	snprintf(text, sizeof text, "%016" PRIx64, s.checksum);
 	sqlite3_result_text(c, text, -1, SQLITE_TRANSIENT);
 }

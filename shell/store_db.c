@@ -39,6 +39,7 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 		.read_entry = node_read_entry,
 		.env = n->env,
 		.ops = &ops,
+		.shared = &n->shown->pub,
 	};
 	int rc;
 

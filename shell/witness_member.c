@@ -15,7 +15,7 @@
  * voter only once every data voter has what it began with (raft/witness.c, K). */
 bool node_witness_base(struct shell_node *n, struct wire_msg *ret_msg)
 {
-	uint64_t commit = atomic_load(&n->lease.read_index), term = raft_term_of(n->raft, commit);
+	uint64_t commit = atomic_load(&n->lease->read_index), term = raft_term_of(n->raft, commit);
 
 	if (!term)
 		return false;

@@ -93,6 +93,7 @@ void *node_upkeep_main(void *node)
 
 	while (pause_us(n, UPKEEP_POLL_US)) {
 		n->store->upkeep(n);
+		node_show_alive(n);
 		if (raft_journal_upkeep(n->journal, &err)) {
 			node_fail(n, "journal: %s", err.text);
 			break;

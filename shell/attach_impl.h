@@ -1,0 +1,56 @@
+/* Private to attach.c and attach_ops.c.
+ *
+ * Locks: the registry's (attach.c), then `mu`; none is held over I/O. A line that is taken is its taker's. */
+#ifndef SHELL_ATTACH_IMPL_H
+#define SHELL_ATTACH_IMPL_H
+
+#include "shell/attach.h"
+#include "shell/attach_msg.h"
+#include "shell/shared.h"
+#include "wire/clock.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* One connection to the host. With `who` it belongs to a connection of SQLite's, whose ticket or lock the other end keeps; without it is anybody's. */
+struct attach_line {
+	struct attach_line *next;
+	const void *who;
+	bool taken;            /* a line of anybody's in use; mu */
+	bool held;             /* the write lock stands behind it */
+	bool dead;             /* so does nothing any more */
+	uint64_t epoch, voided; /* of the grant; shell_shared.voided up to which it is known to be valid */
+	struct attach_link link;
+};
+
+struct shell_attached {
+	struct shell_attached *next; /* these two under the registry's lock */
+	unsigned refs;
+	struct shell_paths paths;
+	const struct wire_env *env;
+	struct wire_clock clock;
+	bool same_clock; /* as the host's, so that its lease can be compared with ours */
+	const struct shell_shared *shared;
+	struct shell_shared_marks *marks;
+	uint64_t owner;
+	uint32_t page_size;
+	struct vfs_db *db;
+	atomic_bool gone, closing;
+	struct attach_link watch; /* of the thread's */
+	pthread_t watcher;
+	bool watching;
+
+	pthread_mutex_t mu;
+	struct attach_line *lines;
+	unsigned idle; /* of anybody's, not taken */
+};
+
+#define ATTACH_PATIENCE_MS 2000u /* beyond the time that a call may take by itself */
+
+/* attach.c. A new connection, past its greeting, to the host that `a` is attached to. */
+int attached_connect(struct shell_attached *a, struct attach_link *ret_link, struct wire_err *err);
+bool attached_is_owner_there(const struct shell_attached *a); /* an atomic load */
+int attached_gone(struct shell_attached *a, struct wire_err *err); /* WIRE_CLOSED */
+void attached_drop_lines(struct shell_attached *a); /* attach_ops.c */
+void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops);
+
+#endif
