@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -150,8 +151,12 @@ static void *watch_main(void *arg)
 	while (!attach_receive(&a->watch, 0, CONNECT_MS, &type, &in, NULL))
 		;
 	atomic_store(&a->gone, true);
+	if (atomic_load(&a->closing))
+		return NULL;
+	vfs_db_close(a->db); /* its connections go over to what comes after it */
+	a->closed = true;
 	gone = atomic_load(&on_gone);
-	if (gone && !atomic_load(&a->closing))
+	if (gone)
 		gone(a);
 	return NULL;
 }
@@ -185,12 +190,22 @@ static void destroy(struct shell_attached *a)
 		pthread_join(a->watcher, NULL);
 	}
 	attach_link_close(&a->watch);
-	attached_drop_lines(a);
-	vfs_db_close(a->db);
-	shell_shared_unmap(a->shared);
+	if (a->db) {
+		if (!a->closed)
+			vfs_db_close(a->db);
+		attached_drop_lines(a);
+		vfs_db_unref(a->db); /* unmaps what is shared */
+	} else {
+		shell_shared_unmap(a->shared);
+	}
 	a->clock.close(a->clock.ctx);
 	pthread_mutex_destroy(&a->mu);
 	free(a);
+}
+
+static void unmap(const struct vfs_shared *shared)
+{
+	shell_shared_unmap((const struct shell_shared *)(const void *)((const char *)shared - offsetof(struct shell_shared, pub)));
 }
 
 static int open_attached(struct shell_attached *a, struct wire_err *err)
@@ -208,9 +223,12 @@ static int open_attached(struct shell_attached *a, struct wire_err *err)
 	if (rc)
 		return rc;
 	attached_ops_make(a, &ops);
-	struct vfs_attached_start start = { .path = a->paths.db, .shared = &a->shared->pub, .owner = a->owner, .page_size = a->page_size, .env = a->env, .ops = &ops };
+	struct vfs_attached_start start = { .path = a->paths.db, .shared = &a->shared->pub, .unmap = unmap, .owner = a->owner, .page_size = a->page_size, .env = a->env, .ops = &ops };
 	rc = vfs_db_attach(&start, &a->db, err);
-	return rc ? rc : start_watching(a, err);
+	if (rc)
+		return rc;
+	vfs_db_ref(a->db); /* ours, for as long as this object is there */
+	return start_watching(a, err);
 }
 
 static struct shell_attached *new_attached(const struct shell_paths *paths)

@@ -1,8 +1,8 @@
 /* A database whose node another process of this machine hosts, as this process uses it (vfs/attached.h): one object for each database, shared by its connections. Reads go to the files; what
  * needs the node goes over connections to node.sock (attach_msg.h), one for each of SQLite's that writes, and a few for all others.
  *
- * Each object has a thread that waits for the end of the host. From then on the object is *gone*: calls on it fail, and it is not shared with later opens, which host the node themselves, or
- * attach to whoever does. */
+ * Each object has a thread that waits for the end of the host. From then on the object is *gone*: its database is retired (vfs_db_close), its connections go over to what comes after it, later opens host the node
+ * themselves, or attach to whoever does. */
 #ifndef SHELL_ATTACH_H
 #define SHELL_ATTACH_H
 

@@ -38,6 +38,7 @@ struct shell_attached {
 	struct attach_link watch; /* of the thread's */
 	pthread_t watcher;
 	bool watching;
+	bool closed; /* db, by the watcher */
 
 	pthread_mutex_t mu;
 	struct attach_line *lines;

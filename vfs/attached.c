@@ -148,7 +148,6 @@ int vfs_db_attach(const struct vfs_attached_start *start, struct vfs_db **ret_db
 	db->attached = true;
 	db->shared = (struct vfs_shared *)(uintptr_t)start->shared; /* never written through */
 	db->owner = start->owner;
-	db->unmap = start->unmap;
 	db->page_size = start->page_size;
 	rc = db_open_anchor(db, start->path, err);
 	if (rc == WIRE_OK)
@@ -159,6 +158,7 @@ int vfs_db_attach(const struct vfs_attached_start *start, struct vfs_db **ret_db
 		vfs_db_close(db);
 		return rc;
 	}
+	db->unmap = start->unmap;
 	db_list(db);
 	*ret_db = db;
 	return WIRE_OK;

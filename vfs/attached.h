@@ -13,7 +13,7 @@
 struct vfs_attached_start {
 	const char *path;
 	const struct vfs_shared *shared; /* mapped for as long as the object is there: connections may keep it beyond vfs_db_close */
-	void (*unmap)(const struct vfs_shared *shared); /* at its end; NULL: nothing is to be done */
+	void (*unmap)(const struct vfs_shared *shared); /* at its end; NULL: nothing is to be done. Not when the opening fails */
 	uint64_t owner;                  /* the host's; once another one's is there the database is of no use any more */
 	uint32_t page_size;
 	const struct wire_env *env;
