@@ -31,7 +31,10 @@ TESTS += test/unit/test_txid
 test_unit_test_txid_SOURCES = test/unit/test_txid.c
 test_unit_test_txid_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
 
-check_PROGRAMS += test/unit/test_ledger
-TESTS += test/unit/test_ledger
-test_unit_test_ledger_SOURCES = test/unit/test_ledger.c test/unit/journal_disk.c test/unit/journal_disk.h
+check_PROGRAMS += test/unit/test_ledger test/unit/test_ledger_file
+TESTS += test/unit/test_ledger test/unit/test_ledger_file
+LEDGER_KIT = test/unit/ledger_model.c test/unit/ledger_model.h test/unit/journal_disk.c test/unit/journal_disk.h
+test_unit_test_ledger_SOURCES = test/unit/test_ledger.c $(LEDGER_KIT)
 test_unit_test_ledger_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
+test_unit_test_ledger_file_SOURCES = test/unit/test_ledger_file.c $(LEDGER_KIT)
+test_unit_test_ledger_file_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
