@@ -163,7 +163,7 @@ int node_step(struct shell_node *n, struct raft_event *ev, int *ret_code, uint64
 		return err.code;
 	}
 	share_lease(n, &u, &now);
-	node_lag_commit(n, u.commit, ev->now_us);
+	node_lag_commit(&n->commits, u.commit, ev->now_us);
 	for (uint32_t i = 0; i < u.n_told; i++)
 		if (u.told[i].event == RAFT_TOLD_READ_ROUND)
 			atomic_fetch_add_explicit(&n->read_counts.rounds, 1, memory_order_relaxed);

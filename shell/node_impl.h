@@ -57,6 +57,7 @@ struct request {
 	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; owned */
 	uint32_t size;
 	uint64_t corr; /* READ, MEMBER */
+	uint64_t posted_us; /* when it was put into the queue */
 	uint64_t begun_us; /* READ: a reading of the leases' clock before it was asked; 0: none */
 	struct wire_buf answer; /* MEMBER: JSON */
 	pthread_cond_t cond;
@@ -385,14 +386,17 @@ int node_wait_published(void *node, uint64_t index, uint32_t timeout_ms, struct 
 bool node_lease_used(struct shell_node *n, uint64_t now_us); /* node thread: since the last call, or it is to be kept anyway */
 /* All that was acknowledged by anybody until at_us (leases' clock) is at or below index. mu held. */
 void node_fresh_learn(struct shell_node *n, uint64_t at_us, uint64_t index);
-/* lag.c; node thread */
-void node_lag_commit(struct shell_node *n, uint64_t commit, uint64_t now_us);
-void node_lag_heard(struct shell_node *n, const struct wire_msg *m); /* each message of the core */
-void node_lag_tick(struct shell_node *n, uint64_t now_us);
-void node_lag_msg(struct shell_node *n, const struct wire_link_msg *m);
+/* lag_news.c */
+void node_lag_commit(struct node_commits *c, uint64_t commit, uint64_t now_us);
+/* For how long, at `when_us`, the entry behind `applied` had been committed; 0: it was not, as far as is remembered. */
+uint64_t node_lag_behind_us(const struct node_commits *c, uint64_t applied, uint64_t when_us);
 void node_lag_put(const struct node_lag *lag, struct wire_buf *b);
 int node_lag_get(const void *p, size_t size, struct node_lag *ret_lag, struct wire_err *err); /* WIRE_CORRUPT; at_us, term and leader are 0 */
 const struct node_lag_row *node_lag_row(const struct node_lag *lag, uint64_t id); /* NULL: it has none */
+/* lag.c; node thread */
+void node_lag_heard(struct shell_node *n, const struct wire_msg *m); /* each message of the core */
+void node_lag_tick(struct shell_node *n, uint64_t now_us);
+void node_lag_msg(struct shell_node *n, const struct wire_link_msg *m);
 /* mu held: the highest index that this node knows to be committed; and "; better try URL, ..." for an error's end, or "". */
 uint64_t node_known_commit(const struct shell_node *n);
 void node_lag_hint(const struct shell_node *n, char dst[NODE_HINT_BYTES]);

@@ -30,6 +30,7 @@ int node_closed(struct shell_node *n, struct wire_err *err)
 static void enqueue(struct shell_node *n, struct request *r) /* mu held */
 {
 	r->corr = ++n->next_corr;
+	r->posted_us = node_now_us(n);
 	*n->requests_tail = r;
 	n->requests_tail = &r->next;
 	pthread_cond_signal(&n->wake);

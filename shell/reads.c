@@ -10,6 +10,8 @@
 #define LEASE_WANTED_US 60000000u
 /* A background question to the leader is not repeated sooner. */
 #define REFRESH_US 10000u
+/* The node thread comes to a request within far less, unless its disk hangs. */
+#define STUCK_US 200000u
 
 /* --- waiting for the publication --- */
 
@@ -93,8 +95,18 @@ static const char *member_url(const struct shell_node *n, uint64_t id) /* mu hel
 	return m && *m->url ? m->url : "without an address";
 }
 
-/* Why no read can be confirmed here, and where it could be. mu held. */
-static int unconfirmed(struct shell_node *n, struct wire_err *err)
+/* The node thread has not come to it for long: it writes the journal itself, and so waits with it. mu held. */
+static bool is_stuck(const struct shell_node *n, const struct request *r)
+{
+	const struct request *q = n->requests;
+
+	while (q && q != r)
+		q = q->next;
+	return r && q && node_now_us(n) > r->posted_us + STUCK_US;
+}
+
+/* Why no read can be confirmed here, and where it could be. r: one that was not answered in time; NULL: it was. mu held. */
+static int unconfirmed(struct shell_node *n, const struct request *r, struct wire_err *err)
 {
 	const struct node_shared *s = &n->shared;
 	char hint[NODE_HINT_BYTES];
@@ -102,6 +114,8 @@ static int unconfirmed(struct shell_node *n, struct wire_err *err)
 	node_lag_hint(n, hint);
 	if (s->removed)
 		return wire_fail(err, WIRE_NOTLEADER, "this node was removed from its cluster, and what it has gets no newer: use another member, or walraft detach %s%s", n->paths.db, hint);
+	if (is_stuck(n, r))
+		return wire_fail(err, WIRE_TIMEOUT, "this node is held up: the disk of %s does not go on%s", n->paths.dir, hint);
 	if (s->role == RAFT_LEADER)
 		return wire_fail(err, WIRE_TIMEOUT, "this node leads, but a majority of the voters does not answer it: it is cut off, or they are down%s", hint);
 	if (!s->leader)
@@ -124,24 +138,24 @@ static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_
 			code = r->code;
 			*ret_index = r->index;
 		}
-		request_drop(n, r);
-		if (rc && rc != WIRE_TIMEOUT)
-			return rc;
-		if (!rc && code == WIRE_OK)
-			return WIRE_OK;
-		/* No leader now: until the next change of roles, or a moment, and again. */
 		pthread_mutex_lock(&n->mu);
-		if (code == WIRE_CLOSED) {
+		if (rc == WIRE_TIMEOUT) {
+			rc = unconfirmed(n, r, err);
+		} else if (rc || code == WIRE_OK) {
+			/* answered, or closed */
+		} else if (code == WIRE_CLOSED) {
 			rc = node_closed(n, err);
-		} else if (rc == WIRE_TIMEOUT || n->shared.removed || node_now_us(n) >= deadline_us) {
-			rc = unconfirmed(n, err);
+		} else if (n->shared.removed || node_now_us(n) >= deadline_us) {
+			rc = unconfirmed(n, NULL, err);
 		} else if (!n->stop && !n->failed) {
 			uint64_t until = node_now_us(n) + 10000;
 
+			/* No leader now: until the next change of roles, or a moment, and again. */
 			node_wait(n, &n->published_cond, until < deadline_us ? until : deadline_us);
 		}
+		request_unref(r);
 		pthread_mutex_unlock(&n->mu);
-		if (rc)
+		if (rc || code == WIRE_OK)
 			return rc;
 	}
 }
@@ -205,7 +219,7 @@ static int without_lease(struct shell_node *n, struct wire_err *err)
 	if (n->stop || n->failed)
 		rc = node_closed(n, err);
 	else if (n->shared.removed || (!leads && !n->shared.leader))
-		rc = unconfirmed(n, err);
+		rc = unconfirmed(n, NULL, err);
 	else if (leads)
 		rc = wire_fail(err, WIRE_TIMEOUT, "this node leads, but has no lease at present: it has just become the leader, nothing was asked of it for a while (it is "
 		                                  "getting one now), or a majority does not answer. Repeat in a moment, or read at level linearizable, which waits");

@@ -12,9 +12,29 @@ LEVELS = ["linearizable", "lease", "bounded:500", "stale"]
 STALL = os.path.join(harness.BUILD, "test/proc/.libs/stall.so")
 
 
-def faulty(n=3, **kw):
-	"""A cluster whose nodes can be held up, by a file in a node's directory."""
-	return t.cluster(n=n, env={"LD_PRELOAD": STALL, "STALL": "stall", "HOLD": "hold", "CUT": "cut"}, **kw)
+pool = {}
+
+
+def case(name, nodes, faults=False):
+	"""A case on a cluster of so many nodes that others have used, with no rows in kv. Its nodes can be held up by a file in a node's directory."""
+	def deco(fn):
+		def run():
+			if faults and harness.SANITIZER:
+				t.skip(name, "a second library is preloaded")
+				return
+			c = pool.pop(nodes, None)
+			if c is None:
+				c = t.cluster(n=nodes, env={} if harness.SANITIZER else {"LD_PRELOAD": STALL, "STALL": "stall", "HOLD": "hold", "CUT": "cut"})
+			else:
+				t.clusters.append(c)
+			c.leader().sql("DELETE FROM kv")
+			c.converge()
+			fn(c, c.leader(), *c.followers())
+			t.clusters.remove(c)  # one that a case failed on is not used again
+			pool[nodes] = c
+		t.case(name)(run)
+		return run
+	return deco
 
 
 def flag(node, name, text=""):
@@ -48,10 +68,8 @@ def refused(n, name, conn, sql="SELECT count(*) FROM kv", within_ms=(0, 10000), 
 	return text
 
 
-@t.case("levels are set and told")
-def setting():
-	c = t.cluster(n=2)
-	l = c.leader()
+@case("levels are set and told", 2)
+def setting(c, l, f):
 	for text in LEVELS + ["bounded:1", "bounded:86400000"]:
 		t.equal([l.one("PRAGMA walraft_read='%s'" % text), l.one("PRAGMA walraft_read"), l.one("SELECT walraft_read()")], [text] * 3, "%s by pragma" % text)
 	t.equal([l.one("SELECT walraft_read('%s')" % v) for v in ("LEASE", "Bounded:70", "Stale")], ["lease", "bounded:70", "stale"], "by function, in any case of letters")
@@ -72,13 +90,10 @@ def setting():
 	plain = l.one("SELECT walraft_read()")
 	l.open("plain", vfs="", touch=False)
 	t.equal([plain, l.one("SELECT walraft_read()", conn="plain")], ["stale", None], "NULL where the database is not replicated")
-	c.destroy()
 
 
-@t.case("each level, on leader and follower")
-def each_level():
-	c = t.cluster(n=3)
-	l, fs = c.leader(), c.followers()
+@case("each level, on leader and follower", 3)
+def each_level(c, l, *fs):
 	for n in c.nodes:
 		for level in LEVELS:
 			n.open(level, pragmas=["walraft_read='%s'" % level])
@@ -127,13 +142,10 @@ def each_level():
 		if seen != i + 1:
 			late.append((i, seen))
 	t.equal(late, [], "a bounded read sees all that was acknowledged longer ago than its bound")
-	c.destroy()
 
 
-@t.case("a thousand readers share a round")
-def crowd():
-	c = t.cluster(n=2)
-	l, f = c.leader(), c.followers()[0]
+@case("a thousand readers share a round", 2)
+def crowd(c, l, f):
 	l.sql("INSERT INTO kv(k) VALUES('a')")
 	c.converge()
 	go = os.path.join(c.dir, "go")
@@ -154,17 +166,10 @@ def crowd():
 	asked, requests = after["asked"] - before["asked"], after["requests"] - before["requests"]
 	t.ok(requests <= asked / 20, "%d waiting reads made %d questions to the leader; the last was answered %.0f ms after it went on" % (asked, requests, took * 1000))
 	c.leader()
-	c.destroy()
 
 
-@t.case("a follower that is cut off")
-def follower_cut():
-	if harness.SANITIZER:
-		t.skip("a follower that is cut off", "a second library is preloaded")
-		return
-	c = faulty()
-	l, fs = c.leader(), c.followers()
-	f, other = fs
+@case("a follower that is cut off", 3, faults=True)
+def follower_cut(c, l, f, other):
 	l.sql("INSERT INTO kv(k) VALUES('a')")
 	c.converge()
 	for level in LEVELS + ["bounded:60000", "bounded:20"]:
@@ -203,13 +208,10 @@ def follower_cut():
 	t.say("%.2f s until then" % (time.monotonic() - began))
 	unflag(f, "cut")
 	c.converge(60)
-	c.destroy()
 
 
-@t.case("a leader without its majority")
-def leader_alone():
-	c = t.cluster(n=3)
-	l, fs = c.leader(), c.followers()
+@case("a leader without its majority", 3)
+def leader_alone(c, l, *fs):
 	l.sql("INSERT INTO kv(k) VALUES('a')")
 	c.converge()
 	for level in LEVELS + ["bounded:60000"]:
@@ -230,16 +232,21 @@ def leader_alone():
 		f.cont()
 	c.leader()
 	t.equal(l.one("SELECT count(*) FROM kv", conn="linearizable"), 1, "and again, with a leader")
-	c.destroy()
 
 
-@t.case("a follower that lags")
-def lagging():
-	if harness.SANITIZER:
-		t.skip("a follower that lags", "a second library is preloaded")
-		return
-	c = faulty()
-	l, (f, other) = c.leader(), c.followers()
+@case("a node whose disk hangs", 3, faults=True)
+def disk_hangs(c, l, f, other):
+	f.open("short", pragmas=["walraft_timeout=600"])
+	f.sql("SELECT count(*) FROM kv", conn="short")
+	flag(f, "stall")
+	l.sql("INSERT INTO kv(k) VALUES('a')")
+	refused(f, "linearizable on a follower whose disk hangs", "short", within_ms=(550, 1900), words=["held up", "disk", "better try tcp://"])
+	unflag(f, "stall")
+	t.equal(f.one("SELECT count(*) FROM kv"), 1, "it reads on when the disk does")
+
+
+@case("a follower that lags", 3, faults=True)
+def lagging(c, l, f, other):
 	l.sql("INSERT INTO kv(k) VALUES('a')")
 	c.converge()
 	for level in LEVELS + ["bounded:60000"]:
@@ -266,13 +273,10 @@ def lagging():
 	t.equal(f.one("SELECT count(*) FROM kv", conn="stale"), 31, "and a stale read sees all")
 	wait_until(lambda: other.sql("SELECT lag, lag_ms FROM walraft_members WHERE address='%s'" % f.url) == [[0, 0]], 10, "others know that")
 	t.ok(True, "others see that it has caught up")
-	c.destroy()
 
 
-@t.case("positions")
-def positions():
-	c = t.cluster(n=3)
-	l, fs = c.leader(), c.followers()
+@case("positions", 3)
+def positions(c, l, *fs):
 	for n in c.nodes:
 		n.open("s", pragmas=["walraft_read='stale'", "walraft_timeout=400"])
 	t.equal([n.one("SELECT walraft_position()", conn="s") for n in c.nodes], [None] * 3, "NULL before a connection's first commit")
@@ -317,13 +321,10 @@ def positions():
 	t.equal(f.one("SELECT walraft_wait('%s', 0)" % last, conn="s"), last, "0 ms is enough for what is there")
 	f.open("plain", vfs="", touch=False)
 	t.equal([f.one("SELECT %s" % s, conn="plain") for s in ("walraft_position()", "walraft_published()", "walraft_wait('%s')" % last)], [None] * 3, "NULL where the database is not replicated")
-	c.destroy()
 
 
-@t.case("the table of members")
-def members():
-	c = t.cluster(n=3)
-	l, fs = c.leader(), c.followers()
+@case("the table of members", 3)
+def members(c, l, *fs):
 	l.sql("INSERT INTO kv(k) VALUES('a')")
 	c.converge()
 	ids = {n.url: n.status()["node_id"] for n in c.nodes}
@@ -360,13 +361,10 @@ def members():
 	t.equal(f.sql("SELECT * FROM walraft_members", conn="plain"), [], "no rows where the database is not replicated")
 	e = f.error("INSERT INTO walraft_members(id) VALUES('x')")
 	t.ok(e is not None, "it cannot be written", repr(e))
-	c.destroy()
 
 
-@t.case("what applications do on followers")
-def followers():
-	c = t.cluster(n=2)
-	l, f = c.leader(), c.followers()[0]
+@case("what applications do on followers", 2)
+def followers(c, l, f):
 	plain = os.path.join(f.dir, "plain.db")
 	l.sql("CREATE TABLE aa(x INTEGER PRIMARY KEY, y)")
 	l.sql("INSERT INTO aa(y) VALUES('one')")
@@ -419,7 +417,10 @@ def followers():
 	t.say("slowest pair of reads beside the load: %.0f ms" % (max(waits) * 1000))
 	c.checksums_equal("checksums are equal")
 	c.integrity("both files are in order")
-	c.destroy()
 
 
-t.run()
+try:
+	t.run()
+finally:
+	for left in pool.values():
+		left.destroy()
