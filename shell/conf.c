@@ -70,6 +70,8 @@ int shell_paths_make(const char *db, struct shell_paths *ret_paths, struct wire_
 	if (!rc)
 		rc = join_path(p.mark, p.dir, "/mark", err);
 	if (!rc)
+		rc = join_path(p.ledger, p.dir, "/ledger", err);
+	if (!rc)
 		rc = join_path(p.image, p.dir, "/image.tmp", err);
 	if (!rc)
 		rc = join_path(p.installing, p.dir, "/installing", err);

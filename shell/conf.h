@@ -31,7 +31,7 @@ struct shell_conf {
 
 /* Paths of the node directory of a database. */
 struct shell_paths {
-	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], shared[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX], mark[PATH_MAX],
+	char db[PATH_MAX], dir[PATH_MAX], conf[PATH_MAX], lock[PATH_MAX], sock[PATH_MAX], shared[PATH_MAX], journal[PATH_MAX], pages[PATH_MAX], mark[PATH_MAX], ledger[PATH_MAX],
 	        image[PATH_MAX], installing[PATH_MAX], /* installing: a join is putting the database into place */
 	        detached[PATH_MAX];                    /* node.conf's name from the moment on that the database is a plain one again */
 };

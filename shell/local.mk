@@ -5,7 +5,7 @@ libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h s
 	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c shell/setup_env.c
 libshell_la_SOURCES += shell/shared.c shell/shared.h shell/attach.h shell/attach_impl.h shell/attach.c shell/attach_ops.c shell/attach_host.c shell/attach_msg.c shell/attach_msg.h shell/mark.c shell/repair.c shell/readmit.c shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
 
-libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c
+libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c shell/ledger_node.c
 
 EXTRA_DIST += shell/README.md
 

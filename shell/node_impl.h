@@ -17,6 +17,7 @@
 #include "raft/journal.h"
 #include "raft/raft.h"
 #include "shell/events.h"
+#include "shell/ledger.h"
 #include "shell/node.h"
 #include "shell/shared.h"
 #include "shell/txid.h"
@@ -190,6 +191,7 @@ struct shell_node {
 	struct raft_journal *journal;
 	struct wire_link *link;
 	const struct node_store *store;
+	struct shell_ledger *_Atomic ledger; /* set before db is; NULL: a witness, or not open yet */
 	struct vfs_db *_Atomic db; /* NULL: a witness, or not open yet (repair.c) */
 	struct node_witness witness;
 	struct node_events *events;
@@ -341,6 +343,12 @@ int node_store_open(struct shell_node *n, struct raft_journal_state *st, struct 
 int node_fills_write(struct shell_node *n, const struct raft_update *u, struct wire_err *err);
 int node_fills_done(struct shell_node *n);
 int node_start_threads(struct shell_node *n, unsigned which, struct wire_err *err); /* node.c; those that run already stay */
+/* ledger_node.c. published: by the database that was just opened; st as for node_store.open. */
+int node_ledger_open(struct shell_node *n, const struct raft_journal_state *st, uint64_t published, struct wire_err *err);
+void node_ledger_close(struct shell_node *n);
+int node_ledger_effects(void *node, uint64_t upto, const struct vfs_effect *effects, size_t count, struct wire_err *err); /* vfs_node_ops.effects */
+int node_ledger_flush(struct shell_node *n, uint64_t mark_index, struct wire_err *err); /* before the mark at that index; one thread at a time */
+void node_ledger_status(struct shell_node *n, struct wire_buf *b);                       /* of status.c's object: the key and a comma */
 /* mark.c: the latest checkpoint mark, beside the journal. WIRE_NOTFOUND. */
 int node_mark_write(struct shell_node *n, const struct raft_journal_mark *m, struct wire_err *err);
 int node_mark_read(struct shell_node *n, struct raft_journal_start *ret_mark, struct wire_err *err);

@@ -294,8 +294,10 @@ static int note_mark(void *ctx, uint64_t index, uint64_t checksum, uint32_t db_p
 {
 	struct shell_node *n = ctx;
 	struct raft_journal_mark m = { .index = index, .checksum = checksum, .db_pages = db_pages };
-	int rc = node_mark_write(n, &m, err);
+	int rc = node_ledger_flush(n, index, err);
 
+	if (!rc)
+		rc = node_mark_write(n, &m, err);
 	if (!rc)
 		rc = raft_journal_append_mark(n->journal, &m, err);
 	if (!rc)
@@ -362,6 +364,7 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 		.commit = commit,
 		.commit_end = commit_end,
 		.note_publication = note_publication,
+		.effects = node_ledger_effects,
 		.note_restart = note_restart,
 		.note_mark = note_mark,
 		.leader_url = leader_url,

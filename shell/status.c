@@ -4,6 +4,8 @@
  *   at published, 16 hex digits), ready (a write transaction may begin here), failure (null, or why this node has ended its part),
  *   forgetful (it has lost what it had promised, and is not re-admitted yet), mending (its database is not open yet: entries are to be fetched first),
  *   holes (damaged entries that are to be fetched),
+ *   ledger: null, or {index, checksum (of the ledger at that index, 16 hex digits: the same on all nodes), from (ids of all transactions above that entry are kept), terms, transactions
+ *   (ids that are kept), sessions (clients of walraft_once), whole (it knows all of them), memory_bytes, file_bytes},
  *   db_pages, page_size, wal_frames, wal_backfilled, publications, restarts, checkpoints,
  *   journal_bytes_appended, journal_disk_bytes, journal_syncs, journal_entries, journal_base,
  *   reads: {asked: that had to ask the core (those by a lease, stale, or fresh enough ones do not), requests: questions to the leader, each for all reads that waited
@@ -234,6 +236,7 @@ void shell_node_status_json(struct shell_node *n, struct wire_buf *b)
 	put_text(b, "role", *failure ? "failed" : s->removed ? "removed" : raft_role_name(s->role));
 	put(b, "\"removed\":%s,\"published\":%" PRIu64 ",\"checksum\":\"%016" PRIx64 "\",\"ready\":%s,", s->removed ? "true" : "false", v.index, v.checksum,
 	    s->role == RAFT_LEADER && s->leader_ready && v.index == s->last_index ? "true" : "false");
+	node_ledger_status(n, b);
 	put_text(b, "failure", failure);
 	put(b, "\"forgetful\":%s,\"mending\":%s,\"holes\":%" PRIu32 ",", s->forgetful ? "true" : "false", s->mending ? "true" : "false", s->holes);
 	put(b, "\"db_pages\":%" PRIu32 ",\"page_size\":%" PRIu32 ",\"wal_frames\":%" PRIu32 ",\"wal_backfilled\":%" PRIu32

@@ -57,6 +57,8 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 	}
 	node_ops_make(n, &ops);
 	rc = vfs_db_open(&start, &db, err);
+	if (!rc && (rc = node_ledger_open(n, st, vfs_db_published(db), err)))
+		vfs_db_close(db);
 	if (!rc)
 		n->db = db;
 	free(known);
@@ -83,6 +85,7 @@ static void close_database(struct shell_node *n)
 		return;
 	last_checkpoint(n);
 	vfs_db_close(n->db);
+	node_ledger_close(n);
 }
 
 static uint64_t applied(struct shell_node *n)
