@@ -51,6 +51,7 @@ struct shell_attached {
 int attached_connect(struct shell_attached *a, struct attach_link *ret_link, struct wire_err *err);
 bool attached_is_owner_there(const struct shell_attached *a); /* an atomic load */
 int attached_gone(struct shell_attached *a, struct wire_err *err); /* WIRE_CLOSED */
+bool attached_is_fresh(const struct shell_attached *a, uint32_t bound_ms); /* fresh.c: a bounded read may begin */
 void attached_drop_lines(struct shell_attached *a); /* attach_ops.c */
 void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops);
 

@@ -225,6 +225,8 @@ static int read_gate(void *ctx, const struct vfs_read_want *want, uint32_t timeo
 		return WIRE_OK;
 	if (want->level == VFS_READ_LEASE && !atomic_load_explicit(&a->marks->lease_wanted, memory_order_relaxed))
 		atomic_store_explicit(&a->marks->lease_wanted, 1, memory_order_relaxed);
+	if (want->level == VFS_READ_BOUNDED && attached_is_fresh(a, want->bound_ms))
+		return WIRE_OK;
 	if (want->level != VFS_READ_BOUNDED && lease_covers(a, &index) && vfs_db_published(a->db) >= index)
 		return WIRE_OK;
 	*ret_waited = true;

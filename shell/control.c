@@ -1,6 +1,7 @@
 /* node.sock: one request a connection, a word and a newline; the answer ends with the connection.
  *
  *   status                      the node's status as a JSON object
+ *   rows                        the members for the table walraft_members, as bytes (shell_node_members_rows)
  *   events [AFTER]              events behind that number, or the latest (shell/events.h)
  *   members, transfer, change   about the group, see change.c; answered by the leader, within ASK_MS
  *   attach VERSION              the connection is an attached process's from then on (attach_msg.h)
@@ -126,6 +127,8 @@ static void serve(struct shell_node *n, int fd)
 		}
 		if (!strcmp(line, "status"))
 			shell_node_status_json(n, &b);
+		else if (!strcmp(line, "rows"))
+			shell_node_members_rows(n, &b);
 		else if (!strncmp(line, "events", 6) && (!line[6] || line[6] == ' '))
 			node_events_json(n->events, line[6] ? strtoull(line + 7, NULL, 10) : UINT64_MAX, &b);
 		else

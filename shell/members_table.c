@@ -15,6 +15,7 @@
 #include <sqlite3ext.h>
 SQLITE_EXTENSION_INIT3
 
+#include "shell/attach.h"
 #include "shell/ext.h"
 #include "shell/node.h"
 #include "vfs/vfs.h"
@@ -119,29 +120,44 @@ static int parse(struct cursor *c, const struct wire_buf *b)
 	return in.bad || wire_in_left(&in) ? SQLITE_CORRUPT : SQLITE_OK;
 }
 
-static void members_rows(sqlite3 *db, struct wire_buf *b)
+static int members_rows(sqlite3 *db, struct wire_buf *b, struct wire_err *err)
 {
 	struct vfs_conn *conn = vfs_conn_of(db);
-	struct shell_node *n = conn && vfs_conn_db(conn) ? shell_node_find(vfs_db_path(vfs_conn_db(conn))) : NULL;
+	struct vfs_db *mine = conn ? vfs_conn_db(conn) : NULL;
+	struct shell_attached *a = mine ? shell_attached_find(mine) : NULL;
+	struct shell_node *n = mine && !a ? shell_node_find(vfs_db_path(mine)) : NULL;
+	int rc = WIRE_OK;
 
-	if (!n)
-		return;
-	shell_node_members_rows(n, b);
-	shell_node_release(n);
+	if (a) {
+		rc = shell_control_ask(shell_attached_paths(a), "rows", b, err);
+		if (!rc && b->len)
+			b->len--; /* the newline */
+		shell_attached_release(a);
+	} else if (n) {
+		shell_node_members_rows(n, b);
+		shell_node_release(n);
+	}
+	return rc;
 }
 
 static int cursor_filter(sqlite3_vtab_cursor *cursor, int idx, const char *idx_text, int argc, sqlite3_value **argv)
 {
 	struct cursor *c = (struct cursor *)cursor;
 	struct wire_buf b = WIRE_BUF_INIT;
+	struct wire_err err;
 	int rc;
 
 	(void)idx, (void)idx_text, (void)argc, (void)argv;
 	sqlite3_free(c->rows);
 	c->rows = NULL;
 	c->n = c->at = 0;
-	members_rows(((struct table *)cursor->pVtab)->db, &b);
-	rc = b.failed ? SQLITE_NOMEM : parse(c, &b);
+	if (members_rows(((struct table *)cursor->pVtab)->db, &b, &err)) {
+		sqlite3_free(cursor->pVtab->zErrMsg);
+		cursor->pVtab->zErrMsg = sqlite3_mprintf("walraft_members: %s", err.text);
+		rc = SQLITE_ERROR;
+	} else {
+		rc = b.failed ? SQLITE_NOMEM : parse(c, &b);
+	}
 	wire_buf_free(&b);
 	if (rc)
 		c->n = 0;

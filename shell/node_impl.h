@@ -135,9 +135,8 @@ struct node_shared { /* what other threads read, under mu */
 	struct node_lag lag;
 };
 
-/* How new what is published here is known to be, for bounded reads; times by the leases' clock (reads.c, README.md). */
+/* How new what is published here will be known to be, for bounded reads; times by the leases' clock (reads.c, README.md). node_lease.fresh_us is how new it is. */
 struct node_fresh {
-	_Atomic uint64_t published_us;   /* all that was acknowledged by anybody until then is published here; 0: nothing known */
 	_Atomic uint64_t asked_us;       /* the latest question to the leader that no reader waits for */
 	uint64_t known_us, known_index;  /* all that was acknowledged until then is at or below that index; mu */
 };

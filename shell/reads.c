@@ -4,14 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Readings of clocks are cut to whole microseconds, on both sides of a difference. */
-#define GRAIN_US 2u
 /* After a read by the lease, or one that found none, the node keeps its lease alive for so long where it leads: else each read after a pause would fail. */
 #define LEASE_WANTED_US 60000000u
 /* A background question to the leader is not repeated sooner. */
 #define REFRESH_US 10000u
 /* The node thread comes to a request within far less, unless its disk hangs. */
 #define STUCK_US 200000u
+/* The leader tells more often while there is news. */
+#define TOLD_US 1000000u
 
 /* --- waiting for the publication --- */
 
@@ -51,6 +51,12 @@ static int wait_published(struct shell_node *n, uint64_t index, uint64_t deadlin
 	return rc;
 }
 
+/* What others know to be committed is known here, too. mu held. */
+static bool is_told(const struct shell_node *n)
+{
+	return n->shared.leader && node_now_us(n) < n->shared.lag.at_us + TOLD_US;
+}
+
 int node_wait_published(void *node, uint64_t index, uint32_t timeout_ms, struct wire_err *err)
 {
 	struct shell_node *n = node;
@@ -66,9 +72,9 @@ int node_wait_published(void *node, uint64_t index, uint32_t timeout_ms, struct 
 		known = node_known_commit(n);
 		node_lag_hint(n, hint);
 		if (index > known)
-			rc = wire_fail(err, rc, "position %016llx did not come about within %u ms: the latest that this node knows to be committed is %016llx, and it has published %016llx. "
-			                        "Is it a position of this database, and of a commit that was acknowledged?%s",
-			               (unsigned long long)index, timeout_ms, (unsigned long long)known, (unsigned long long)vfs_db_published(n->db), hint);
+			rc = wire_fail(err, rc, "position %016llx did not come about within %u ms: the latest that this node knows to be committed is %016llx, and it has published %016llx%s. "
+			                        "Is it a position of this database, and of a commit that was acknowledged?",
+			               (unsigned long long)index, timeout_ms, (unsigned long long)known, (unsigned long long)vfs_db_published(n->db), is_told(n) ? "" : hint);
 		else
 			rc = wire_fail(err, rc, "position %016llx was not published here within %u ms: this node lags by %llu entries%s", (unsigned long long)index, timeout_ms,
 			               (unsigned long long)(index - vfs_db_published(n->db)), hint);
@@ -243,8 +249,8 @@ static void learn_published(struct shell_node *n) /* mu held */
 {
 	struct node_fresh *f = &n->fresh;
 
-	if (f->known_us > atomic_load_explicit(&f->published_us, memory_order_relaxed) && n->store->applied(n) >= f->known_index)
-		atomic_store_explicit(&f->published_us, f->known_us, memory_order_release);
+	if (f->known_us > atomic_load_explicit(&n->lease->fresh_us, memory_order_relaxed) && n->store->applied(n) >= f->known_index)
+		atomic_store_explicit(&n->lease->fresh_us, f->known_us, memory_order_release);
 }
 
 void node_fresh_learn(struct shell_node *n, uint64_t at_us, uint64_t index)
@@ -268,16 +274,6 @@ static void learn_lease_end(struct shell_node *n, const struct wire_clock_readin
 		node_fresh_learn(n, until - 1, atomic_load_explicit(&n->lease->read_index, memory_order_acquire));
 }
 
-/* How long ago that was, as far as this node's clock may be wrong; UINT64_MAX: it cannot tell. */
-static uint64_t age_us(const struct shell_node *n, uint64_t at_us, const struct wire_clock_reading *now)
-{
-	uint64_t drift = n->clock.drift_ppm ? n->clock.drift_ppm : RAFT_DRIFT_PPM, age = now->latest_us - at_us + GRAIN_US;
-
-	if (!at_us || now->status != WIRE_CLOCK_OK || now->latest_us < at_us || drift >= 1000000 || age > UINT64_MAX / 1000000)
-		return UINT64_MAX;
-	return age * 1000000 / (1000000 - drift) + 1;
-}
-
 /* Before it is too old: readers who come without a break do not have to wait then. */
 static void refresh(struct shell_node *n, uint64_t age, uint64_t bound_us, const struct wire_clock_reading *now)
 {
@@ -297,7 +293,7 @@ static int pass_bounded(struct shell_node *n, uint32_t bound_ms, uint64_t deadli
 	int rc = WIRE_OK;
 
 	n->clock.now(n->clock.ctx, &now);
-	age = age_us(n, atomic_load_explicit(&n->fresh.published_us, memory_order_acquire), &now);
+	age = shell_age_us(&n->clock, atomic_load_explicit(&n->lease->fresh_us, memory_order_acquire), &now);
 	if (age <= bound_us) {
 		refresh(n, age, bound_us, &now);
 		return WIRE_OK;
@@ -307,7 +303,7 @@ static int pass_bounded(struct shell_node *n, uint32_t bound_ms, uint64_t deadli
 		learn_lease_end(n, &now);
 		learn_published(n);
 		index = n->fresh.known_index;
-		age = age_us(n, n->fresh.known_us, &now);
+		age = shell_age_us(&n->clock, n->fresh.known_us, &now);
 		pthread_mutex_unlock(&n->mu);
 		if (age > bound_us)
 			rc = read_index(n, deadline_us, &index, err);

@@ -76,6 +76,7 @@ int shell_shared_host(const struct wire_env *env, const char *path, struct shell
 	atomic_store(&s->lease.until_us, 0);
 	atomic_store(&s->lease.read_index, 0);
 	atomic_store(&s->lease.ended, false);
+	atomic_store(&s->lease.fresh_us, 0);
 	atomic_store(&s->lease.used, false);
 	atomic_store(&s->clock, shell_shared_clock());
 	atomic_fetch_add(&s->voided, 1);

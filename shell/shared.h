@@ -7,6 +7,7 @@
 #define SHELL_SHARED_H
 
 #include "vfs/shared.h"
+#include "wire/clock.h"
 #include "wire/env.h"
 
 /* What a reader needs to know where this node leads (raft/README.md, lease_until_us). Written by the node thread, before it sends anything
@@ -17,7 +18,11 @@ struct node_lease {
 	atomic_bool used; /* by some reader of the host, since the node thread last told the core */
 	atomic_bool ended;
 	_Atomic uint64_t wanted_us; /* when a read at level lease was last asked for */
+	_Atomic uint64_t fresh_us;  /* all that was acknowledged by anybody until then is published here, on the node's clock; 0: nothing known. For bounded reads; written under the node's mu */
 };
+
+/* How long ago a reading of that clock was, at most, as far as its rate may be wrong; UINT64_MAX: it cannot tell, or at_us is 0. fresh.c */
+uint64_t shell_age_us(const struct wire_clock *clock, uint64_t at_us, const struct wire_clock_reading *now);
 
 #define SHELL_SHARED_PAGE 4096u
 #define SHELL_SHARED_VERSION 1u

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Reads at each level on leader and follower: what they see and cost, what they are told when they cannot be answered, and in what time; positions, waiting
 for them; the table of members; schemas and long transactions on followers."""
+import json
 import os
 import time
 
@@ -321,6 +322,54 @@ def positions(c, l, *fs):
 	t.equal(f.one("SELECT walraft_wait('%s', 0)" % last, conn="s"), last, "0 ms is enough for what is there")
 	f.open("plain", vfs="", touch=False)
 	t.equal([f.one("SELECT %s" % s, conn="plain") for s in ("walraft_position()", "walraft_published()", "walraft_wait('%s')" % last)], [None] * 3, "NULL where the database is not replicated")
+
+
+ATTACHED = """
+import json, sqlite3, sys
+db, module, position = sys.argv[1:]
+boot = sqlite3.connect(":memory:")
+boot.enable_load_extension(True)
+boot.load_extension(module)
+con = sqlite3.connect("file:%s?vfs=walraft" % db, uri=True, isolation_level=None)
+
+def one(sql):
+	try:
+		return con.execute(sql).fetchone()[0]
+	except sqlite3.Error as e:
+		return "%s %s" % (e.sqlite_errorcode, e)
+
+out = {"waited": one("SELECT walraft_wait('%s', 5000)" % position)}
+for level in ("stale", "linearizable", "bounded:500", "lease"):
+	con.execute("PRAGMA walraft_read='%s'" % level).fetchall()
+	for _ in range(1000):  # a lease may have to be had first
+		out[level] = one("SELECT count(*) FROM kv")
+		if level != "lease" or out[level] == 1:
+			break
+out["future"] = one("SELECT walraft_wait('ffffffffffffffff', 100)")
+out["table"] = con.execute("SELECT address, role, applied, lag, self FROM walraft_members ORDER BY address").fetchall()
+con.execute("PRAGMA walraft_read='bounded:2000'").fetchall()
+one("SELECT count(*) FROM kv")
+before = json.loads(one("SELECT walraft_status()"))["reads"]["asked"]
+for _ in range(500):
+	one("SELECT count(*) FROM kv")
+out["asked"] = json.loads(one("SELECT walraft_status()"))["reads"]["asked"] - before
+out["error"] = one("SELECT walraft_error()")
+print(json.dumps(out))
+"""
+
+
+@case("another process of the host", 3)
+def attached(c, l, f, other):
+	l.sql("INSERT INTO kv(k) VALUES('a')")
+	at = l.one("SELECT walraft_position()")
+	for n in (l, f):
+		r = harness.run_cmd([harness.PYTHON, "-c", ATTACHED, n.db, harness.MODULE, at])
+		t.need(r.returncode == 0, "a process attaches to node %d" % n.i, r.stderr)
+		a = json.loads(r.stdout)
+		t.equal([a["waited"] >= at] + [a[v] for v in LEVELS[:2] + ["bounded:500", "stale"]], [True, 1, 1, 1, 1], "it waits for a position, and reads at each level")
+		t.ok(a["asked"] <= 5, "500 bounded reads of it asked %d times" % a["asked"])
+		t.ok(str(IOERR_READ_GATE) in a["future"] and "did not come about" in a["future"] and "did not come about" in a["error"], "a position of the future fails there, too", a["future"])
+		t.equal([[x[0], x[1], x[4]] for x in a["table"]], sorted([m.url, "leader" if m is l else "follower", int(m is n)] for m in c.nodes), "walraft_members is its host's")
 
 
 @case("the table of members", 3)
