@@ -335,10 +335,10 @@ void vfs_db_state(struct vfs_db *db, struct vfs_walindex_hdr *ret_hdr, uint64_t 
 	pthread_mutex_unlock(&db->pub);
 }
 
-void db_share(struct vfs_db *db)
+void db_share(struct vfs_db *db, uint64_t index)
 {
 	if (db->shared)
-		vfs_shared_show(db->shared, &db->hdr, atomic_load_explicit(&db->sequence, memory_order_relaxed), atomic_load_explicit(&db->index, memory_order_relaxed));
+		vfs_shared_show(db->shared, &db->hdr, atomic_load_explicit(&db->sequence, memory_order_relaxed), index);
 }
 
 uint64_t vfs_db_published(struct vfs_db *db)

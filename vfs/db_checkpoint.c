@@ -219,7 +219,7 @@ static void show_restart(struct vfs_db *db, const struct vfs_wal_header *w, cons
 	}
 	db->n_restarts++;
 	atomic_fetch_add_explicit(&db->sequence, 1, memory_order_acq_rel);
-	db_share(db);
+	db_share(db, atomic_load_explicit(&db->index, memory_order_relaxed));
 	if (db->shared)
 		vfs_shared_restart(db->shared, false);
 	pthread_mutex_unlock(&db->pub);

@@ -108,7 +108,8 @@ void db_load_ckpt_info(struct vfs_db *db, struct vfs_ckpt_info *dst); /* from th
 void db_nap_us(struct vfs_db *db, uint32_t us);
 /* The index that stands for the state as published: below the beginning of an open chunked transaction, so that it is read again after a start from there. Under pub. */
 uint64_t db_state_index(struct vfs_db *db);
-void db_share(struct vfs_db *db); /* shows the published state to other processes; under pub */
+/* Shows the published state, of that index, to other processes; under pub. Before vfs_db_published tells of it: this process lets readers of others pass by that. */
+void db_share(struct vfs_db *db, uint64_t index);
 void db_list(struct vfs_db *db);
 bool db_is_inherited(const char *path); /* see vfs_db_after_fork */
 void db_unlist(struct vfs_db *db);

@@ -171,7 +171,7 @@ int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct
 	}
 	if (db->shared)
 		vfs_shared_restart(db->shared, false);
-	db_share(db);
+	db_share(db, atomic_load_explicit(&db->index, memory_order_relaxed));
 	db_list(db);
 	*ret_db = db;
 	return WIRE_OK;

@@ -146,8 +146,8 @@ static void show(struct vfs_db *db, const struct vfs_publication *p, const uint3
 	db->n_publications++;
 	/* In this order: a reader whom the gate lets pass because of the index must find its copy of the header old. */
 	atomic_fetch_add_explicit(&db->sequence, 1, memory_order_acq_rel);
+	db_share(db, p->index);
 	atomic_store_explicit(&db->index, p->index, memory_order_release);
-	db_share(db);
 	pthread_mutex_unlock(&db->pub);
 }
 
@@ -216,9 +216,10 @@ int db_advance_locked(struct vfs_db *db, uint64_t index, const struct db_open_tx
 		return rc;
 	pthread_mutex_lock(&db->pub);
 	db->open = *open;
-	if (index > atomic_load_explicit(&db->index, memory_order_relaxed))
+	if (index > atomic_load_explicit(&db->index, memory_order_relaxed)) {
+		db_share(db, index);
 		atomic_store_explicit(&db->index, index, memory_order_release);
-	db_share(db);
+	}
 	pthread_mutex_unlock(&db->pub);
 	return WIRE_OK;
 }
