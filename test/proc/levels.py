@@ -15,11 +15,38 @@ import collections
 import glob
 import json
 import os
+import struct
+import time
 
 import harness
 import history
 
 LINEAR = ("linearizable", "lease")
+
+
+class Clock:
+	"""The file by which skew.c tells all processes of one machine the time. Right to begin with."""
+
+	CLOCKS = (time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME)
+
+	def __init__(self, file):
+		self.fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+		self.turn, self.ppm, self.then = 0, 0, [(0, 0) for _ in self.CLOCKS]
+		self._put()
+
+	def _put(self):
+		os.pwrite(self.fd, struct.pack("q", self.turn + 1), 0)
+		os.pwrite(self.fd, struct.pack("5q", self.ppm, *(ns for pair in self.then for ns in pair)), 8)
+		self.turn += 2
+		os.pwrite(self.fd, struct.pack("q", self.turn), 0)
+
+	def set(self, ppm):
+		"""Their rate from now on."""
+		os.pwrite(self.fd, struct.pack("q", self.turn + 1), 0)  # nobody reads it from here on
+		now = [time.clock_gettime_ns(c) for c in self.CLOCKS]
+		self.then = [(t, shown + (t - then) + (t - then) * self.ppm // 1000000) for t, (then, shown) in zip(now, self.then)]
+		self.ppm = ppm
+		self._put()
 
 
 class Op:

@@ -1,8 +1,12 @@
 /* LD_PRELOAD for process tests: a machine whose clock has a wrong rate.
  *
- *   SKEW=FILE  FILE holds a number of 8 bytes, in this machine's order: by how many parts per million CLOCK_BOOTTIME and CLOCK_MONOTONIC of
- *              this process run too fast (negative: too slow; above -1,000,000). It may be overwritten at any time: the clocks
- *              go on from where they are, at the new rate. A FILE that is not there when the process starts: right clocks.
+ *   SKEW=FILE  CLOCK_BOOTTIME and CLOCK_MONOTONIC of the process are what FILE says of them (levels.py writes it): six numbers of 8 bytes, in this machine's
+ *              order. All processes that are given the same file see the same clocks, like those of one machine. A FILE that is not there when the process starts: right clocks.
+ *
+ *                 turn               odd while the others change, for a moment; else another number after each change
+ *                 rate_ppm           by how many parts per million the clocks run too fast; negative: too slow; above -1,000,000
+ *                 true, shown        nanoseconds: CLOCK_MONOTONIC showed `shown` when it was `true`
+ *                 true, shown        of CLOCK_BOOTTIME
  *
  * What waits until a moment of these clocks waits until then: condition variables, semaphores, clock_nanosleep. Sleeps and waits that are given a length
  * go by the true clock; CLOCK_REALTIME and CLOCK_MONOTONIC_RAW are true. By the latter the tests note when things happened. */
@@ -10,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,11 +30,10 @@
 
 enum { MONOTONIC, BOOTTIME, CLOCKS };
 
-/* What a clock showed when the rate changed: in truth, and to this process. Guarded by `turn`, which is odd during a change. */
-static atomic_uint turn;
-static atomic_llong true_then[CLOCKS], shown_then[CLOCKS], rate_ppm;
-static atomic_llong *wanted_ppm; /* the file; NULL: none */
-static pthread_mutex_t change = PTHREAD_MUTEX_INITIALIZER;
+static struct machine {
+	atomic_llong turn, rate_ppm;
+	struct { atomic_llong truth, shown; } then[CLOCKS];
+} right_clocks, *machine = &right_clocks;
 static int (*real_gettime)(clockid_t, struct timespec *);
 static int (*real_timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
 static int (*real_clockwait)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
@@ -74,52 +78,29 @@ static void find(void)
 	real_clockwait = (int (*)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *))dlsym(RTLD_NEXT, "pthread_cond_clockwait");
 	real_semwait = (int (*)(sem_t *, clockid_t, const struct timespec *))dlsym(RTLD_NEXT, "sem_clockwait");
 	real_nanosleep = (int (*)(clockid_t, int, const struct timespec *, struct timespec *))dlsym(RTLD_NEXT, "clock_nanosleep");
-	for (int c = 0; c < CLOCKS; c++) {
-		true_then[c] = true_ns(c);
-		shown_then[c] = true_then[c];
-	}
 	if (fd < 0)
 		return;
-	p = mmap(NULL, sizeof *wanted_ppm, PROT_READ, MAP_SHARED, fd, 0);
+	p = mmap(NULL, sizeof *machine, PROT_READ, MAP_SHARED, fd, 0);
 	close(fd);
 	if (p != MAP_FAILED)
-		wanted_ppm = p;
+		machine = p;
 }
 
 static int64_t scaled(int64_t ns, int64_t ppm)
 {
-	return ns + (int64_t)((__int128)ns * ppm / 1000000);
-}
-
-/* Goes on at the wanted rate, from what is shown now. */
-static void turn_to(int64_t ppm)
-{
-	pthread_mutex_lock(&change);
-	if (ppm != rate_ppm) {
-		atomic_fetch_add(&turn, 1);
-		for (int c = 0; c < CLOCKS; c++) {
-			int64_t now = true_ns(c);
-
-			shown_then[c] += scaled(now - true_then[c], rate_ppm);
-			true_then[c] = now;
-		}
-		rate_ppm = ppm;
-		atomic_fetch_add(&turn, 1);
-	}
-	pthread_mutex_unlock(&change);
+	return (int64_t)((__int128)ns * ppm / 1000000);
 }
 
 static int64_t shown_ns(int clock)
 {
 	pthread_once(&once, find);
-	if (wanted_ppm && *wanted_ppm != rate_ppm)
-		turn_to(*wanted_ppm);
 	for (;;) {
-		unsigned before = turn;
-		int64_t ns = shown_then[clock] + scaled(true_ns(clock) - true_then[clock], rate_ppm);
+		long long turn = machine->turn;
+		int64_t truth = true_ns(clock), then = machine->then[clock].truth, ns = machine->then[clock].shown + (truth - then) + scaled(truth - then, machine->rate_ppm);
 
-		if (!(before & 1) && before == turn)
+		if (!(turn & 1) && turn == machine->turn)
 			return ns;
+		sched_yield();
 	}
 }
 
@@ -145,7 +126,7 @@ static bool wait_on(int clock, const struct timespec *at, struct timespec *ret_u
 	int64_t left = to_ns(at) - shown_ns(clock);
 
 	if (left > 0)
-		left = (int64_t)((__int128)left * 1000000 / (1000000 + rate_ppm)) + 1;
+		left = (int64_t)((__int128)left * 1000000 / (1000000 + machine->rate_ppm)) + 1;
 	if (left > LOOK_NS)
 		left = LOOK_NS;
 	*ret_until = of_ns(true_ns(clock) + (left > 0 ? left : 0));

@@ -6,7 +6,6 @@ values are read, and the judges (levels.py, test/lin) find them. --full: a minut
 """
 import os
 import shutil
-import struct
 import time
 
 import harness
@@ -14,13 +13,22 @@ import history
 import levels
 import netns
 from harness import IOERR_READ_GATE, Test, wait_until
-from cluster import SqlError
+from cluster import Node, SqlError
 
 DRIFT_PPM = 230000  # RAFT_DRIFT_PPM of raft/raft.h
 
 t = Test(__file__, deadline_s=200)
 no_net = netns.available()
 no_skew = "a second library is preloaded" if harness.SANITIZER else ""
+
+
+class Guest(Node):
+	"""Another process on the host of a node, which uses the same files: whichever comes first is the node."""
+
+	def __init__(self, node):
+		self.__dict__.update(node.__dict__)
+		self.log = os.path.join(self.c.dir, "log", "guest%d.log" % self.i)
+		self.proc, self.generation, self.stopped = None, 0, False
 
 
 class World:
@@ -31,32 +39,36 @@ class World:
 		env = {"LD_PRELOAD": libs, "SKEW": "skew", "STALL": "stall"} if drift and not no_skew else {}
 		self.c = t.cluster(create=False, n=3, schema=history.SCHEMA, env=env, net=None if no_net else netns.Network(3), **kw)
 		self.drifting = bool(env)
-		for n in self.c.nodes:
-			self.drift(n, 0)
+		self.clocks = [levels.Clock(os.path.join(n.dir, "skew")) for n in self.c.nodes]
 		self.c.create()
 		self.log = os.path.join(self.c.dir, "log", "history")
 		self.start_ns = history.now_ns()
-		self.drifts = {}
+		self.guests = []
+
+	def invite(self):
+		self.guests = [Guest(n) for n in self.c.nodes]
+		for g in self.guests:
+			g.worker()
 
 	def drift(self, n, ppm):
-		"""The rate of the clock of node n, from now on."""
-		file = os.path.join(n.dir, "skew")
-		if not os.path.exists(file):
-			with open(file, "wb") as f:
-				f.write(struct.pack("q", ppm))
-		with open(file, "r+b", buffering=0) as f:
-			f.write(struct.pack("q", ppm))
+		"""The rate of the clock of node n's machine, from now on."""
+		if self.drifting:
+			self.clocks[n.i].set(ppm)
 
 	def clients(self, n, mixed=("linearizable", "stale"), readers=("linearizable", "lease", "bounded:50", "bounded:1000")):
 		"""Starts clients in node n; those that only read are not held up by commits that find no quorum."""
+		where = "n"
+		if isinstance(n, Guest):
+			where, mixed, readers = "guest", mixed[:1], readers[:2] + ("stale",)
 		for which, levels_, pace_ms, writes in (("", mixed, 3, 0.5), ("r", readers, 6, 0)):
-			n.send("clients", log=self.log, tag="n%d%sg%d" % (n.i, which, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
+			n.send("clients", log=self.log, tag="%s%d%sg%d" % (where, n.i, which, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
 			       turn_s=3, pace_ms=pace_ms, writes=writes, timeout_ms=1000).result()
 
 	def end(self, what):
 		"""Ends the clients; all nodes are up. The judge."""
 		c = self.c
-		for n in c.nodes:
+		for n in c.nodes + self.guests:
+			n.sql("SELECT max(n) FROM hist")  # whose host has gone looks for another one: there is to be one when the clients have left
 			n.stop_load()
 		c.checksums_equal(what + ": checksums are equal")
 		h = levels.History(self.log)
@@ -109,6 +121,10 @@ class Faults:
 		l = self.c.leader()
 		return l if t.rnd.random() < 0.5 else t.rnd.choice([n for n in self.c.nodes if n is not l])
 
+	def process(self, n):
+		"""One of those on its machine."""
+		return t.rnd.choice([n] + [g for g in self.w.guests if g.i == n.i])
+
 	def one(self, kind):
 		n = self.node()
 		self.done.append("%s n%d" % (kind, n.i))
@@ -116,21 +132,25 @@ class Faults:
 		self.c.leader()
 
 	def stop(self, n):
+		n = self.process(n)
 		n.sigstop()
 		moment(0.2, 1.2)
 		n.cont()
 
 	def kill(self, n):
+		n = self.process(n)
 		n.kill9()
 		moment(0, 0.6)
 		n.start(wait_s=20)
 		self.w.clients(n)
 
 	def kill_all(self, _):
-		for n in self.c.nodes:
+		for n in self.c.nodes + self.w.guests:
 			n.kill9()
 		self.c.start_all()
-		for n in self.c.nodes:
+		for g in self.w.guests:
+			g.start()
+		for n in self.c.nodes + self.w.guests:
 			self.w.clients(n)
 
 	def transfer(self, n):
@@ -237,7 +257,8 @@ def judges():
 @t.case("each level, with faults")
 def faults():
 	w = World()
-	for n in w.c.nodes:
+	w.invite()
+	for n in w.c.nodes + w.guests:
 		w.clients(n)
 	f = Faults(w)
 	f.run(length(8))
