@@ -1,10 +1,12 @@
 #include "shell/attach_impl.h"
 #include "shell/node_impl.h"
 #include "vfs/attached.h"
+#include "vfs/shmlock.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -55,8 +57,10 @@ static int open_socket(const struct shell_paths *paths, int *ret_fd, struct wire
 
 struct hello { uint64_t owner, clock; uint32_t page_size; };
 
-static int greet(const struct shell_paths *paths, struct attach_link *l, struct hello *ret_hello, struct wire_err *err)
+/* ret_lock_fd: NULL unless it is to watch the host. -1: there is none. */
+static int greet(const struct shell_paths *paths, struct attach_link *l, struct hello *ret_hello, int *ret_lock_fd, struct wire_err *err)
 {
+	const char *line = ret_lock_fd ? ATTACH_WATCH_LINE "\n" : ATTACH_LINE "\n";
 	enum attach_type type;
 	struct wire_in in;
 	struct hello h;
@@ -64,8 +68,10 @@ static int greet(const struct shell_paths *paths, struct attach_link *l, struct 
 	uint32_t code;
 	int rc;
 
-	wire_put_bytes(&l->out, ATTACH_LINE "\n", strlen(ATTACH_LINE "\n"));
+	wire_put_bytes(&l->out, line, strlen(line));
 	rc = attach_send(l, CONNECT_MS, err);
+	if (!rc && ret_lock_fd)
+		rc = attach_receive_fd(l, CONNECT_MS, ret_lock_fd, err);
 	if (!rc)
 		rc = attach_receive(l, CONNECT_MS, CONNECT_MS, &type, &in, err);
 	if (rc == WIRE_TIMEOUT)
@@ -90,7 +96,7 @@ static int greet(const struct shell_paths *paths, struct attach_link *l, struct 
 	return wire_fail(err, WIRE_VERSION, "the process that hosts the node of %s runs another version of walraft: use the same one in all processes", paths->db);
 }
 
-static int connect_to(const struct shell_paths *paths, struct attach_link *ret_link, struct hello *ret_hello, struct wire_err *err)
+static int connect_to(const struct shell_paths *paths, struct attach_link *ret_link, struct hello *ret_hello, int *ret_lock_fd, struct wire_err *err)
 {
 	int fd = -1, rc = open_socket(paths, &fd, err);
 	struct attach_link l;
@@ -101,7 +107,7 @@ static int connect_to(const struct shell_paths *paths, struct attach_link *ret_l
 		close(fd);
 		return wire_fail(err, WIRE_NOMEM, "no memory for attaching to the node of %s", paths->db);
 	}
-	rc = greet(paths, &l, ret_hello, err);
+	rc = greet(paths, &l, ret_hello, ret_lock_fd, err);
 	if (rc)
 		attach_link_close(&l);
 	else
@@ -127,7 +133,7 @@ int attached_connect(struct shell_attached *a, struct attach_link *ret_link, str
 
 	if (atomic_load(&a->gone) || !attached_is_owner_there(a))
 		return attached_gone(a, err);
-	rc = connect_to(&a->paths, &l, &h, err);
+	rc = connect_to(&a->paths, &l, &h, NULL, err);
 	if (rc)
 		return rc;
 	if (h.owner != a->owner) {
@@ -198,6 +204,8 @@ static void destroy(struct shell_attached *a)
 	} else {
 		shell_shared_unmap(a->shared);
 	}
+	if (a->lock)
+		vfs_shmlock_let_go(a->lock);
 	a->clock.close(a->clock.ctx);
 	pthread_mutex_destroy(&a->mu);
 	free(a);
@@ -208,12 +216,25 @@ static void unmap(const struct vfs_shared *shared)
 	shell_shared_unmap((const struct shell_shared *)(const void *)((const char *)shared - offsetof(struct shell_shared, pub)));
 }
 
+/* Held for as long as this object is there: should the host be killed, stock programs find no gap until the next one has it. */
+static int adopt_lock(struct shell_attached *a, int fd, struct wire_err *err)
+{
+	char path[PATH_MAX + 8];
+
+	snprintf(path, sizeof path, "%s-shm", a->paths.db);
+	return vfs_shmlock_adopt(path, fd, &a->lock, err);
+}
+
 static int open_attached(struct shell_attached *a, struct wire_err *err)
 {
 	struct vfs_node_ops ops;
 	struct hello h;
-	int rc = connect_to(&a->paths, &a->watch, &h, err);
+	int lock_fd = -1, rc = connect_to(&a->paths, &a->watch, &h, &lock_fd, err);
 
+	if (!rc && lock_fd >= 0)
+		rc = adopt_lock(a, lock_fd, err);
+	else if (lock_fd >= 0)
+		close(lock_fd);
 	if (rc)
 		return rc;
 	a->owner = h.owner;

@@ -23,10 +23,31 @@ struct node_peer {
 	struct attach_link link;
 	int fd; /* the link's, for shutting it down */
 	bool ended; /* attach_mu */
+	bool watches;
 	struct vfs_proxy *proxy; /* NULL: nothing was written yet */
 };
 
 /* ---- what is shown ---- */
+
+int node_show(struct shell_node *n, struct wire_err *err)
+{
+	int rc = shell_shared_host(n->env, n->paths.shared, &n->shown, &n->marks, err);
+
+	if (!rc)
+		n->lease = &n->shown->lease;
+	return rc;
+}
+
+void node_unshow(struct shell_node *n)
+{
+	n->lease = &n->own_lease;
+	if (n->shown) {
+		atomic_store(&n->shown->pub.owner, 0);
+		shell_shared_unmap(n->shown);
+	}
+	n->shown = NULL;
+	n->marks = NULL;
+}
 
 void node_grants_void(struct shell_node *n)
 {
@@ -268,16 +289,18 @@ static bool handle(struct node_peer *p, enum attach_type type, struct wire_in *i
 
 /* ---- connections ---- */
 
+/* Who watches gets the locks of -shm as well: so they are there for as long as anybody is who could be the next host. */
 static int put_hello(struct node_peer *p)
 {
 	struct attach_link *l = &p->link;
 	size_t at = attach_begin(l, ATTACH_HELLO);
+	int lock_fd = p->watches ? vfs_db_lock_fd(p->n->db, true) : -1;
 
 	wire_put_u64(&l->out, atomic_load(&p->n->shown->pub.owner));
 	wire_put_u32(&l->out, vfs_db_page_size(p->n->db));
 	wire_put_u64(&l->out, atomic_load(&p->n->shown->clock));
 	attach_end(l, at);
-	return attach_send(l, STALL_MS, NULL);
+	return attach_send_fd(l, lock_fd, STALL_MS, NULL);
 }
 
 static void *peer_main(void *arg)
@@ -325,7 +348,7 @@ static void reap(struct shell_node *n)
 	}
 }
 
-static int start_peer(struct shell_node *n, int fd, struct wire_err *err)
+static int start_peer(struct shell_node *n, int fd, bool watches, struct wire_err *err)
 {
 	struct node_peer *p = calloc(1, sizeof *p);
 	pthread_attr_t attr;
@@ -337,6 +360,7 @@ static int start_peer(struct shell_node *n, int fd, struct wire_err *err)
 	}
 	p->n = n;
 	p->fd = fd;
+	p->watches = watches;
 	pthread_attr_init(&attr);
 	(void)pthread_attr_setstacksize(&attr, STACK_BYTES);
 	pthread_mutex_lock(&n->attach_mu);
@@ -361,7 +385,7 @@ void node_attach_serve(struct shell_node *n, int fd, const char *line)
 	struct wire_err err = { 0 };
 	struct attach_link l;
 	unsigned peers;
-	bool closing;
+	bool closing, watches = strcmp(line, ATTACH_WATCH_LINE) == 0;
 	int rc;
 
 	reap(n);
@@ -369,7 +393,7 @@ void node_attach_serve(struct shell_node *n, int fd, const char *line)
 	peers = n->n_peers;
 	closing = n->attach_closed;
 	pthread_mutex_unlock(&n->attach_mu);
-	if (strcmp(line, ATTACH_LINE) != 0)
+	if (strcmp(line, ATTACH_LINE) != 0 && !watches)
 		rc = wire_fail(&err, WIRE_VERSION, "the process that hosts the node of %s runs another version of walraft: use the same one in all processes", n->paths.db);
 	else if (n->store->witness)
 		rc = wire_fail(&err, WIRE_UNSUPPORTED, "%s is a witness's: it has no database", n->paths.db);
@@ -378,7 +402,7 @@ void node_attach_serve(struct shell_node *n, int fd, const char *line)
 	else if (peers >= PEERS_MAX)
 		rc = wire_fail(&err, WIRE_FULL, "the process that hosts the node of %s has %u connections of other processes already, which is the limit: close some", n->paths.db, peers);
 	else
-		rc = start_peer(n, fd, &err);
+		rc = start_peer(n, fd, watches, &err);
 	if (!rc)
 		return;
 	if (attach_link_init(&l, fd)) {
@@ -399,12 +423,18 @@ void node_attach_after_fork(struct shell_node *n)
 
 void node_attach_close(struct shell_node *n)
 {
+	bool relied_on = false;
+
 	pthread_mutex_lock(&n->attach_mu);
 	n->attach_closed = true;
-	for (struct node_peer *p = n->peers; p; p = p->next)
+	for (struct node_peer *p = n->peers; p; p = p->next) {
+		relied_on |= !p->ended && p->watches;
 		if (!p->ended)
 			(void)shutdown(p->fd, SHUT_RDWR);
+	}
 	pthread_mutex_unlock(&n->attach_mu);
+	if (n->db)
+		(void)vfs_db_lock_fd(n->db, relied_on); /* the locks of -shm stay with whoever may be the next host */
 	for (;;) {
 		struct node_peer *p;
 

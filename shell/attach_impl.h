@@ -34,6 +34,7 @@ struct shell_attached {
 	uint64_t owner;
 	uint32_t page_size;
 	struct vfs_db *db;
+	struct vfs_shmlock *lock; /* NULL: the host has none to give */
 	atomic_bool gone, closing;
 	struct attach_link watch; /* of the thread's */
 	pthread_t watcher;

@@ -101,6 +101,55 @@ int attach_send(struct attach_link *l, unsigned patience_ms, struct wire_err *er
 	return rc;
 }
 
+int attach_send_fd(struct attach_link *l, int fd, unsigned patience_ms, struct wire_err *err)
+{
+	union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+	struct iovec part = { .iov_base = l->out.data, .iov_len = 1 };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	ssize_t put;
+
+	if (fd < 0 || l->out.failed || !l->out.len)
+		return attach_send(l, patience_ms, err);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof fd);
+	memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	do
+		put = sendmsg(l->fd, &m, MSG_NOSIGNAL);
+	while (put < 0 && errno == EINTR);
+	if (put != 1) {
+		wire_buf_reset(&l->out);
+		return gone(err);
+	}
+	memmove(l->out.data, l->out.data + 1, --l->out.len);
+	return attach_send(l, patience_ms, err);
+}
+
+int attach_receive_fd(struct attach_link *l, unsigned patience_ms, int *ret_fd, struct wire_err *err)
+{
+	union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+	struct iovec part = { .iov_base = l->in + l->have, .iov_len = 1 };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	const uint64_t deadline = now_ms() + patience_ms;
+	struct cmsghdr *c;
+	ssize_t got;
+
+	do {
+		if (!wait_for(l->fd, POLLIN, deadline))
+			return wire_fail(err, WIRE_TIMEOUT, "the other end does not answer");
+		got = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (got < 0 && (errno == EINTR || errno == EAGAIN));
+	if (got != 1)
+		return gone(err);
+	l->have++;
+	c = CMSG_FIRSTHDR(&m);
+	*ret_fd = -1;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+	return WIRE_OK;
+}
+
 /* More bytes into l->in. */
 static int fill(struct attach_link *l, uint64_t deadline_ms, struct wire_err *err)
 {

@@ -1,5 +1,5 @@
-/* What an attached process and its host tell each other over node.sock. The connection begins with the line `attach 1`; the host answers HELLO or FAIL, and from then on both sides send
- * messages, integers little endian:
+/* What an attached process and its host tell each other over node.sock. The connection begins with the line `attach 1`, or `attach 1 watch` when it only serves to notice the host's end; the
+ * host answers HELLO, in the latter case with the descriptor of the locks of -shm (vfs/shmlock.h), if there is one, or FAIL. From then on both sides send messages, integers little endian:
  *
  *   u32 length of the payload    u8 type    u8 version (1)    u16 0    payload
  *
@@ -13,6 +13,7 @@
 #include "wire/err.h"
 
 #define ATTACH_LINE "attach 1"
+#define ATTACH_WATCH_LINE "attach 1 watch"
 #define ATTACH_VERSION 1u
 #define ATTACH_HEAD 8u
 #define ATTACH_PIECE (64u << 10)                   /* bytes of frames in one message */
@@ -53,6 +54,10 @@ size_t attach_begin(struct attach_link *l, enum attach_type type); /* where it b
 void attach_end(struct attach_link *l, size_t begin);
 /* WIRE_TIMEOUT: nothing moved for patience_ms; WIRE_CLOSED: the other end is gone. Some of it may have been sent. Empties l->out. */
 int attach_send(struct attach_link *l, unsigned patience_ms, struct wire_err *err);
+/* With it the descriptor; -1: none. It stays the caller's. */
+int attach_send_fd(struct attach_link *l, int fd, unsigned patience_ms, struct wire_err *err);
+/* The first bytes that come, and the descriptor that comes with them, which is the caller's then; -1: none does. attach_receive gives the message. */
+int attach_receive_fd(struct attach_link *l, unsigned patience_ms, int *ret_fd, struct wire_err *err);
 
 /* The next message. Without patience (0) the first byte is waited for without end; once a message has begun it has to be whole within stall_ms. ret_in points into the link until the next call.
  * WIRE_INVALID: not a message. */

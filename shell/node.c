@@ -186,28 +186,6 @@ static bool files_have_all(const struct raft_journal_state *st)
 	return true;
 }
 
-/* From here on who is attached to the process that was the host before knows that it is no more: before anything of the database changes. */
-static int show_node(struct shell_node *n, struct wire_err *err)
-{
-	int rc = shell_shared_host(n->env, n->paths.shared, &n->shown, &n->marks, err);
-
-	if (!rc)
-		n->lease = &n->shown->lease;
-	return rc;
-}
-
-/* No thread of the node is left. Nobody is the host from now on. */
-static void unshow_node(struct shell_node *n)
-{
-	n->lease = &n->own_lease;
-	if (n->shown) {
-		atomic_store(&n->shown->pub.owner, 0);
-		shell_shared_unmap(n->shown);
-	}
-	n->shown = NULL;
-	n->marks = NULL;
-}
-
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
 	struct raft_journal_state st;
@@ -219,7 +197,7 @@ static int start_node(struct shell_node *n, struct wire_err *err)
 		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
 	n->store = n->conf.witness ? &node_store_witness : &node_store_database;
 	if (!rc && !n->conf.witness)
-		rc = show_node(n, err);
+		rc = node_show(n, err);
 	if (!rc)
 		rc = node_journal_open(n, &st, err);
 	n->mark_index = rc ? 0 : st.mark.index;
@@ -326,7 +304,7 @@ static void stop_node(struct shell_node *n)
 		n->pending = p->next;
 		free(p);
 	}
-	unshow_node(n);
+	node_unshow(n);
 	if (n->lock_fd >= 0)
 		shell_lock_release(n->lock_fd);
 	n->lock_fd = -1;

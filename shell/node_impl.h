@@ -280,7 +280,11 @@ bool node_stopping(struct shell_node *n);
 /* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
 bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
 void node_cond_init(pthread_cond_t *c);
-/* attach_host.c: processes that use this node. mu held: a grant of the write lock may have become void (epoch_valid); the voters may have changed. */
+/* attach_host.c: processes that use this node. From node_show on who is attached to the process that was the host before knows that it is no more: before anything of the database changes. After
+ * node_unshow, when no thread of the node is left, nobody is the host. */
+int node_show(struct shell_node *n, struct wire_err *err);
+void node_unshow(struct shell_node *n);
+/* mu held: a grant of the write lock may have become void (epoch_valid); the voters may have changed. */
 void node_grants_void(struct shell_node *n);
 void node_show_voters(struct shell_node *n);
 void node_show_alive(struct shell_node *n); /* upkeep */

@@ -1,0 +1,406 @@
+#!/usr/bin/python3
+"""Processes that attach to the one that hosts the node: they read the files by themselves and write through it, as if each were the only one. What one
+of them does, dies of, or is stopped in, harms nobody else."""
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import harness
+import load
+from cluster import Node, SqlError
+from harness import Test, walraft, wait_until
+
+t = Test(__file__, deadline_s=240)
+BUSY = 5
+
+
+class Attached(Node):
+	"""One more process of a node's machine, on the same database."""
+	made = 0
+
+	def __init__(self, host):
+		Attached.made += 1
+		self.c, self.i, self.url, self.dir, self.db = host.c, host.i, host.url, host.dir, host.db
+		self.log = os.path.join(host.c.dir, "log", "attached%d.log" % Attached.made)
+		self.proc, self.kind, self.generation, self.stopped, self.witness = None, None, 1000 * Attached.made, False, False
+		procs.append(self)
+
+
+procs = []
+
+
+def case(name):
+	def deco(fn):
+		@t.case(name)
+		def run():
+			try:
+				fn()
+			finally:
+				for p in procs:
+					if p.alive():
+						p.kill9()
+				procs.clear()
+		return run
+	return deco
+
+
+def attach(host, n=1, **kw):
+	return [Attached(host).worker(**kw) for _ in range(n)]
+
+
+def is_host(n):
+	"""Does this process host the node?"""
+	with open(os.path.join(n.db + "-walraft", "lock")) as f:
+		return f.read().strip() == str(n.pid)
+
+
+def value(n, sql, conn="main"):
+	return n.sql(sql, conn=conn)[0][0]
+
+
+def code_of(n, sql, conn="main", timeout_s=60):
+	e = n.error(sql, conn=conn, timeout_s=timeout_s)
+	return e.code if e else 0
+
+
+@case("writers in five processes")
+def writers():
+	c = t.cluster(n=1)
+	host = c[0]
+	others = attach(host, 4)
+	t.ok(is_host(host) and not any(is_host(p) for p in others), "the first process hosts the node, four others attach")
+	role = [json.loads(value(p, "SELECT walraft_status()"))["role"] for p in others]
+	t.equal(role, ["leader"] * 4, "walraft_status() asks the host")
+	t.equal({value(p, "SELECT walraft_leader()") for p in others}, {host.url}, "so does walraft_leader()")
+	t.equal({value(p, "SELECT walraft_checksum()") for p in others}, {host.status()["checksum"]}, "and walraft_checksum()")
+	reader = subprocess.Popen([harness.PYTHON, os.path.join(harness.HERE, "stock_reader.py"), host.db, load.TOTALS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+	                          env=harness.stock_env())
+	for p in [host] + others:
+		p.start_load(threads=2, pause_ms=0)
+	c.wait_acked(20000 if t.full else 1500, 120)
+	counts = [p.stop_load() for p in [host] + others]
+	out, _ = reader.communicate("")
+	t.ok(all(x.get("A", 0) > 20 for x in counts), "each of them wrote", counts)
+	saw = json.loads(out.splitlines()[-1]) if out else {}
+	t.ok(saw.get("reads", 0) > 10 and not saw.get("errors") and not saw.get("apart"), "a stock reader beside them saw no error and no inconsistent sum", out[-1000:])
+	c.verify_load()
+	positions = [value(p, "SELECT walraft_position()", conn="w") for p in others for _ in [p.open("w")] for _ in [p.sql("INSERT INTO kv(k) VALUES('p')", conn="w")]]
+	t.ok(len(set(positions)) == 4 and positions == sorted(positions), "each knows the position of its commit", positions)
+
+
+@case("one counter")
+def counter():
+	c = t.cluster(n=1, schema="CREATE TABLE n(v); INSERT INTO n VALUES(0)")
+	ps = [c[0]] + attach(c[0], 3)
+	rounds = 400 if t.full else 60
+	jobs = [p.send("exec", conn="main", sql="UPDATE n SET v = v + ?", many=[[1]] * rounds) for p in ps]
+	for j in jobs:
+		j.result(120)
+	t.equal({value(p, "SELECT v FROM n") for p in ps}, {4 * rounds}, "increments of four processes are all there, and each process reads them")
+	t.equal(c[0].stock("SELECT v FROM n; PRAGMA integrity_check"), [str(4 * rounds), "ok"], "stock sqlite3 too")
+
+
+@case("transactions of every kind")
+def kinds():
+	c = t.cluster(n=1)
+	host = c[0]
+	a, b = attach(host, 2)
+	a.sql("PRAGMA cache_size=10")
+	a.sql("CREATE TABLE big(id INTEGER PRIMARY KEY, x BLOB)")
+	t.equal(value(b, "SELECT count(*) FROM big"), 0, "a table of one process is there for the other")
+	b.open("old")
+	b.sql("BEGIN", conn="old")
+	value(b, "SELECT count(*) FROM big", conn="old")
+	a.sql("BEGIN")
+	a.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000) INSERT INTO big SELECT i, randomblob(4000) FROM n")
+	t.equal(value(a, "SELECT count(*) FROM big"), 3000, "12 MB that spilled are there for their own transaction")
+	t.equal(value(b, "SELECT count(*) FROM big"), 0, "and for nobody else")
+	a.sql("SAVEPOINT s")
+	a.sql("UPDATE big SET x = zeroblob(4000) WHERE id % 3 = 0")
+	a.sql("DELETE FROM big WHERE id > 2000")
+	a.sql("ROLLBACK TO s")
+	a.sql("UPDATE big SET x = x'00' WHERE id = 1")
+	a.sql("COMMIT")
+	t.equal([value(p, "SELECT count(*) || ' ' || sum(length(x)) FROM big") for p in (a, b, host)], ["3000 %d" % (2999 * 4000 + 1)] * 3, "and when they are committed, for all")
+	t.equal(value(b, "SELECT count(*) FROM big", conn="old"), 0, "a reader that began before keeps its snapshot")
+	a.sql("BEGIN")
+	a.sql("DELETE FROM big")
+	a.sql("ROLLBACK")
+	t.equal([value(p, "SELECT count(*) FROM big") for p in (a, b)], [3000] * 2, "a rollback leaves all as it was")
+	b.sql("COMMIT", conn="old")
+	b.sql("DELETE FROM big WHERE id > 10")
+	b.sql("VACUUM")
+	t.equal([value(p, "SELECT count(*) FROM big") for p in (a, b, host)], [10] * 3, "VACUUM in an attached process")
+	t.ok(value(a, "PRAGMA page_count") < 100, "the file is small again for the others too")
+	a.sql("ALTER TABLE big ADD COLUMN y")
+	t.equal(value(b, "SELECT count(*) FROM big WHERE y IS NULL"), 10, "a change of the schema is noticed")
+	# A snapshot that is too old to write from.
+	b.sql("BEGIN")
+	value(b, "SELECT count(*) FROM big")
+	a.sql("DELETE FROM big WHERE id = 10")
+	t.equal(code_of(b, "INSERT INTO big(x) VALUES(1)"), 517, "SQLITE_BUSY_SNAPSHOT for one that read before")
+	b.sql("ROLLBACK")
+	a.sql("BEGIN IMMEDIATE")
+	b.open("impatient", busy_s=0)
+	t.equal(code_of(b, "INSERT INTO big(x) VALUES(1)", conn="impatient"), BUSY, "SQLITE_BUSY while another process writes")
+	waits = b.send("exec", conn="main", sql="INSERT INTO big(x) VALUES(2)")
+	a.sql("COMMIT")
+	waits.result(10)
+	t.ok(True, "a busy timeout waits for another process's transaction")
+	t.equal({r[0][0] for r in [p.sql("PRAGMA integrity_check") for p in (a, b, host)]}, {"ok"}, "integrity_check in all of them")
+
+
+@case("on a cluster's nodes")
+def members():
+	c = t.cluster(n=3)
+	l = c.leader()
+	f = c.followers()[0]
+	a, = attach(l)
+	x, = attach(f)
+	a.sql("CREATE TABLE s(x)")
+	a.sql("INSERT INTO s WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 300) SELECT randomblob(4000) FROM n")
+	t.equal(value(x, "SELECT count(*) FROM s"), 300, "a process attached to a follower reads what another one's process has committed")
+	t.equal(value(x, "SELECT walraft_leader()"), l.url, "and knows the leader")
+	for level in ("lease", "bounded:10000", "stale"):
+		x.sql("PRAGMA walraft_read='%s'" % level)
+		t.equal(value(x, "SELECT count(*) FROM s"), 300, "at level %s too" % level)
+	at = a.sql("SELECT walraft_position()")[0][0]
+	t.equal(value(x, "SELECT walraft_wait('%s') IS NOT NULL" % at), 1, "and waits for the other's position")
+	c.checksums_equal("all nodes have the same")
+
+
+@case("killed processes")
+def killed():
+	c = t.cluster(n=1)
+	host = c[0]
+	rounds = t.args.rounds or (100 if t.full else 12)
+	slow = []
+	for i in range(rounds):
+		p, = attach(host)
+		if i % 3 == 0:  # with the lock, and idle
+			p.sql("BEGIN IMMEDIATE")
+			p.sql("INSERT INTO kv(k) VALUES('never')")
+		elif i % 3 == 1:  # in the middle of a large commit
+			p.sql("BEGIN")
+			p.sql("INSERT INTO kv(k, pad) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 2000) SELECT 'big%d', hex(randomblob(2000)) FROM n" % i)
+			p.send("exec", conn="main", sql="COMMIT")
+			threading.Event().wait(t.rnd.random() * 0.06)
+		else:
+			p.start_load(threads=3, pause_ms=0)
+			threading.Event().wait(0.02 + t.rnd.random() * 0.1)
+		p.kill9()
+		t0 = time.monotonic()
+		host.sql("INSERT INTO kv(k) VALUES('after%d')" % i)
+		slow.append(time.monotonic() - t0)
+	t.ok(max(slow) < 1, "%d processes were killed: the lock is free within a second" % rounds, sorted(slow)[-5:])
+	host.open("check")
+	n = [r[0] for r in host.sql("SELECT count(*) FROM kv WHERE k LIKE 'big%' GROUP BY k", conn="check")]
+	t.equal(set(n) - {2000}, set(), "of their large transactions each is there as a whole or not at all")
+	t.say("%d of %d large transactions were committed" % (len(n), (rounds + 1) // 3))
+	t.equal(value(host, "SELECT count(*) FROM kv WHERE k = 'never'"), 0, "what was not committed is not there")
+	out = load.Outcomes(c.ack_logs)
+	keys = [r[0] for r in host.sql("SELECT k FROM kv WHERE k NOT LIKE 'big%' AND k NOT LIKE 'after%'", conn="check")]
+	out.check(t, keys, "the host")
+	c.verify_files("after the kills: ", [host])
+	wait_until(lambda: threads_of(host) == threads_before(host), 5, "the host has no threads left of them")
+	t.ok(True, "the host has no threads left of them")
+
+
+def threads_of(n):
+	return len(os.listdir("/proc/%d/task" % n.pid))
+
+
+def fds_of(n):
+	return sorted(os.readlink("/proc/%d/fd/%s" % (n.pid, f)).split(":")[0] for f in os.listdir("/proc/%d/fd" % n.pid)
+	              if os.path.lexists("/proc/%d/fd/%s" % (n.pid, f)))
+
+
+def threads_before(n):
+	"""Of a worker alone, with the connections that it has: a second one of the same kind."""
+	return n.threads_alone if hasattr(n, "threads_alone") else n.__dict__.setdefault("threads_alone", threads_of(n))
+
+
+@case("a stopped process")
+def stopped():
+	c = t.cluster(n=3)
+	host = c.leader()
+	a, b = attach(host, 2)
+	a.sql("CREATE TABLE s(x)")
+	a.sql("BEGIN IMMEDIATE")
+	a.sql("INSERT INTO s VALUES('kept')")
+	a.sigstop()
+	b.open("impatient", busy_s=0.3)
+	t.equal(code_of(b, "INSERT INTO s VALUES('no')", conn="impatient"), BUSY, "one that is stopped in a transaction keeps the lock")
+	t.equal(value(b, "SELECT count(*) FROM s"), 0, "readers do not wait for it")
+	a.cont()
+	a.sql("COMMIT")
+	t.equal(value(b, "SELECT x FROM s"), "kept", "when it goes on, it commits")
+	a.sql("BEGIN IMMEDIATE")
+	a.sql("INSERT INTO s VALUES('lost')")
+	a.sigstop()
+	other = [n for n in c.nodes if n is not host][0]
+	r = other.command("transfer", other.url, timeout=30)
+	t.ok(r.returncode == 0, "the leadership goes elsewhere meanwhile", r.stderr)
+	wait_until(lambda: code_of(other, "INSERT INTO s VALUES('other')") == 0, 20, "the new leader writes")
+	c.converge()
+	a.cont()
+	t.equal(code_of(a, "INSERT INTO s VALUES('lost too')"), harness.IOERR_FENCED, "its next write is fenced")
+	a.error("ROLLBACK")
+	t.equal([r[0] for r in a.sql("SELECT x FROM s ORDER BY rowid")], ["kept", "other"], "it sees what the others wrote, and nothing of its own")
+	c.checksums_equal("all nodes have the same")
+	c.integrity("integrity_check on all nodes")
+
+
+@case("reads by the lease")
+def leases():
+	one = t.cluster(n=1, schema="CREATE TABLE n(v); INSERT INTO n VALUES(7)")
+	a, = attach(one[0])
+	a.sql("UPDATE n SET v = 8")
+	one[0].sigstop()
+	t.equal([value(a, "SELECT v FROM n") for _ in range(50)], [8] * 50, "reads need no answer of the host of a single node")
+	one[0].cont()
+	c = t.cluster(n=3, schema="CREATE TABLE n(v); INSERT INTO n VALUES(0)")
+	l = c.leader()
+	a, = attach(l)
+	a.sql("PRAGMA walraft_timeout=1000")
+	a.sql("UPDATE n SET v = 1")
+	for _ in range(20):
+		value(a, "SELECT v FROM n")
+	before = l.status()["reads"]["asked"]
+	for _ in range(500):
+		value(a, "SELECT v FROM n")
+	after = l.status()["reads"]["asked"]
+	t.ok(after - before < 50, "reads on a leader with a lease ask nobody", (before, after))
+	l.sigstop()
+	n = value(a, "SELECT v FROM n")
+	t.equal(n, 1, "nor do they need an answer of the host while it has a lease")
+	new = c.leader(among=[x for x in c.nodes if x is not l])
+	wait_until(lambda: code_of(new, "UPDATE n SET v = 2") == 0, 20, "the new leader writes")
+	e = a.error("SELECT v FROM n", timeout_s=30)
+	t.ok(e and e.code == harness.IOERR_READ_GATE, "when the lease is over, a read is refused, and not answered with what is old", e)
+	l.cont()
+	wait_until(lambda: value(a, "SELECT v FROM n") == 2, 20, "and is answered when the host goes on")
+	t.ok(True, "and is answered when the host goes on")
+
+
+@case("descriptors and threads")
+def leftovers():
+	c = t.cluster(n=1)
+	host = c[0]
+	base = (fds_of(host), threads_of(host))
+	p = Attached(host).worker(wait_s=0)
+	p.open("warm")
+	p.send("close", conn="warm").result()
+	before = (fds_of(p), threads_of(p))
+	for i in range(3):
+		for k in range(8):
+			p.open("c%d" % k)
+		for k in range(8):
+			p.sql("INSERT INTO kv(k) VALUES('x')", conn="c%d" % k)
+		if i == 0:
+			t.ok(threads_of(host) > base[1], "connections that write have threads in the host", (base[1], threads_of(host)))
+		for k in range(8):
+			p.send("close", conn="c%d" % k).result()
+	wait_until(lambda: (fds_of(p), threads_of(p)) == before, 5, "the attached process has what it had: %r, %r" % (before, (fds_of(p), threads_of(p))))
+	t.ok(True, "after the last close the attached process has the descriptors and threads of before")
+	wait_until(lambda: (fds_of(host), threads_of(host)) == base, 5, "so has the host: %r, %r" % (base, (fds_of(host), threads_of(host))))
+	t.ok(True, "and so has the host")
+
+
+def raw(host):
+	s = socket.socket(socket.AF_UNIX)
+	d = os.open(os.path.dirname(host.db) + "/" + os.path.basename(host.db) + "-walraft", os.O_RDONLY)
+	s.connect("/proc/self/fd/%d/node.sock" % d)
+	os.close(d)
+	s.settimeout(20)
+	return s
+
+
+@case("peers that speak nonsense")
+def nonsense():
+	c = t.cluster(n=1)
+	host = c[0]
+	a, = attach(host)
+	fates = []
+
+	def msg(kind, payload, version=1):
+		return struct.pack("<IBBH", len(payload), kind, version, 0) + payload
+	lock = msg(3, struct.pack("<II", 0, 1000))
+	texts = [os.urandom(200), msg(3, b""), msg(3, b"x" * 9), msg(99, b""), msg(0, b""), msg(3, struct.pack("<II", 0, 1000), version=2),
+	         struct.pack("<IBBH", 1 << 30, 3, 1, 0), msg(12, b"x" * 40), msg(12, b""), msg(11, b""), msg(7, b"\xff" * 9), msg(11, struct.pack("<Q", 1 << 60) + b"abc") + msg(12, b"\0" * 93),
+	         lock + msg(11, struct.pack("<Q", 7) + b"abc") + lock, lock + msg(12, b"\0" * 93) + msg(77, b"")]
+	texts += [bytes(t.rnd.randrange(256) for _ in range(t.rnd.randrange(1, 300))) for _ in range(400 if t.full else 40)]
+	for text in texts:
+		s = raw(host)
+		s.sendall(b"attach 1\n")
+		s.recv(4096)
+		s.sendall(text)
+		s.shutdown(socket.SHUT_WR)
+		try:
+			while s.recv(65536):
+				pass
+			fates.append(True)
+		except OSError:
+			fates.append(False)
+		s.close()
+	t.ok(all(fates) or fates.count(False) < 3, "connections that sent nonsense are closed", fates)
+	for line in (b"attach 2\n", b"attach \n", b"attach 1 x\n"):
+		s = raw(host)
+		s.sendall(line)
+		t.ok(b"another version" in s.recv(4096), "another version is told so (%r)" % line)
+		s.close()
+	# With the lock, and in the middle of a message: it keeps the lock no longer than it takes to see that.
+	s = raw(host)
+	s.sendall(b"attach 1\n")
+	s.recv(4096)
+	s.sendall(lock)
+	s.recv(4096)
+	a.open("impatient", busy_s=0.1)
+	t.equal(code_of(a, "INSERT INTO kv(k) VALUES('y')", conn="impatient"), BUSY, "a connection has the lock")
+	s.sendall(struct.pack("<IBBH", 100, 11, 1, 0) + b"half")
+	t.equal(code_of(a, "INSERT INTO kv(k) VALUES('z')"), BUSY, "and while its message is not whole")
+	s.close()
+	t0 = time.monotonic()
+	a.sql("INSERT INTO kv(k) VALUES('z')")
+	t.ok(time.monotonic() - t0 < 1, "it is free as soon as that is gone")
+	t.equal(value(a, "SELECT count(*) FROM kv"), 1, "the host and other processes go on as before")
+	t.equal(host.stock("PRAGMA integrity_check"), ["ok"], "integrity_check")
+
+
+@case("many connections")
+def many():
+	c = t.cluster(n=1)
+	a, b = attach(c[0], 2)
+	for k in range(100):
+		a.open("c%d" % k, touch=False)
+	jobs = [a.send("exec", conn="c%d" % k, sql="INSERT INTO kv(k) VALUES('m')") for k in range(100)]
+	for j in jobs:
+		j.result(60)
+	t.equal(value(b, "SELECT count(*) FROM kv"), 100, "a hundred connections of one process write")
+
+
+@case("the host is killed")
+def host_killed():
+	c = t.cluster(n=1)
+	a, b = attach(c[0], 2)
+	a.sql("INSERT INTO kv(k) VALUES('one')")
+	b.sql("BEGIN IMMEDIATE")
+	b.sql("INSERT INTO kv(k) VALUES('two')")
+	c[0].kill9()
+	e = b.error("COMMIT", timeout_s=20)
+	t.ok(e and e.code in (harness.IOERR_FENCED, harness.IOERR_NOT_COMMITTED), "a transaction under way fails, and may be repeated", e)
+	wait_until(lambda: code_of(b, "INSERT INTO kv(k) VALUES('three')") == 0, 20, "it writes again")
+	wait_until(lambda: code_of(a, "INSERT INTO kv(k) VALUES('four')") == 0, 20, "so does the other")
+	t.equal([r[0] for r in a.sql("SELECT k FROM kv ORDER BY id")], ["one", "three", "four"], "the others go on, with all that was acknowledged")
+	t.ok(is_host(a) != is_host(b), "one of them hosts the node now")
+	t.equal(a.stock("PRAGMA integrity_check"), ["ok"], "integrity_check")
+
+
+t.run()
+sys.exit(1 if t.failed else 0)
