@@ -7,6 +7,7 @@ PROC_TESTS = \
 	test/proc/test_detach.py \
 	test/proc/test_position.py \
 	test/proc/test_private_view.py \
+	test/proc/test_attach.py \
 	test/proc/test_cutoff.py \
 	test/proc/test_levels.py \
 	test/proc/test_latency.py \
