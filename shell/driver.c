@@ -526,6 +526,10 @@ void node_on_msg(void *node, struct wire_link_msg *m)
 		node_images_queue(n, m);
 		return;
 	}
+	if (m->msg.type >= WIRE_MSG_QUERY_OPEN && m->msg.type <= WIRE_MSG_QUERY_CLOSE) {
+		node_queries_take(n->queries, m);
+		return;
+	}
 	if (m->msg.type == WIRE_MSG_IMAGE_INFO || m->msg.type == WIRE_MSG_IMAGE_CHUNK) {
 		node_witness_queue(n, m);
 		return;

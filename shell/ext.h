@@ -18,5 +18,6 @@ __attribute__((visibility("default"))) int sqlite3_walraft_init(sqlite3 *db, cha
 int shell_sqlfn_register(sqlite3 *db);
 int shell_sqlfn_reads_register(sqlite3 *db); /* sqlfn_reads.c */
 int shell_members_table_register(sqlite3 *db); /* members_table.c */
+int shell_remote_register(sqlite3 *db);        /* remote.c */
 
 #endif

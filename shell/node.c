@@ -124,6 +124,13 @@ void node_published(struct shell_node *n)
 
 /* --- start --- */
 
+static void on_asker_gone(void *node, uint32_t conn)
+{
+	struct shell_node *n = node;
+
+	node_queries_gone(n->queries, conn);
+}
+
 static int open_link(struct shell_node *n, struct wire_err *err)
 {
 	struct wire_link_opts opts = {
@@ -134,6 +141,7 @@ static int open_link(struct shell_node *n, struct wire_err *err)
 		.queue_max_bytes = 12u << 20,
 		.silence_ms = NODE_LINK_SILENCE_MS,
 		.ctx = n,
+		.on_asker_gone = on_asker_gone,
 		.on_msg = node_on_msg,
 		.on_peer = node_on_peer,
 		.on_refused = node_on_refused,
@@ -225,7 +233,10 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	if (!n)
 		return NULL;
 	n->events = node_events_new();
-	if (!n->events) {
+	n->queries = node_queries_new(n);
+	if (!n->events || !n->queries) {
+		node_events_free(n->events);
+		node_queries_free(n->queries);
 		free(n);
 		return NULL;
 	}
@@ -256,6 +267,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 static void free_node(struct shell_node *n)
 {
 	n->clock.close(n->clock.ctx);
+	node_queries_free(n->queries);
 	node_events_free(n->events);
 	free(n);
 }
@@ -283,6 +295,7 @@ static void stop_node(struct shell_node *n)
 		pthread_join(n->thread_mover, NULL);
 	if (n->started & THREAD_IMAGES)
 		pthread_join(n->thread_images, NULL); /* it answers over the link */
+	node_queries_stop(n->queries);
 	if (n->link)
 		wire_link_close(n->link);
 	node_images_close(n);

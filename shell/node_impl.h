@@ -6,6 +6,7 @@
  *   upkeep     journal segments ahead of need, watchdog of the wal-index header
  *   images     serves images to joining nodes
  *   control    accepts on node.sock, and a thread for each connection answers (control.c; attach_host.c for attached processes)
+ *   query      answer questions of hosts without a replica, while there are any (query.c)
  *   mover      keeps the write lock while leadership goes elsewhere (handover.c)
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
@@ -257,6 +258,8 @@ struct shell_node {
 	unsigned n_peers; /* whose thread has not ended */
 	bool attach_closed;
 
+	struct node_queries *queries; /* query.c */
+
 	int control_fd, control_stop[2];
 	pthread_t thread_node, thread_publisher, thread_checkpoint, thread_upkeep, thread_images, thread_control, thread_mover;
 	unsigned started; /* bits of enum node_thread */
@@ -336,6 +339,14 @@ struct sockaddr_un;
 /* control.c. The address of node.sock, valid until *ret_dir_fd (-1: none) is closed. */
 int node_control_address(const struct shell_paths *paths, struct sockaddr_un *a, int *ret_dir_fd, struct wire_err *err);
 int node_control_open(struct shell_node *n, struct wire_err *err);
+/* query.c: questions of hosts without a replica. take, gone: from the link's threads; stop: waits for those that are answered, and closes their connections to the
+ * database; later ones are dropped. free: after the link's end. stop and free: NULL allowed. */
+struct node_queries *node_queries_new(struct shell_node *n);
+void node_queries_take(struct node_queries *q, struct wire_link_msg *m);
+void node_queries_gone(struct node_queries *q, uint32_t conn);
+void node_queries_stop(struct node_queries *q);
+void node_queries_free(struct node_queries *q);
+int node_control_open(struct shell_node *n, struct wire_err *err); /* control.c */
 void *node_control_main(void *node);
 void node_control_close(struct shell_node *n);
 /* repair.c: a journal that was damaged, lost or put back */

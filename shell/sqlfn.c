@@ -218,5 +218,7 @@ int shell_sqlfn_register(sqlite3 *db)
 	}
 	int rc = shell_sqlfn_reads_register(db);
 
+	if (!rc)
+		rc = shell_remote_register(db);
 	return rc ? rc : shell_members_table_register(db);
 }

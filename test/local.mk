@@ -28,6 +28,7 @@ PROC_TESTS = \
 	test/proc/test_events.py test/proc/test_backlog.py test/proc/test_idle.py test/proc/test_reads.py \
 	test/proc/test_edges.py \
 	test/proc/test_examples.py \
+	test/proc/test_remote.py \
 	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py \
 	$(HOST_TESTS)

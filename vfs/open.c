@@ -35,7 +35,7 @@ void shim_conn_close(struct vfs_conn *c)
 	shim_seat_leave(c->seat);
 	shim_session_free(c);
 	if (c->db) {
-		if (!c->node)
+		if (!c->node && !c->serves)
 			ops.close_db(ops.ctx, c->db);
 		vfs_db_unref(c->db);
 		vfs_shmlock_sweep();
@@ -54,6 +54,7 @@ static struct vfs_conn *conn_new(sqlite3_vfs *v, const char *path)
 	c->vfs = v;
 	c->name = path;
 	c->node = shim_thread_is_node();
+	c->serves = shim_thread_serves();
 	c->generation = shim_fork_generation();
 	c->timeout_ms = TIMEOUT_MS;
 	c->read_slot = -1;
@@ -72,7 +73,7 @@ int shim_attach(struct vfs_conn *c, bool may_set_up, struct wire_err *err)
 	struct vfs_db *db = NULL;
 	int rc = WIRE_OK;
 
-	if (c->node)
+	if (c->node || c->serves)
 		db = vfs_db_find(c->path);
 	else
 		rc = ops.open_db(ops.ctx, c->path, may_set_up, &db, err);
@@ -186,7 +187,7 @@ static int choose(struct vfs_conn *c, const char *name, int flags, int *out, enu
 	if (auto_wanted(name, flags, &automatic, err) != WIRE_OK)
 		return SQLITE_OK;
 	*ret_auto = automatic;
-	if (c->node || ops.is_set_up(ops.ctx, name)) {
+	if (c->node || c->serves || ops.is_set_up(ops.ctx, name)) {
 		*ret_way = REPLICATED;
 		return SQLITE_OK;
 	}

@@ -48,6 +48,9 @@ bool vfs_auto(void);
 /* Connections opened by this thread while it's on are the node's own: no gate, real wal-index mapping, WRITE and CKPT answered without being taken (checkpoints). */
 void vfs_thread_is_node(bool on);
 
+/* Connections opened by this thread while it's on are ordinary ones, but do not keep the node running: who opens them closes them before the node ends. */
+void vfs_thread_serves(bool on);
+
 /* The connection of db's main file when it is one of the shim's (also one that failed to open, or whose database is still empty), else NULL. */
 struct vfs_conn *vfs_conn_of(struct sqlite3 *db);
 /* The path of db's main database when that was opened by the VFS walraft by name, is not set up and so passed through; else NULL. Attached ones may pass through;

@@ -310,6 +310,7 @@ static void link_free(struct wire_link *l)
 	free(l->scratch);
 	pthread_cond_destroy(&l->wake);
 	pthread_mutex_destroy(&l->tell);
+	pthread_mutex_destroy(&l->ask);
 	pthread_mutex_destroy(&l->table);
 	free(l);
 }
@@ -321,7 +322,8 @@ static int start(struct wire_link *l, struct wire_err *err)
 		                     .ctx = l,
 		                     .opened = wire_link_on_opened,
 		                     .closed = wire_link_on_closed,
-		                     .packet = wire_link_on_packet };
+		                     .packet = wire_link_on_packet,
+		                     .sent = wire_link_on_sent };
 	int rc = wire_nng_hold(l->url, err);
 	if (rc)
 		return rc;
@@ -367,6 +369,7 @@ int wire_link_open(const struct wire_link_opts *opts, struct wire_link **ret_lin
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&l->tell, NULL);
 	pthread_mutex_init(&l->table, NULL);
+	pthread_mutex_init(&l->ask, NULL);
 	rc = start(l, err);
 	if (rc) {
 		link_free(l);

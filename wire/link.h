@@ -13,6 +13,11 @@
  * A node that joins may know only an address, not the id behind it: it may add a peer by a made-up id. As long as one
  * side has cluster 0 that passes; between members a HELLO that means another node id is refused.
  *
+ * A HELLO with cluster 0 and no URL is an *asker* (wire/ask.h): a program that is no node, has no address of its own, and gets its
+ * answers on the connection that it made. Of its messages only QUERY_OPEN, QUERY_NEXT and QUERY_CLOSE are taken, of WIRE_ASK_MAX bytes at
+ * most; their `conn` says which connection to answer. Askers come only to links with on_asker_gone; one that says nothing for two
+ * minutes is disconnected.
+ *
  * A received message's `from` is always the node that greeted; wire_link_send puts our own id there.
  *
  * A peer from which nothing arrived for silence_ms although its lane is up is taken as gone: its connections are closed
@@ -39,6 +44,9 @@
 #include "wire/err.h"
 #include "wire/msg.h"
 
+#define WIRE_ASK_MAX 65536u /* bytes of an asker's message */
+#define WIRE_ASKERS_MAX 64u
+
 enum wire_lane { WIRE_LANE_CONTROL, WIRE_LANE_LOG, WIRE_LANE_BULK, WIRE_LANE_COUNT };
 
 struct wire_link;
@@ -47,6 +55,7 @@ struct wire_link;
 struct wire_link_msg {
 	struct wire_msg msg;
 	bool guest;
+	uint32_t conn;                /* of an asker; 0: a node's */
 	void *impl;                   /* private */
 	struct wire_link_msg *next;   /* for the receiver's queue */
 };
@@ -66,6 +75,8 @@ struct wire_link_opts {
 	/* A peer refused our HELLO. peer is the id given to wire_link_add_peer. Comes again every second or so while it
 	 * lasts. */
 	void (*on_refused)(void *ctx, uint64_t peer, const char *why);
+	/* The connection of an asker is closed; the last that is heard of it. NULL: askers are refused. */
+	void (*on_asker_gone)(void *ctx, uint32_t conn);
 };
 
 /* Listens. WIRE_BUSY when the address is taken (the text says how to find out by whom), WIRE_INVALID for a bad URL,
@@ -88,6 +99,9 @@ void wire_link_remove_peer(struct wire_link *l, uint64_t peer);
 /* Encodes and queues; on an idle lane it writes the socket itself. WIRE_CLOSED: no such peer or not connected;
  * WIRE_BUSY: queue full; WIRE_NOMEM; and as wire_msg_encode. */
 int wire_link_send(struct wire_link *l, uint64_t peer, enum wire_lane lane, const struct wire_msg *m);
+/* To an asker. WIRE_CLOSED: it is gone; WIRE_BUSY: it does not read what it asked for; WIRE_NOMEM; and as wire_msg_encode. */
+int wire_link_answer(struct wire_link *l, uint32_t conn, const struct wire_msg *m);
+void wire_link_hang_up(struct wire_link *l, uint32_t conn); /* on_asker_gone follows */
 bool wire_link_is_up(struct wire_link *l, uint64_t peer);
 void wire_link_msg_free(struct wire_link_msg *m);
 

@@ -6,14 +6,15 @@
 
 #define WIRE_UNGREETED_MAX 64u
 #define WIRE_UNGREETED_NS 5000000000u
+#define WIRE_ASKER_IDLE_NS 120000000000u
 #define WIRE_REFUSED_NS 1000000000u /* time to read why */
 
 struct wire_conn {
 	uint32_t id;
-	bool greeted, refused, guest; /* at most one of the first two */
+	bool greeted, refused, guest, asker; /* at most one of the first two */
 	uint8_t lane;
 	uint64_t peer, cluster; /* as greeted */
-	uint64_t since_ns;
+	uint64_t since_ns; /* an asker: its last message */
 };
 
 struct wire_conns {

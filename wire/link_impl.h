@@ -39,6 +39,8 @@ struct wire_peer {
 	struct wire_peer *next_dead;
 };
 
+struct wire_asker;
+
 struct wire_link {
 	struct wire_link_opts opts;
 	char url[WIRE_TEXT_MAX + 1];
@@ -56,6 +58,9 @@ struct wire_link {
 	size_t cap_scratch;
 	struct wire_peer *dead;
 	struct wire_conns conns;
+	pthread_mutex_t ask; /* innermost; below */
+	struct wire_asker *askers;
+	unsigned n_askers;
 };
 
 /* link.c. Functions called ..._locked need `table`. */
@@ -73,12 +78,21 @@ void wire_peer_close(struct wire_peer *p);                                     /
 struct wire_packet *wire_link_packet(const struct wire_msg *m, int *ret_code); /* NULL: see *ret_code */
 
 /* link_in.c */
+void wire_link_greeting_answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why); /* why: it is refused */
+void wire_link_greeting_refuse(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why);
 bool wire_link_greeted_locked(struct wire_link *l, uint64_t id); /* a member of our cluster by that id is connected to us */
 bool wire_link_on_opened(void *ctx, uint32_t conn);
 void wire_link_on_closed(void *ctx, uint32_t conn);
 void wire_link_on_packet(void *ctx, uint32_t conn, struct wire_packet *packet);
 /* To our greeting; ctx: struct wire_peer_lane, whose `out` may not be set yet. */
 void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet *packet);
+
+/* link_ask.c */
+bool wire_asker_add(struct wire_link *l, uint32_t conn); /* false: there are too many, or there is no memory */
+void wire_asker_remove(struct wire_link *l, uint32_t conn); /* and tells; nothing when it is none */
+void wire_asker_greet(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, unsigned version);
+bool wire_asker_may_send(const struct wire_link_msg *m);
+void wire_link_on_sent(void *ctx, uint32_t conn);
 
 /* link_watch.c */
 void *wire_link_watch(void *arg);

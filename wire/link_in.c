@@ -40,7 +40,7 @@ void wire_link_on_answer(void *ctx, struct wire_outlet *out, struct wire_packet 
 	}
 }
 
-static void answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why)
+void wire_link_greeting_answer(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why)
 {
 	struct wire_msg m = { .type = WIRE_MSG_HELLO_REPLY,
 		              .flags = why ? WIRE_MSG_REJECT : 0,
@@ -85,6 +85,7 @@ void wire_link_on_closed(void *ctx, uint32_t conn)
 	pthread_mutex_lock(&l->table);
 	wire_conns_remove(&l->conns, conn);
 	pthread_mutex_unlock(&l->table);
+	wire_asker_remove(l, conn);
 	wire_link_wake(l);
 }
 
@@ -157,12 +158,29 @@ static bool is_stranger(struct wire_link *l, const struct wire_msg *hello)
 	return !known && hello->term != 0 && hello->term == atomic_load(&l->cluster);
 }
 
+void wire_link_greeting_refuse(struct wire_link *l, uint32_t conn, const struct wire_msg *hello, const char *why)
+{
+	pthread_mutex_lock(&l->table);
+	struct wire_conn *c = wire_conns_find(&l->conns, conn);
+	if (c) {
+		c->refused = true;
+		c->greeted = false;
+		c->since_ns = wire_link_now_ns();
+	}
+	pthread_mutex_unlock(&l->table);
+	wire_link_greeting_answer(l, conn, hello, why);
+}
+
 static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *packet)
 {
 	struct wire_msg m;
 	unsigned version = 0;
 	char url[WIRE_TEXT_MAX + 1], why[WIRE_TEXT_MAX + 1];
 	int rc = wire_msg_decode_hello(packet->data, packet->size, &m, &version, NULL);
+	if (rc == WIRE_OK && m.type == WIRE_MSG_HELLO && !m.term && !m.text[0]) {
+		wire_asker_greet(l, id, &m, version);
+		return;
+	}
 	if (rc != WIRE_OK || m.type != WIRE_MSG_HELLO || !answer_url(l, id, m.text, url, sizeof(url))) {
 		drop(l, id);
 		return;
@@ -175,15 +193,7 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 		ok = false;
 	}
 	if (!ok) {
-		pthread_mutex_lock(&l->table);
-		struct wire_conn *refused = wire_conns_find(&l->conns, id);
-		if (refused) {
-			refused->refused = true;
-			refused->greeted = false;
-			refused->since_ns = wire_link_now_ns();
-		}
-		pthread_mutex_unlock(&l->table);
-		answer(l, id, &m, why);
+		wire_link_greeting_refuse(l, id, &m, why);
 		return;
 	}
 	pthread_mutex_lock(&l->table);
@@ -210,7 +220,7 @@ static void on_greeting(struct wire_link *l, uint32_t id, struct wire_packet *pa
 	if (stale == id)
 		return;
 	wire_inlet_limit(l->inlet, id, WIRE_MSG_MAX);
-	answer(l, id, &m, NULL);
+	wire_link_greeting_answer(l, id, &m, NULL);
 }
 
 /* Takes the packet. */
@@ -219,7 +229,7 @@ static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_
 	struct wire_link_msg *m = calloc(1, sizeof(*m));
 	struct wire_entry *entries = NULL;
 	int rc = m ? wire_msg_decode(packet->data, packet->size, &m->msg, &entries, NULL) : WIRE_NOMEM;
-	if (rc == WIRE_OK && m->msg.from != c->peer) {
+	if (rc == WIRE_OK && (m->msg.from != c->peer || (c->asker && !wire_asker_may_send(m)))) {
 		free(entries);
 		rc = WIRE_INVALID;
 	}
@@ -233,6 +243,7 @@ static void deliver(struct wire_link *l, const struct wire_conn *c, struct wire_
 		return;
 	}
 	m->guest = c->guest;
+	m->conn = c->asker ? c->id : 0;
 	m->impl = packet;
 	l->opts.on_msg(l->opts.ctx, m);
 }
@@ -242,16 +253,18 @@ void wire_link_on_packet(void *ctx, uint32_t id, struct wire_packet *packet)
 	struct wire_link *l = ctx;
 	struct wire_conn conn = { 0 };
 	pthread_mutex_lock(&l->table);
-	const struct wire_conn *c = wire_conns_find(&l->conns, id);
+	struct wire_conn *c = wire_conns_find(&l->conns, id);
 	if (c) {
 		conn = *c;
+		if (c->asker)
+			c->since_ns = wire_link_now_ns();
 		struct wire_peer *p = c->greeted ? wire_peer_find_locked(l, c->peer) : NULL;
 		if (p)
 			atomic_store_explicit(&p->heard_ns, wire_link_now_ns(), memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&l->table);
 	bool greets = packet->size > 1 && packet->data[1] == WIRE_MSG_HELLO;
-	if (c && conn.greeted && !greets) {
+	if (c && conn.greeted && (!greets || conn.asker)) {
 		deliver(l, &conn, packet);
 		return;
 	}

@@ -71,7 +71,9 @@ struct wire_inlet_opts {
 	/* False: closed at once. */
 	bool (*opened)(void *ctx, uint32_t conn);
 	void (*packet)(void *ctx, uint32_t conn, struct wire_packet *p);
-	void (*closed)(void *ctx, uint32_t conn); /* the last one for this connection; a tick is due */
+	/* What wire_inlet_reply could not write at once is written. May come after `closed`. */
+	void (*sent)(void *ctx, uint32_t conn);
+	void (*closed)(void *ctx, uint32_t conn); /* the last one but `sent` for this connection; a tick is due */
 };
 
 struct wire_inlet;
@@ -80,8 +82,9 @@ struct wire_inlet;
 int wire_inlet_open(const struct wire_inlet_opts *opts, struct wire_inlet **ret, struct wire_err *err);
 void wire_inlet_close(struct wire_inlet *in);
 void wire_inlet_drop(struct wire_inlet *in, uint32_t conn); /* nothing when it is gone */
-/* Sends a packet back, if that can be done at once, and takes it. */
-void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p);
+/* Sends a packet back, unless an earlier one is not written yet, and takes it. True: all is written, or the connection is gone. False:
+ * the next one may be sent only after `sent`. */
+bool wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p);
 void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_bytes);
 void wire_inlet_host(struct wire_inlet *in, uint32_t conn, char *dst, size_t cap);
 void wire_inlet_tick(struct wire_inlet *in); /* frees what is gone; by one thread at a time, not from a callback */

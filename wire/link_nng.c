@@ -380,6 +380,7 @@ static void on_inlet_sent(void *ctx, struct wire_stream *s)
 	pthread_mutex_lock(&g->inlet->lock);
 	g->replying = false;
 	pthread_mutex_unlock(&g->inlet->lock);
+	g->inlet->opts.sent(g->inlet->opts.ctx, g->id);
 }
 
 static void on_inlet_lost(void *ctx, struct wire_stream *s)
@@ -541,15 +542,17 @@ void wire_inlet_drop(struct wire_inlet *in, uint32_t conn)
 	pthread_mutex_unlock(&in->lock);
 }
 
-void wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p)
+bool wire_inlet_reply(struct wire_inlet *in, uint32_t conn, struct wire_packet *p)
 {
 	pthread_mutex_lock(&in->lock);
 	struct guest_stream *g = find_locked(in, conn);
-	if (g && !g->replying)
-		g->replying = !wire_stream_send(g->stream, &p, 1);
+	bool busy = g && g->replying;
+	if (g && !busy)
+		busy = g->replying = !wire_stream_send(g->stream, &p, 1);
 	else
 		wire_packet_free(p);
 	pthread_mutex_unlock(&in->lock);
+	return !busy;
 }
 
 void wire_inlet_limit(struct wire_inlet *in, uint32_t conn, size_t packet_max_bytes)

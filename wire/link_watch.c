@@ -15,6 +15,8 @@ static bool of_peer(const struct wire_conn *c, const void *arg)
 
 static bool overdue(const struct wire_conn *c, const void *arg)
 {
+	if (c->asker)
+		return *(const uint64_t *)arg > c->since_ns + WIRE_ASKER_IDLE_NS;
 	return !c->greeted && *(const uint64_t *)arg > c->since_ns + (c->refused ? WIRE_REFUSED_NS : WIRE_UNGREETED_NS);
 }
 

@@ -8,8 +8,10 @@ libwire_la_SOURCES = \
 	wire/msg.c wire/msg.h \
 	wire/url.c \
 	wire/link.c wire/link.h wire/link_impl.h wire/link_io.h \
+	wire/ask.c wire/ask.h \
+	wire/query.c wire/query_shape.c wire/query.h \
 	wire/link_greet.c wire/link_greet.h \
-	wire/link_in.c \
+	wire/link_in.c wire/link_ask.c \
 	wire/link_outlet.c \
 	wire/link_watch.c \
 	wire/link_nng.c wire/link_nng.h \
