@@ -70,12 +70,15 @@ static void share(struct shell_node *n, const struct raft_update *u)
 		node_grants_void(n);
 	if (u->config_changed || voided)
 		node_show_voters(n);
+	node_forward_role(n, u->role);
+	node_forward_settle(n);
 	node_settle_pending(n);
 	node_settle_reads(n, u);
 	n->store->moved(n);
 	if (news || s->removed != was_removed)
 		pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
+	node_forward_release_void(n);
 	if (s->removed && !was_removed)
 		shell_log(n, n->store->witness ? "this witness was removed from its cluster: it takes no part any more. Stop it, and delete %s"
 		                               : "this node was removed from its cluster: it takes no part any more. Join anew under another file, or walraft detach %s",
@@ -138,6 +141,9 @@ static int absorb(struct shell_node *n, const struct raft_update *u)
 	n->last_index = u->last_index;
 	n->deadline_us = u->deadline_us;
 	n->backlog_bytes = u->backlog_bytes;
+	if (u->role_changed)
+		node_grants_end_all(n);
+	node_forward_bind(n, u);
 	share(n, u);
 	if (u->prefer) { /* a member of a higher priority is fit to lead */
 		char line[48];
@@ -255,6 +261,8 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 {
 	struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m->msg };
 
+	if (m->msg.type >= WIRE_MSG_LOCK_REQ && m->msg.type <= WIRE_MSG_PROPOSE_RESP)
+		return node_grants_msg(n, m);
 	if (!is_raft(m->msg.type)) {
 		if (m->msg.type == WIRE_MSG_LAG)
 			node_lag_msg(n, m);
@@ -312,10 +320,13 @@ struct batch {
 
 static void take_batch(struct shell_node *n, struct batch *b)
 {
+	const uint64_t due = n->deadline_us < n->side_due_us ? n->deadline_us : n->side_due_us;
+
 	pthread_mutex_lock(&n->mu);
 	while (!n->stop && !n->failed && !n->inbox && !n->requests && !n->peer_events && !n->trim_to && n->hand_over != HAND_OVER_ASKED && !n->drain.run &&
-	       node_now_us(n) < n->deadline_us)
-		node_wait(n, &n->wake, n->deadline_us);
+	       !atomic_load_explicit(&n->side_look, memory_order_relaxed) && node_now_us(n) < due)
+		node_wait(n, &n->wake, due);
+	atomic_store_explicit(&n->side_look, false, memory_order_relaxed);
 	*b = (struct batch){ n->inbox, n->requests, n->peer_events, n->stop || n->failed, n->trim_to != 0, n->hand_over == HAND_OVER_ASKED };
 	n->inbox = NULL;
 	n->inbox_tail = &n->inbox;
@@ -366,6 +377,8 @@ static int run_batch(struct shell_node *n, struct batch *b)
 		return rc;
 	}
 	rc = node_handle_requests(n, b->requests);
+	if (!rc)
+		node_grants_run(n);
 	if (!rc && b->hand_over)
 		rc = hand_over(n);
 	if (!rc)
@@ -416,6 +429,7 @@ static void settle_all(struct shell_node *n)
 		node_settle(r, WIRE_CLOSED, 0);
 	}
 	n->asks = NULL;
+	node_forward_drop_all(n);
 	/* What came in after the last batch. */
 	for (struct request *r = n->requests, *next; r; r = next) {
 		next = r->next;
@@ -490,6 +504,7 @@ int node_driver_start(struct shell_node *n, const struct raft_journal_state *st,
 	n->applied_told = init.applied;
 	n->keeps_log = true; /* until the first step tells */
 	n->deadline_us = 0; /* the first step tells */
+	n->side_due_us = UINT64_MAX;
 	node_link_members(n);
 	return WIRE_OK;
 }
@@ -532,6 +547,10 @@ void node_on_msg(void *node, struct wire_link_msg *m)
 	}
 	if (m->msg.type == WIRE_MSG_IMAGE_INFO || m->msg.type == WIRE_MSG_IMAGE_CHUNK) {
 		node_witness_queue(n, m);
+		return;
+	}
+	if (node_forward_answer(n, m)) {
+		wire_link_msg_free(m);
 		return;
 	}
 	pthread_mutex_lock(&n->mu);

@@ -8,6 +8,9 @@ libshell_la_SOURCES += shell/query.h shell/query.c shell/query_session.c shell/q
 
 libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c shell/ledger_node.c
 
+# Writing on nodes that do not lead.
+libshell_la_SOURCES += shell/grants.h shell/grants_impl.h shell/grants.c shell/grants_entry.c shell/forward_impl.h shell/forward.c shell/forward_keep.c shell/forward_entry.c
+
 EXTRA_DIST += shell/README.md
 
 WALRAFT_LIBS = libshell.la libsnapshot.la libvfs.la libraft.la libwire.la $(NNG_LIBS) $(LZ4_LIBS) $(XXHASH_LIBS)

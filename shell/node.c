@@ -120,6 +120,7 @@ void node_published(struct shell_node *n)
 	pthread_mutex_lock(&n->mu);
 	pthread_cond_broadcast(&n->published_cond);
 	pthread_mutex_unlock(&n->mu);
+	node_grants_published(n);
 }
 
 /* --- start --- */
@@ -259,6 +260,7 @@ static struct shell_node *new_node(const struct shell_paths *paths)
 	n->peer_events_tail = &n->peer_events;
 	n->image_tail = &n->image_inbox;
 	node_witness_init(n);
+	node_forward_init(n);
 	return n;
 }
 
@@ -296,6 +298,7 @@ static void stop_node(struct shell_node *n)
 	if (n->started & THREAD_IMAGES)
 		pthread_join(n->thread_images, NULL); /* it answers over the link */
 	node_queries_stop(n->queries);
+	node_forward_close(n);
 	if (n->link)
 		wire_link_close(n->link);
 	node_images_close(n);

@@ -18,6 +18,7 @@
 #include "raft/journal.h"
 #include "raft/raft.h"
 #include "shell/events.h"
+#include "shell/grants.h"
 #include "shell/ledger.h"
 #include "shell/node.h"
 #include "shell/shared.h"
@@ -58,9 +59,11 @@ struct request {
 	uint64_t index; /* PROPOSE: given to the entry; READ: the read index */
 	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; owned */
 	uint32_t size;
-	uint64_t corr; /* READ, MEMBER */
 	uint64_t posted_us; /* when it was put into the queue */
 	uint64_t begun_us; /* READ: a reading of the leases' clock before it was asked; 0: none */
+	uint64_t corr; /* READ, MEMBER; of another node's PROPOSE: its number of the request */
+	uint64_t asker, grant; /* PROPOSE: of another node, under that grant of this leader (grants.c); 0: this node's own */
+	char why[WIRE_TEXT_MAX + 1]; /* PROPOSE: the leader's refusal */
 	struct wire_buf answer; /* MEMBER: JSON */
 	pthread_cond_t cond;
 	struct request *next; /* inbox, then the node thread's list of reads or of questions to the leader */
@@ -223,6 +226,9 @@ struct shell_node {
 	struct node_drain drain;
 	pthread_cond_t drain_wake; /* mover */
 	struct shell_txid_source txids; /* of all grants that this node gives as the leader; mu */
+	struct node_grants grants;
+	struct node_forward forward;
+	atomic_bool side_look; /* the node thread is to look after its tickets, or others', at once */
 
 	/* node thread only */
 	struct entry_cache *cache;
@@ -242,6 +248,7 @@ struct shell_node {
 	bool keeps_log; /* as a witness must: it trims to what the core says, also while it leads */
 	uint64_t leads_term, leads_since_us; /* the latest term that this node led in, and since when */
 	uint64_t last_index, deadline_us, applied_told, promote_at_us, progress_at_us;
+	uint64_t side_due_us; /* when grants.c or forward.c want to be called again */
 	bool must_sync;
 	struct wire_buf scratch;
 
@@ -311,6 +318,8 @@ int node_read_entry(void *node, uint64_t index, uint8_t *ret_kind, uint64_t *ret
                     struct wire_err *err);
 
 void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops);
+/* Any thread, without locks: this node leads by its lease, and what is committed is at most *ret_index. */
+bool node_lease_covers(struct shell_node *n, uint64_t *ret_index);
 void *node_thread_main(void *node);       /* driver.c */
 int node_driver_start(struct shell_node *n, const struct raft_journal_state *st, struct wire_err *err);
 void node_driver_free(struct shell_node *n);

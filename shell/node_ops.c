@@ -125,40 +125,56 @@ static int write_begin(struct shell_node *n, struct vfs_grant *ret_grant, struct
 	return rc;
 }
 
+static int lock_here(struct shell_node *n, const void *who, struct vfs_grant *ret_grant, struct wire_err *err)
+{
+	struct vfs_wlock *w = vfs_db_wlock(n->db);
+	int rc;
+
+	node_forward_forget(n, who); /* of a leader before this one */
+	if (!vfs_wlock_try(w, who) && !(node_grants_await_end(n) && vfs_wlock_try(w, who)))
+		return WIRE_BUSY;
+	rc = write_begin(n, ret_grant, err);
+	/* It was had under an earlier leadership, and taken away when this one began: somebody else may have it. */
+	if (!rc && vfs_wlock_holder(w) != who)
+		rc = wire_fail(err, WIRE_BUSY, "leadership is changing hands");
+	if (rc)
+		vfs_wlock_release(w, who, false);
+	return rc;
+}
+
 static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeout_ms, struct vfs_grant *ret_grant, struct wire_err *err)
 {
 	struct shell_node *n = ctx;
-	int rc;
 
-	(void)flags, (void)timeout_ms;
 	if (err)
 		*err = (struct wire_err){ 0 };
-	if (!vfs_wlock_try(vfs_db_wlock(n->db), who))
-		return WIRE_BUSY;
-	rc = write_begin(n, ret_grant, err);
-	if (rc)
-		vfs_wlock_release(vfs_db_wlock(n->db), who, false);
-	return rc;
+	if ((flags & VFS_WRITE_LOCAL) || !atomic_load_explicit(&n->forward.away, memory_order_relaxed))
+		return lock_here(n, who, ret_grant, err);
+	return node_forward_lock(n, who, flags, timeout_ms, ret_grant, err);
 }
 
 static uint32_t write_sleep(void *ctx, const void *who, uint32_t us)
 {
 	struct shell_node *n = ctx;
 
-	return vfs_wlock_sleep(vfs_db_wlock(n->db), who, us);
+	uint32_t slept;
+
+	return node_forward_sleep(n, who, us, &slept) ? slept : vfs_wlock_sleep(vfs_db_wlock(n->db), who, us);
 }
 
 static void write_unlock(void *ctx, const void *who, bool keep)
 {
 	struct shell_node *n = ctx;
 
-	vfs_wlock_release(vfs_db_wlock(n->db), who, keep);
+	if (!node_forward_unlock(n, who, keep))
+		vfs_wlock_release(vfs_db_wlock(n->db), who, keep);
 }
 
 static void write_forget(void *ctx, const void *who)
 {
 	struct shell_node *n = ctx;
 
+	node_forward_forget(n, who);
 	vfs_wlock_forget(vfs_db_wlock(n->db), who);
 }
 
@@ -167,6 +183,8 @@ static bool epoch_valid(void *ctx, uint64_t epoch)
 	struct shell_node *n = ctx;
 	bool valid;
 
+	if (epoch & NODE_FORWARD_EPOCH)
+		return node_forward_valid(n, epoch);
 	pthread_mutex_lock(&n->mu);
 	valid = !n->stop && !n->failed && n->shared.role == RAFT_LEADER && n->shared.term == epoch;
 	pthread_mutex_unlock(&n->mu);
@@ -197,6 +215,19 @@ static struct request *proposal(uint64_t epoch, const void *data, size_t len, bo
 	return r;
 }
 
+/* Under a grant of the leader's. */
+static int propose_away(struct shell_node *n, uint64_t epoch, const void *data, size_t len, bool is_close, uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err)
+{
+	struct request *r = proposal(epoch, data, len, is_close, err);
+	int rc;
+
+	if (!r)
+		return err ? err->code : WIRE_NOMEM;
+	rc = node_forward_propose(n, epoch, r, timeout_ms, ret_index, err);
+	request_drop(n, r);
+	return rc;
+}
+
 static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint32_t timeout_ms, uint64_t *ret_index,
                    struct wire_err *err)
 {
@@ -205,6 +236,8 @@ static int propose(void *ctx, uint64_t epoch, const void *data, size_t len, uint
 	struct request *r;
 	int rc = WIRE_OK;
 
+	if (epoch & NODE_FORWARD_EPOCH)
+		return propose_away(n, epoch, data, len, false, timeout_ms, ret_index, err);
 	pthread_mutex_lock(&n->mu);
 	/* Polled: commit moves without a signal of its own, and a chunk takes milliseconds anyway. */
 	while (!n->stop && !n->failed && n->shared.term == epoch && n->shared.last_index > n->shared.commit + CHUNKS_IN_FLIGHT &&
@@ -232,9 +265,12 @@ static int commit(void *ctx, uint64_t epoch, const void *data, size_t len, uint3
                   struct wire_err *err)
 {
 	struct shell_node *n = ctx;
-	struct request *r = proposal(epoch, data, len, true, err);
+	struct request *r;
 	int rc;
 
+	if (epoch & NODE_FORWARD_EPOCH)
+		return propose_away(n, epoch, data, len, true, timeout_ms, ret_index, err);
+	r = proposal(epoch, data, len, true, err);
 	if (!r)
 		return err ? err->code : WIRE_NOMEM;
 	rc = request_ask(n, r, node_now_us(n) + (uint64_t)timeout_ms * 1000, err);
@@ -345,7 +381,8 @@ static uint64_t wall_us(void *ctx, uint64_t epoch)
 {
 	struct shell_node *n = ctx;
 
-	(void)epoch;
+	if (epoch & NODE_FORWARD_EPOCH)
+		return node_forward_wall_us(n, epoch);
 	return n->env->wall_us(n->env->ctx);
 }
 

@@ -25,15 +25,15 @@ static int handle_propose(struct shell_node *n, struct request *r)
 	struct pending *p = NULL, **at;
 	uint64_t index = 0, term = n->shared.term; /* only this thread changes it */
 	int code = WIRE_FENCED, rc = WIRE_OK;
-	bool wanted;
+	bool wanted, answer = false;
 
 	pthread_mutex_lock(&n->mu);
 	wanted = !r->abandoned;
 	n->proposing = wanted;
 	pthread_mutex_unlock(&n->mu);
-	if (r->is_close && !(p = calloc(1, sizeof *p)))
+	if (r->is_close && !r->asker && !(p = calloc(1, sizeof *p)))
 		code = WIRE_NOMEM;
-	else if (n->shared.role == RAFT_LEADER && term == r->epoch && wanted) {
+	else if (n->shared.role == RAFT_LEADER && term == r->epoch && wanted && (!r->asker || node_grants_may_propose(n, r))) {
 		e.sum = wire_hash(r->data, r->size, 0);
 		rc = node_step(n, &ev, &code, &index);
 	}
@@ -41,6 +41,8 @@ static int handle_propose(struct shell_node *n, struct request *r)
 	n->proposing = false;
 	if (!rc && code == WIRE_BUSY && hold(n, r)) {
 		free(p);
+	} else if (r->asker) {
+		answer = true;
 	} else if (rc || code || !r->is_close) {
 		/* A step that failed may have sent the entry already. */
 		node_settle(r, !rc ? code : r->is_close ? WIRE_UNKNOWN : WIRE_CLOSED, index);
@@ -52,6 +54,13 @@ static int handle_propose(struct shell_node *n, struct request *r)
 		*at = p;
 	}
 	pthread_mutex_unlock(&n->mu);
+	if (answer) { /* after a step that failed nobody can tell */
+		if (!rc)
+			node_grants_proposed(n, r, code, index);
+		pthread_mutex_lock(&n->mu);
+		request_unref(r);
+		pthread_mutex_unlock(&n->mu);
+	}
 	return rc;
 }
 

@@ -182,7 +182,7 @@ static void ask_aside(struct shell_node *n)
 /* Without a lock, on the reader's thread. The lease is read first, then the clock, then the index: at the moment of the first, this node led, so that the
  * index, which only grows, covers all that was acknowledged before. What happens later does not matter, be it hours: a read may count as done at any
  * moment between its beginning and its end, and what it will see is no older than that index, since the READ lock comes after this (README.md). */
-static bool lease_covers(struct shell_node *n, uint64_t *ret_index)
+bool node_lease_covers(struct shell_node *n, uint64_t *ret_index)
 {
 	uint64_t until = atomic_load_explicit(&n->lease->until_us, memory_order_acquire);
 	struct wire_clock_reading now;
@@ -298,7 +298,7 @@ static int pass_bounded(struct shell_node *n, uint32_t bound_ms, uint64_t deadli
 		refresh(n, age, bound_us, &now);
 		return WIRE_OK;
 	}
-	if (!lease_covers(n, &index)) {
+	if (!node_lease_covers(n, &index)) {
 		pthread_mutex_lock(&n->mu);
 		learn_lease_end(n, &now);
 		learn_published(n);
@@ -327,7 +327,7 @@ int node_read_gate(void *node, const struct vfs_read_want *want, uint32_t timeou
 		*ret_waited = true;
 		return pass_bounded(n, want->bound_ms, node_now_us(n) + (uint64_t)timeout_ms * 1000, err);
 	}
-	leased = lease_covers(n, &index);
+	leased = node_lease_covers(n, &index);
 	if (want->level == VFS_READ_LEASE)
 		want_lease(n);
 	if (leased && vfs_db_published(n->db) >= index)

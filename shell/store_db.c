@@ -61,6 +61,8 @@ static int open_database(struct shell_node *n, const struct raft_journal_state *
 		vfs_db_close(db);
 	if (!rc)
 		n->db = db;
+	if (!rc)
+		node_grants_open(n);
 	free(known);
 	return rc;
 }
@@ -84,6 +86,7 @@ static void close_database(struct shell_node *n)
 	if (!n->db)
 		return;
 	last_checkpoint(n);
+	node_grants_close(n);
 	vfs_db_close(n->db);
 	node_ledger_close(n);
 }

@@ -80,6 +80,7 @@ struct vfs_conn {
 	int refused_run;
 	struct vfs_read_want want;
 	uint32_t timeout_ms, page_size;
+	unsigned write_flags; /* VFS_WRITE_LOCAL, or 0 */
 
 	/* the private wal-index */
 	void **region;
@@ -94,6 +95,8 @@ struct vfs_conn {
 	/* locks */
 	int read_slot; /* READ lock held shared; -1: none */
 	bool write;
+	bool ahead;      /* the write lock was had before the READ lock, and SQLite has not asked for it yet */
+	uint32_t ahead_reads; /* of pages since then */
 	bool phantom;    /* SQLite took for committed what never was: told at FCNTL_COMMIT_PHASETWO */
 	bool rereading;  /* SQLite looks at a header that it found torn, under a WRITE that is none */
 	bool confirming; /* READ was just granted: the next barrier is followed by SQLite's check that nothing has changed */
@@ -137,6 +140,7 @@ int shim_alive(struct vfs_conn *c);
 uint64_t shim_error_number(void); /* for error_at */
 void shim_refused(struct vfs_conn *c, bool reserved); /* for xSleep: this thread waits for the write lock; reserved: it has it already */
 void shim_granted(struct vfs_conn *c);
+bool shim_sole_writer(struct vfs_conn *c); /* Does a single statement of c's run, and may it write? In a call of SQLite's on c only */
 /* Is the read that begins a repetition within the call that was refused WRITE? That call has passed the gate. */
 bool shim_repeats_refused(struct vfs_conn *c);
 void shim_read_begins(void); /* what this thread was refused before is over: no sleep of now belongs to it */
@@ -175,6 +179,8 @@ int shim_shm_unmap(sqlite3_file *f, int delete);
 int shim_pull_anew(struct vfs_conn *c); /* all of the private copy; SQLITE_OK also when it is to be done later (retired) */
 void *shim_region(struct vfs_conn *c, uint32_t region); /* makes it when missing; NULL: no memory */
 void shim_write_end(struct vfs_conn *c);                /* WRITE unlock; nothing when it isn't held */
+/* Something is read. SQLite asks for WRITE after page 1 at the latest: a statement that reads on without it writes elsewhere, and the lock that was had ahead goes back. */
+void shim_ahead_read(struct vfs_conn *c);
 
 /* ---- wal.c ---- */
 void shim_session_begin(struct vfs_conn *c, const struct vfs_grant *grant, bool moved);

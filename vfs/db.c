@@ -394,6 +394,18 @@ uint32_t vfs_db_page_size(struct vfs_db *db) { return db->page_size; }
 const char *vfs_db_path(struct vfs_db *db) { return db->path; }
 struct vfs_wlock *vfs_db_wlock(struct vfs_db *db) { return db->wlock; }
 
+void vfs_db_set_writes_far(struct vfs_db *db, bool far)
+{
+	atomic_store_explicit(&db->writes_far, far, memory_order_relaxed);
+	if (db->shared)
+		atomic_store_explicit(&db->shared->writes_far, far, memory_order_relaxed);
+}
+
+bool vfs_db_writes_far(struct vfs_db *db)
+{
+	return db->attached ? atomic_load_explicit(&db->shared->writes_far, memory_order_relaxed) != 0 : atomic_load_explicit(&db->writes_far, memory_order_relaxed);
+}
+
 void db_nap_us(struct vfs_db *db, uint32_t us)
 {
 	db->base->xSleep(db->base, (int)us);

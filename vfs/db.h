@@ -45,7 +45,7 @@ struct vfs_grant {
 };
 enum vfs_write_flags {
 	VFS_WRITE_LOCAL = 1, /* only where this node leads: never ask another one */
-	VFS_WRITE_AHEAD = 2, /* SQLite has not asked yet: it begins to read, for a statement that will most likely write. A ticket in the queue is of no use then */
+	VFS_WRITE_AHEAD = 2, /* SQLite has not asked yet: it begins to read, for a statement that will most likely write. What is had so is void unless it is asked for without this in a moment */
 };
 
 /* What an entry of the log did besides changing pages: it was the first that was looked at of its term, or it brought a transaction to its end. A close that is skipped, and
@@ -207,6 +207,9 @@ const char *vfs_db_path(struct vfs_db *db);
 const struct vfs_node_ops *vfs_db_ops(struct vfs_db *db);
 const struct vfs_node_ops *vfs_db_ops_inside(struct vfs_db *db); /* the node's own */
 struct vfs_wlock *vfs_db_wlock(struct vfs_db *db);
+/* Is the write lock another node's to give? Then a read that is likely to write asks for it (VFS_WRITE_AHEAD) before it begins. The node says so, at any time; an atomic load. */
+void vfs_db_set_writes_far(struct vfs_db *db, bool far);
+bool vfs_db_writes_far(struct vfs_db *db);
 /* The open database of this process at that canonical path, with a reference that keeps it from closing (NULL: none). */
 struct vfs_db *vfs_db_find(const char *canonical_path);
 void vfs_db_ref(struct vfs_db *db);   /* one more connection */

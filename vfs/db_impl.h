@@ -52,6 +52,7 @@ struct vfs_db {
 	const struct wire_env *env;
 	struct vfs_node_ops ops, door_ops;
 	struct vfs_wlock *wlock;
+	atomic_bool writes_far;
 	/* What other processes see of it; NULL: nobody is to. attached: it is another process's, `owner`'s (attached.h), and this one only reads it. */
 	struct vfs_shared *shared;
 	uint64_t owner;

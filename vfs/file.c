@@ -30,6 +30,8 @@ static int main_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 	struct vfs_conn *c = conn(f);
 	int rc = shim_alive(c);
 
+	if (c->ahead)
+		shim_ahead_read(c);
 	return rc ? rc : c->real->pMethods->xRead(c->real, p, n, at);
 }
 
@@ -120,6 +122,17 @@ static int pragma_read(struct vfs_conn *c, char **arg)
 	return err.code ? SQLITE_ERROR : SQLITE_OK;
 }
 
+static int pragma_write(struct vfs_conn *c, char **arg)
+{
+	struct wire_err err = { 0 };
+
+	if (arg[2] && vfs_conn_set_write(c, arg[2], &err) != WIRE_OK)
+		arg[0] = sqlite3_mprintf("%s", err.text);
+	else
+		arg[0] = sqlite3_mprintf("%s", vfs_conn_write(c));
+	return err.code ? SQLITE_ERROR : SQLITE_OK;
+}
+
 static int pragma_timeout(struct vfs_conn *c, char **arg)
 {
 	struct wire_err err = { 0 };
@@ -138,6 +151,8 @@ int shim_pragma(struct vfs_conn *c, char **arg)
 
 	if (sqlite3_stricmp(name, "walraft_read") == 0)
 		return pragma_read(c, arg);
+	if (sqlite3_stricmp(name, "walraft_write") == 0)
+		return pragma_write(c, arg);
 	if (sqlite3_stricmp(name, "walraft_timeout") == 0)
 		return pragma_timeout(c, arg);
 	if (sqlite3_stricmp(name, "journal_mode") == 0 && value && sqlite3_stricmp(value, "wal") != 0) {

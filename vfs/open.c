@@ -115,7 +115,8 @@ static int read_parameters(struct vfs_conn *c, const char *name, struct wire_err
 		{ "nolock", "its node must know of readers" },
 		{ "readonly_shm", "its readers leave marks in -shm" },
 	};
-	const char *level = sqlite3_uri_parameter(name, "walraft_read"), *timeout = sqlite3_uri_parameter(name, "walraft_timeout");
+	const char *level = sqlite3_uri_parameter(name, "walraft_read"), *timeout = sqlite3_uri_parameter(name, "walraft_timeout"),
+	           *write = sqlite3_uri_parameter(name, "walraft_write");
 	uint32_t ms;
 	int rc = WIRE_OK;
 
@@ -125,6 +126,8 @@ static int read_parameters(struct vfs_conn *c, const char *name, struct wire_err
 	}
 	if (level)
 		rc = vfs_conn_set_read_level(c, level, err);
+	if (rc == WIRE_OK && write)
+		rc = vfs_conn_set_write(c, write, err);
 	if (rc == WIRE_OK && timeout)
 		rc = shim_parse_ms(timeout, &ms, err);
 	if (rc == WIRE_OK && timeout)

@@ -19,6 +19,7 @@ struct vfs_shared {
 	_Atomic uint64_t owner; /* names one run of one process; another one's is here before that one touches the database. 0: nobody's */
 	_Atomic uint64_t sequence, index; /* vfs_db_sequence, vfs_db_published */
 	_Atomic uint64_t restarts;
+	_Atomic uint64_t writes_far; /* vfs_db_writes_far */
 	_Atomic uint64_t latch;
 	struct { _Atomic uint64_t word[VFS_SHARED_WORDS]; } slot[2];
 };

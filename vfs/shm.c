@@ -230,6 +230,46 @@ static void give_token(struct vfs_conn *c)
 	c->retries++;
 }
 
+/* The lock that was had ahead was not wanted after all. */
+static void end_ahead(struct vfs_conn *c)
+{
+	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
+
+	if (!c->ahead)
+		return;
+	c->ahead = false;
+	ops->write_unlock(ops->ctx, c, false);
+}
+
+void shim_ahead_read(struct vfs_conn *c)
+{
+	if (c->ahead_reads++ > 1)
+		end_ahead(c);
+}
+
+/* Where the write lock is another node's to give, a statement that will write asks for it before it reads: what it reads then is what it may write from, and no second round trip is
+ * needed for the read. When it cannot be had, all goes on as without. */
+static bool lock_ahead(struct vfs_conn *c)
+{
+	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
+	struct vfs_grant grant;
+	struct wire_err err;
+
+	if (c->ahead && c->token)
+		return true; /* the same read, once more */
+	end_ahead(c);
+	if (!vfs_db_writes_far(c->db) || c->write_flags || !shim_sole_writer(c))
+		return false;
+	c->several_voters = ops->several_voters(ops->ctx);
+	if (shim_other_writer(c))
+		return false;
+	c->ahead = ops->write_lock(ops->ctx, c, VFS_WRITE_AHEAD, c->timeout_ms, &grant, &err) == WIRE_OK;
+	c->ahead_reads = 0;
+	if (c->ahead)
+		c->refused_stmt = NULL;
+	return c->ahead;
+}
+
 /* The gate, at the node that there is. Should it end meanwhile, at the next one. */
 static int begin_read(struct vfs_conn *c)
 {
@@ -237,7 +277,7 @@ static int begin_read(struct vfs_conn *c)
 
 	do {
 		rc = shim_change_over(c);
-		if (rc == SQLITE_OK && !c->token && !shim_repeats_refused(c))
+		if (rc == SQLITE_OK && !lock_ahead(c) && !c->token && !shim_repeats_refused(c))
 			rc = pass_gate(c);
 	} while (rc == WALRAFT_IOERR_READ && shim_must_change(c));
 	return rc;
@@ -260,6 +300,8 @@ static int read_shared(struct vfs_conn *c, int slot)
 	c->token = false;
 	if (rc == SQLITE_BUSY)
 		give_token(c);
+	else if (rc)
+		end_ahead(c);
 	if (rc)
 		return rc;
 	mark = vfs_walindex_ckpt_info(c->region[0])->read_mark[slot];
@@ -293,6 +335,8 @@ static int read_unlock(struct vfs_conn *c, int slot, int n, bool exclusive)
 	}
 	if (c->retrying)
 		give_token(c);
+	else
+		end_ahead(c);
 	c->retrying = c->confirming = false;
 	c->read_slot = -1;
 	return base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
@@ -308,8 +352,11 @@ static int not_writable(struct vfs_conn *c, int code, const struct wire_err *err
 	switch (code) {
 	case WIRE_BUSY: /* other writers are nothing to tell of */
 		return *err->text ? shim_fail(c, SQLITE_BUSY, "%s: %s", c->path, err->text) : SQLITE_BUSY;
+	case WIRE_TIMEOUT:
 	case WIRE_NOTLEADER:
 		ops->leader_url(ops->ctx, url, sizeof url);
+		if (!(c->write_flags & VFS_WRITE_LOCAL))
+			return shim_fail(c, WALRAFT_READONLY_NOT_LEADER, "%s cannot be written to from here at present: %s%s%s", c->path, err->text, *url ? "; the leader is " : "", url);
 		return shim_fail(c, WALRAFT_READONLY_NOT_LEADER, "%s is written to on the leader, which is %s", c->path,
 		                 *url ? url : "not known at present (an election may be under way: try again)");
 	default:
@@ -340,7 +387,8 @@ static int write_lock(struct vfs_conn *c)
 	other = shim_other_writer(c);
 	if (other)
 		return shim_fail(c, WALRAFT_ERROR_TWO_DATABASES, "one transaction cannot write to two replicated databases (%s and %s): it would not be atomic", other->path, c->path);
-	rc = ops->write_lock(ops->ctx, c, 0, c->timeout_ms, &grant, &err);
+	rc = ops->write_lock(ops->ctx, c, c->write_flags, c->timeout_ms, &grant, &err);
+	c->ahead = false;
 	if (rc != WIRE_OK && shim_must_change(c))
 		return node_has_ended(c);
 	if (rc == WIRE_BUSY)

@@ -9,7 +9,7 @@
 struct sqlite3;
 
 /* Extended result codes that applications see. */
-#define WALRAFT_READONLY_NOT_LEADER (8 | (0x57 << 8))   /* SQLITE_READONLY: write to the leader (walraft_leader()) */
+#define WALRAFT_READONLY_NOT_LEADER (8 | (0x57 << 8))   /* SQLITE_READONLY: writes do not get from here to the leader (walraft_leader()): walraft_write=local, or it does not answer, or this node was removed */
 #define WALRAFT_IOERR_NOT_COMMITTED (10 | (0x57 << 8))  /* SQLITE_IOERR: superseded or refused; nothing of the transaction is or will be there: retry */
 #define WALRAFT_IOERR_UNKNOWN (10 | (0x58 << 8))        /* outcome unknown within the timeout */
 #define WALRAFT_IOERR_FENCED (10 | (0x59 << 8))         /* leadership was lost during the transaction: rolled back, retry on the leader */
@@ -74,6 +74,9 @@ int vfs_conn_set_read_level(struct vfs_conn *c, const char *text, struct wire_er
 int vfs_conn_wait(struct vfs_conn *c, uint64_t index, uint32_t timeout_ms, struct wire_err *err);
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c);         /* default 5000 */
 int vfs_conn_set_timeout_ms(struct vfs_conn *c, uint32_t ms, struct wire_err *err);
+/* "forward": where this node does not lead, the write lock is asked of the leader; "local": writes are refused there (WALRAFT_READONLY_NOT_LEADER). */
+int vfs_conn_set_write(struct vfs_conn *c, const char *text, struct wire_err *err);
+const char *vfs_conn_write(struct vfs_conn *c);
 /* Last committed position of this connection: index, 0 none yet; and its transaction id. */
 uint64_t vfs_conn_last_index(struct vfs_conn *c);
 void vfs_conn_txid(struct vfs_conn *c, uint8_t txid[VFS_TXID_BYTES]);

@@ -65,7 +65,7 @@ int shim_session_check(struct vfs_conn *c)
 	if (vfs_db_is_retired(c->db))
 		return s->failed = shim_fail(c, WALRAFT_IOERR_FENCED, "the node of %s ended during the transaction, which is rolled back; repeat it", c->path);
 	s->failed = shim_fail(c, WALRAFT_IOERR_FENCED,
-	                      "this node lost the leadership of %s during the transaction, which is rolled back; repeat it on the leader (walraft_leader())", c->path);
+	                      "the write lock of %s was lost during the transaction, which is rolled back: leadership changed, or the leader did not hear from this node; repeat it", c->path);
 	return s->failed;
 }
 
@@ -183,6 +183,8 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
 
 	if (rc)
 		return rc;
+	if (w->conn->ahead)
+		shim_ahead_read(w->conn);
 	if (s->open && (uint64_t)offset >= s->base_at)
 		return shim_store_read(&s->store, p, (uint32_t)n, (uint64_t)offset - s->base_at);
 	return w->real->pMethods->xRead(w->real, p, n, offset);

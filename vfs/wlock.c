@@ -20,6 +20,7 @@ struct ticket {
 	bool sleeping; /* its thread waits on cond, and frees the ticket should it find it gone */
 	bool woken;    /* signalled since it last looked: one wake-up at a time is enough */
 	bool gone;     /* no longer in the queue */
+	bool async;    /* nobody sleeps on it: it is handed the lock */
 	pthread_cond_t cond;
 };
 
@@ -29,6 +30,10 @@ struct vfs_wlock {
 	const void *holder, *reserved;
 	uint64_t reserved_until_ns;
 	bool kept;
+	bool taken;  /* the holder has it by vfs_wlock_take */
+	bool handed; /* an asynchronous ticket got it, and its owner is not told yet */
+	void (*on_handed)(void *ctx);
+	void *handed_ctx;
 	struct ticket *first;
 };
 
@@ -130,7 +135,7 @@ static void lapse(struct vfs_wlock *w, uint64_t now)
 {
 	for (struct ticket *t = w->first, *next; t != NULL; t = next) {
 		next = t->next;
-		if (t->urgent || t->sleeping || now - t->asked_ns < TICKET_NS)
+		if (t->urgent || t->sleeping || t->async || now - t->asked_ns < TICKET_NS)
 			continue;
 		if (w->reserved == t->who)
 			unreserve(w);
@@ -166,7 +171,21 @@ static void wake(struct ticket *t)
 	}
 }
 
-/* Brings the state up to `now`: what has lapsed goes; a free lock is reserved for whom it is due, and its sleeper woken. */
+static void hold(struct vfs_wlock *w, const void *who)
+{
+	w->holder = who;
+	w->taken = false;
+	unreserve(w);
+}
+
+static void hand_over(struct vfs_wlock *w, struct ticket *t)
+{
+	hold(w, t->who);
+	drop(w, t);
+	w->handed = true;
+}
+
+/* Brings the state up to `now`: what has lapsed goes; a free lock is reserved for whom it is due, and its sleeper woken, or handed over. */
 static void settle(struct vfs_wlock *w, uint64_t now)
 {
 	lapse(w, now);
@@ -180,27 +199,43 @@ static void settle(struct vfs_wlock *w, uint64_t now)
 	}
 
 	struct ticket *t = w->first;
-	while (t != NULL && !t->sleeping && t->asks < 2)
+	while (t != NULL && !t->sleeping && !t->async && t->asks < 2)
 		t = t->next;
-	if (t != NULL && now - t->since_ns >= BARGE_NS) {
+	if (t != NULL && !t->async && now - t->since_ns >= BARGE_NS) {
 		reserve(w, t, now);
 		wake(t);
 		return;
 	}
-	for (t = w->first; t != NULL && !t->sleeping; t = t->next)
+	while (t != NULL && !t->sleeping && !t->async)
+		t = t->next;
+	if (t != NULL && t->async)
+		hand_over(w, t);
+	else
+		wake(t);
+}
+
+/* Tells of a hand-over, which must not be done with the mutex held. True: it was let go meanwhile. */
+static bool tell(struct vfs_wlock *w)
+{
+	if (!w->handed)
+		return false;
+	w->handed = false;
+	pthread_mutex_unlock(&w->mutex);
+	w->on_handed(w->handed_ctx);
+	pthread_mutex_lock(&w->mutex);
+	return true;
+}
+
+static void leave(struct vfs_wlock *w)
+{
+	while (tell(w))
 		;
-	wake(t);
+	pthread_mutex_unlock(&w->mutex);
 }
 
 static bool may_take(const struct vfs_wlock *w, const void *who)
 {
 	return w->holder == NULL && (w->reserved == NULL || w->reserved == who);
-}
-
-static void hold(struct vfs_wlock *w, const void *who)
-{
-	w->holder = who;
-	unreserve(w);
 }
 
 static struct ticket *ticket_of(struct vfs_wlock *w, const void *who, uint64_t now)
@@ -235,9 +270,10 @@ void vfs_wlock_free(struct vfs_wlock *w)
 	free(w);
 }
 
-bool vfs_wlock_try(struct vfs_wlock *w, const void *who)
+static enum vfs_wlock_asked ask(struct vfs_wlock *w, const void *who, bool async)
 {
 	assert(who != NULL);
+	enum vfs_wlock_asked got = VFS_WLOCK_HELD;
 	pthread_mutex_lock(&w->mutex);
 	const uint64_t now = now_ns();
 	bool held = w->holder == who;
@@ -252,11 +288,50 @@ bool vfs_wlock_try(struct vfs_wlock *w, const void *who)
 	}
 	if (!held) {
 		struct ticket *const t = ticket_of(w, who, now);
-		if (t != NULL)
+		got = t != NULL ? VFS_WLOCK_QUEUED : VFS_WLOCK_NOMEM;
+		if (t != NULL) {
 			t->asks++;
+			t->async = async;
+		}
 	}
+	leave(w);
+	return got;
+}
+
+bool vfs_wlock_try(struct vfs_wlock *w, const void *who)
+{
+	return ask(w, who, false) == VFS_WLOCK_HELD;
+}
+
+enum vfs_wlock_asked vfs_wlock_ask(struct vfs_wlock *w, const void *who)
+{
+	return ask(w, who, true);
+}
+
+void vfs_wlock_on_handed(struct vfs_wlock *w, void (*handed)(void *ctx), void *ctx)
+{
+	pthread_mutex_lock(&w->mutex);
+	w->on_handed = handed;
+	w->handed_ctx = ctx;
 	pthread_mutex_unlock(&w->mutex);
-	return held;
+}
+
+void vfs_wlock_settle(struct vfs_wlock *w)
+{
+	pthread_mutex_lock(&w->mutex);
+	settle(w, now_ns());
+	leave(w);
+}
+
+void vfs_wlock_void(struct vfs_wlock *w)
+{
+	pthread_mutex_lock(&w->mutex);
+	if (!w->taken)
+		w->holder = NULL;
+	if (w->kept)
+		unreserve(w);
+	settle(w, now_ns());
+	leave(w);
 }
 
 /* Sleeps on the ticket until who may take the lock, or the deadline. */
@@ -274,7 +349,8 @@ static void sleep_on(struct vfs_wlock *w, struct ticket *t, uint64_t deadline_ns
 		}
 		if (t->gone || now >= deadline_ns)
 			break;
-		wait_for_change(w, t, now, deadline_ns);
+		if (!tell(w))
+			wait_for_change(w, t, now, deadline_ns);
 	}
 	t->sleeping = false;
 	t->asked_ns = now_ns();
@@ -305,7 +381,7 @@ uint32_t vfs_wlock_sleep(struct vfs_wlock *w, const void *who, uint32_t us)
 		destroy(t);
 	/* A wake-up that was meant for this one may have come with its deadline: hand it on. */
 	settle(w, now_ns());
-	pthread_mutex_unlock(&w->mutex);
+	leave(w);
 	const uint64_t slept = (now_ns() - start) / 1000;
 	return slept > UINT32_MAX ? UINT32_MAX : (uint32_t)slept;
 }
@@ -323,7 +399,7 @@ void vfs_wlock_release(struct vfs_wlock *w, const void *who, bool keep)
 		}
 		settle(w, now);
 	}
-	pthread_mutex_unlock(&w->mutex);
+	leave(w);
 }
 
 void vfs_wlock_forget(struct vfs_wlock *w, const void *who)
@@ -331,13 +407,14 @@ void vfs_wlock_forget(struct vfs_wlock *w, const void *who)
 	pthread_mutex_lock(&w->mutex);
 	struct ticket *const t = find(w, who);
 
-	assert(w->holder != who);
+	if (w->holder == who)
+		w->holder = NULL;
 	if (t != NULL)
 		drop(w, t);
 	if (w->reserved == who)
 		unreserve(w);
 	settle(w, now_ns());
-	pthread_mutex_unlock(&w->mutex);
+	leave(w);
 }
 
 bool vfs_wlock_take(struct vfs_wlock *w, const void *who, uint32_t timeout_ms)
@@ -364,16 +441,19 @@ bool vfs_wlock_take(struct vfs_wlock *w, const void *who, uint32_t timeout_ms)
 			held = may_take(w, who);
 			if (held || now >= deadline)
 				break;
-			wait_for_change(w, &t, now, deadline);
+			if (!tell(w))
+				wait_for_change(w, &t, now, deadline);
 		}
 		unlink_ticket(w, &t);
-		if (held)
+		if (held) {
 			hold(w, who);
-		else if (w->reserved == who)
+			w->taken = true;
+		} else if (w->reserved == who) {
 			unreserve(w);
+		}
 		settle(w, now_ns());
 	}
-	pthread_mutex_unlock(&w->mutex);
+	leave(w);
 	pthread_cond_destroy(&t.cond);
 	return held;
 }

@@ -201,7 +201,7 @@ static void deserialize(void)
 	host_close(other);
 }
 
-/* On a node that does not lead. */
+/* On a node that does not lead, with writes to stay there. */
 static void copy_out(void)
 {
 	sqlite3 *db = host_open("-"), *from = plain(":memory:", "PRAGMA page_size=4096; CREATE TABLE m(a)"), *to = plain(":memory:", "SELECT 1");
@@ -209,6 +209,7 @@ static void copy_out(void)
 	sqlite3_int64 n = 0;
 	unsigned char *image = sqlite3_serialize(db, "main", &n, 0);
 
+	saw_sql(db, "writes", "PRAGMA walraft_write=local");
 	saw("serialize", "%d", image != NULL && n > 0);
 	sqlite3_free(image);
 	saw("backup into it", "%d", copy(db, from, -1) & 0xff);

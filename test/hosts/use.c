@@ -178,12 +178,13 @@ static void facts(void)
 	host_close(db);
 }
 
-/* On a node that does not lead: the code as the host asked for it, and what can be done about it. */
+/* On a node that does not lead, with writes to stay there: the code as the host asked for it, and what can be done about it. */
 static void codes(void)
 {
 	sqlite3 *db = host_open("-");
 	int rc;
 
+	exec(db, "PRAGMA walraft_write=local");
 	sqlite3_extended_result_codes(db, 0);
 	rc = sqlite3_exec(db, "INSERT INTO seed VALUES('not here')", NULL, NULL, NULL);
 	saw("plain", "%d, extended %d", rc, sqlite3_extended_errcode(db));

@@ -94,7 +94,10 @@ def three():
 	t.equal([fs[0].one("PRAGMA walraft_read", conn="uri"), int(fs[0].one("PRAGMA walraft_timeout", conn="uri"))],
 	        ["stale", 1234], "read level and timeout are taken from the URI")
 
+	t.equal(fs[0].sql("PRAGMA walraft_write"), [["forward"]], "writes go to the leader by default")
+	t.ok(fs[0].error("PRAGMA walraft_write='wrong'") is not None, "an unknown way of writing is an error")
 	for f in fs:
+		f.sql("PRAGMA walraft_write='local'")
 		for sql in ("INSERT INTO kv(k) VALUES('no')", "BEGIN IMMEDIATE", "CREATE TABLE no(x)"):
 			e = f.error(sql)
 			t.ok(e is not None and e.code == READONLY_NOT_LEADER, "%s on follower %d gives READONLY" % (sql, f.i), repr(e))
@@ -150,11 +153,13 @@ def serve_and_shell():
 	l = c.leader()
 	t.equal(l.term(), 0, "SIGTERM ends serve with status 0")
 	c.leader()
-	# The shell takes the node over; it is now a follower: it reads, and its writes are refused.
-	r = shell(l.db, "SELECT 'rows', count(*) FROM kv;", "INSERT INTO kv(k) VALUES('no');", "SELECT 'leader', walraft_leader();")
+	# The shell takes the node over; it is now a follower: it reads, and writes by way of the leader.
+	r = shell(l.db, "SELECT 'rows', count(*) FROM kv;", "INSERT INTO kv(k) VALUES('shell');", "SELECT walraft_error();", "SELECT 'now', k FROM kv;", "PRAGMA walraft_write='local';",
+	          "INSERT INTO kv(k) VALUES('no');", "SELECT 'leader', walraft_leader();")
 	new = c.leader()
 	t.ok("rows|0" in r.stdout, "the shell reads as a follower", r.stdout + r.stderr)
-	t.ok("readonly" in r.stderr.replace(" ", "").lower(), "its write is refused", r.stderr)
+	t.ok("now|shell" in r.stdout, "it writes", r.stdout + r.stderr)
+	t.ok("readonly" in r.stderr.replace(" ", "").lower(), "its write is refused when it is to stay there", r.stderr)
 	t.ok("leader|" + new.url in r.stdout, "walraft_leader() in the shell", r.stdout)
 	l.start()
 	c.leader()

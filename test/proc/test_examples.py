@@ -28,7 +28,7 @@ LANGUAGES = [
 	Language("Ruby", "ruby", ["/usr/bin/ruby", example("order.rb")], ["/usr/bin/ruby", "-e", "require 'sqlite3'"]),
 	Language("Perl", "perl", ["/usr/bin/perl", example("order.pl")], ["/usr/bin/perl", "-MDBD::SQLite=1.68", "-e", "1"]),
 	Language("Tcl", "tcl", ["/usr/bin/tclsh", example("order.tcl")],
-	         ["/bin/sh", "-c", "echo 'package require sqlite3' >%s/probe && /usr/bin/tclsh %s/probe" % (t.dir, t.dir)], (8, 10)),
+	         ["/bin/sh", "-c", "echo 'package require sqlite3' >%s/probe && /usr/bin/tclsh %s/probe" % (t.dir, t.dir)], 10),
 	Language("Go", "go", [BUILT_GO], GO + ["list", "-find", "-tags", "libsqlite3", "github.com/mattn/go-sqlite3"]),
 ]
 

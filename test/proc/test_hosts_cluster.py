@@ -66,6 +66,7 @@ def elsewhere():
 	a = p.host
 	a.sql("INSERT INTO seed VALUES(1); CREATE TABLE w(a PRIMARY KEY, b); INSERT INTO w VALUES(1, zeroblob(100)); PRAGMA auto_vacuum=2; VACUUM")
 	b.sql("SELECT * FROM w")
+	b.sql("PRAGMA walraft_write='local'")
 	before = c[0].status()["last_index"]
 	t.equal(b.run("codes"), {"plain": "8, extended 22280", "extended": "22280", "reason": "%s is written to on the leader, which is %s" % (c[1].db, c[0].url),
 	                         "in a transaction": "22280", "which can still read": "1"}, "the code is READONLY, extended if so asked, and the text names the leader")
@@ -84,7 +85,7 @@ def elsewhere():
 		a_saw = a.run(name)
 		t.ok(a_saw, name + " on the leader")
 	b.sql("SELECT * FROM saved LIMIT 1")
-	t.equal(b.run("copy-out"), {"backup": "101", "serialize": "1", "backup into it": "8", "blob": "8"}, "backup and serialize work on a follower, a backup into it and a blob to write are refused")
+	t.equal(b.run("copy-out"), {"writes": "local", "backup": "101", "serialize": "1", "backup into it": "8", "blob": "8"}, "backup and serialize work on a follower, a backup into it and a blob to write are refused")
 	t.ok(c[0].status()["last_index"] > before, "the leader went on")
 	finish(p, b)
 

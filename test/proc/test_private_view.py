@@ -84,7 +84,7 @@ def one_round(c, x, shape, end, tag):
 def lost():
 	c = t.cluster(n=3, schema=SCHEMA)
 	x = c[0]
-	x.open("x", pragmas=["cache_size=5"])
+	x.open("x", pragmas=["cache_size=5", "walraft_write='local'"])
 	rounds = [(s, e) for s in SHAPES for e in ("ROLLBACK", "COMMIT")]
 	if not t.full:
 		rounds = [("spilled", "ROLLBACK"), ("spilled, rewritten", "COMMIT"), ("unspilled", "ROLLBACK")]
