@@ -141,7 +141,7 @@ struct node_shared { /* what other threads read, under mu */
 
 /* How new what is published here will be known to be, for bounded reads; times by the leases' clock (reads.c, README.md). node_lease.fresh_us is how new it is. */
 struct node_fresh {
-	_Atomic uint64_t asked_us;       /* the latest question to the leader that no reader waits for */
+	_Atomic uint64_t asked_us;       /* the latest question to the leader that no reader waits for; node_now_us */
 	uint64_t known_us, known_index;  /* all that was acknowledged until then is at or below that index; mu */
 };
 

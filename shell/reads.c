@@ -166,11 +166,15 @@ static int read_index(struct shell_node *n, uint64_t deadline_us, uint64_t *ret_
 	}
 }
 
-/* Nobody waits for the answer: it wakes a group that is at rest, and tells node_fresh. */
-static void ask_aside(struct shell_node *n)
+/* Nobody waits for the answer: it wakes a group that is at rest, and tells node_fresh. However many readers ask for it, no more often than every so many microseconds. */
+static void ask_aside(struct shell_node *n, uint64_t every_us)
 {
-	struct request *r = request_new(REQUEST_READ);
+	uint64_t asked = atomic_load_explicit(&n->fresh.asked_us, memory_order_relaxed), now = node_now_us(n);
+	struct request *r;
 
+	if (now < asked + (every_us > REFRESH_US ? every_us : REFRESH_US) || !atomic_compare_exchange_strong(&n->fresh.asked_us, &asked, now))
+		return;
+	r = request_new(REQUEST_READ);
 	if (!r)
 		return; /* whoever needs it asks for itself */
 	r->begun_us = now_at_least_us(n);
@@ -231,7 +235,7 @@ static int without_lease(struct shell_node *n, struct wire_err *err)
 		                                  "getting one now), or a majority does not answer. Repeat in a moment, or read at level linearizable, which waits");
 	pthread_mutex_unlock(&n->mu);
 	if (rc && leads)
-		ask_aside(n);
+		ask_aside(n, 0);
 	return rc;
 }
 
@@ -274,17 +278,6 @@ static void learn_lease_end(struct shell_node *n, const struct wire_clock_readin
 		node_fresh_learn(n, until - 1, atomic_load_explicit(&n->lease->read_index, memory_order_acquire));
 }
 
-/* Before it is too old: readers who come without a break do not have to wait then. */
-static void refresh(struct shell_node *n, uint64_t age, uint64_t bound_us, const struct wire_clock_reading *now)
-{
-	uint64_t asked = atomic_load_explicit(&n->fresh.asked_us, memory_order_relaxed);
-
-	if (age < bound_us / 2 || now->latest_us < asked + REFRESH_US || now->latest_us < asked + bound_us / 8)
-		return;
-	if (atomic_compare_exchange_strong(&n->fresh.asked_us, &asked, now->latest_us))
-		ask_aside(n);
-}
-
 static int pass_bounded(struct shell_node *n, uint32_t bound_ms, uint64_t deadline_us, struct wire_err *err)
 {
 	const uint64_t bound_us = (uint64_t)bound_ms * 1000;
@@ -295,7 +288,9 @@ static int pass_bounded(struct shell_node *n, uint32_t bound_ms, uint64_t deadli
 	n->clock.now(n->clock.ctx, &now);
 	age = shell_age_us(&n->clock, atomic_load_explicit(&n->lease->fresh_us, memory_order_acquire), &now);
 	if (age <= bound_us) {
-		refresh(n, age, bound_us, &now);
+		/* Before it is too old: readers who come without a break do not have to wait then. */
+		if (age >= bound_us / 2)
+			ask_aside(n, bound_us / 8);
 		return WIRE_OK;
 	}
 	if (!node_lease_covers(n, &index)) {

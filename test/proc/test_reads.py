@@ -1,11 +1,16 @@
 #!/usr/bin/python3
 """Reads at each level on leader and follower: what they see and cost, what they are told when they cannot be answered, and in what time; positions, waiting
 for them; the table of members; schemas and long transactions on followers."""
+import collections
 import json
 import os
+import re
+import shutil
+import subprocess
 import time
 
 import harness
+import load
 from harness import IOERR_READ_GATE, Test, wait_until
 
 t = Test(__file__)
@@ -129,18 +134,25 @@ def each_level(c, l, *fs):
 	t.ok(asked <= 3 + span / 0.04, "200 bounded ones on a follower asked %d times in %.2f s" % (asked, span))
 	t.equal(cost(fs[0], "linearizable"), 200, "200 linearizable ones, one after the other, ask each time")
 
+	# What comes in while a read begins makes SQLite look again; that is no new read.
+	l.start_load(threads=3)
+	c.wait_acked(20)
+	t.equal(cost(fs[0], "linearizable", 300), 300, "300 linearizable ones beside writers on the leader ask 300 times")
+	l.stop_load()
+	rows = l.one("SELECT count(*) FROM kv")
+
 	# Bounded: what was acknowledged longer ago than that is there.
 	late = []
 	fs[0].open("b60", pragmas=["walraft_read='bounded:60'"])
-	for i in range(15, 27):
-		l.sql("INSERT INTO kv(k) VALUES('r%d')" % i)
+	for i in range(12):
+		l.sql("INSERT INTO kv(k) VALUES('b%d')" % i)
 		acked = time.monotonic()
 		while True:
 			begin = time.monotonic()
 			seen = fs[0].one("SELECT count(*) FROM kv", conn="b60")
 			if begin - acked > 0.06:
 				break
-		if seen != i + 1:
+		if seen != rows + i + 1:
 			late.append((i, seen))
 	t.equal(late, [], "a bounded read sees all that was acknowledged longer ago than its bound")
 
@@ -167,6 +179,68 @@ def crowd(c, l, f):
 	asked, requests = after["asked"] - before["asked"], after["requests"] - before["requests"]
 	t.ok(requests <= asked / 20, "%d waiting reads made %d questions to the leader; the last was answered %.0f ms after it went on" % (asked, requests, took * 1000))
 	c.leader()
+
+
+def calls_of_reads(trace, go):
+	"""Per system call, how often the thread made it between its two marks; without what is Python's."""
+	inside, count = None, collections.Counter()
+	with open(trace, errors="replace") as f:
+		for line in f:
+			tid, _, call = line.partition(" ")
+			call = call.strip()
+			if go + ".from" in call:
+				inside = tid
+			elif go + ".to" in call:
+				inside = None
+			elif tid == inside and re.match(r"[a-z0-9_]+\(", call):
+				count[call.split("(")[0]] += 1
+	return {k: v for k, v in count.items() if k not in ("futex", "mmap", "munmap", "mprotect", "madvise", "brk", "sched_yield", "clock_nanosleep", "restart_syscall", "rt_sigprocmask")}
+
+
+@case("system calls of reads", 3)
+def calls(c, l, *fs):
+	strace = shutil.which("strace")
+	trace, reads = os.path.join(c.dir, "trace"), 300
+	if not strace:
+		t.skip("reads by the lease cost no system call more than SQLite's", "no strace")
+		return
+	l.sql("INSERT INTO kv(k, pad) VALUES('a', 'x')")
+	c.converge()
+	plain = os.path.join(c.dir, "data", "plain.db")
+	harness.stock(plain, "PRAGMA journal_mode=wal; " + load.SCHEMA + "INSERT INTO kv(k, pad) VALUES('a', 'x')")
+
+	def count(node, level, path=None):
+		go = os.path.join(c.dir, "go-%s-%d-%s" % (level.split(":")[0], node.i, "plain" if path else ""))
+		p = node.send("crowd", threads=1, rounds=reads, warm=True, sql="SELECT count(*) FROM kv WHERE id = 1", go=go, path=path, params={"vfs": ""} if path else {},
+		              pragmas=["walraft_read='%s'" % level])
+		wait_until(lambda: os.path.exists(go + ".ready"), 20, "the connection is open")
+		s = subprocess.Popen([strace, "-f", "-qq", "-s", "400", "-o", trace, "-p", str(node.pid)], stderr=subprocess.PIPE, text=True, preexec_fn=harness.die_with_parent)
+		try:
+			# It is attached once it has written something, or has ended because it may not.
+			wait_until(lambda: s.poll() is not None or (os.path.exists(trace) and os.path.getsize(trace)), 20, "strace is attached")
+			if s.poll() is not None:
+				return s.stderr.read()
+			open(go, "w").close()
+			a = p.result(60)
+			t.equal([a["n_errors"], a["seen"]], [0, [1]], "%d reads at level %s" % (reads, level))
+		finally:
+			open(go, "w").close()
+			if s.poll() is None:
+				s.terminate()
+				s.wait()
+		got = calls_of_reads(trace, go)
+		os.unlink(trace)
+		return got
+	want = count(l, "stale", plain)
+	if isinstance(want, str):
+		t.skip("reads by the lease cost no system call more than SQLite's", "strace: " + want.strip())
+		return
+	t.ok(sum(want.values()) >= reads, "stock SQLite's: %s" % want)
+	lease_read(l, "SELECT count(*) FROM kv", "main")
+	for n, level in ((l, "linearizable"), (l, "lease"), (l, "bounded:60000"), (l, "stale"), (fs[0], "bounded:60000"), (fs[0], "stale")):
+		got = count(n, level)
+		t.ok(not isinstance(got, str) and got.get("fcntl") == want["fcntl"] and all(v <= want.get(k, 0) for k, v in got.items()),
+		     "level %s on the %s makes no more" % (level, "leader" if n is l else "follower"), "got:  %s\nwant: %s" % (got, want))
 
 
 @case("a follower that is cut off", 3, faults=True)
@@ -449,7 +523,10 @@ def followers(c, l, f):
 	f.sql("BEGIN", conn="held")
 	t.equal(f.sql("SELECT count(*) FROM kv", conn="held"), [[0]], "a long transaction begins")
 	l.start_load(threads=3)
-	c.wait_acked(3000 if t.full else 300, 120)
+	c.wait_acked(300, 120)
+	if t.full:
+		end = time.monotonic() + 150
+		wait_until(lambda: time.monotonic() > end, 200, "two minutes and a half are over", every_s=1)
 	l.sql("CREATE TABLE later(x)")
 	waits = []
 	for i in range(20):

@@ -8,7 +8,7 @@ named connection has a thread of its own, so that one may wait while others go o
   dump   conn, sql, file                         rows as lines of a file
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
   spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
-  crowd  threads, rounds, sql, go, pragmas       that many connections, opened first; once the file go is there all read, rounds times; errors, and how long each took (ms)
+  crowd  threads, rounds, sql, go, pragmas, params, warm   that many connections, opened first; once the file go is there all read, rounds times (warm: and once before); errors, and how long each took (ms)
   load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
   clients  log, tag, seed, levels, ...           starts clients that record their history, one for each of levels, see history.py
   stop   -                                       ends the writers and clients; counts of outcomes
@@ -150,14 +150,16 @@ class Crowd(threading.Thread):
 		self.start()
 
 	def one(self, i, ready, go):
-		con = sqlite3.connect(uri(self.path, {}), uri=True, isolation_level=None, check_same_thread=False)
-		for p in load.FIRST_PRAGMAS + ["walraft_read='stale'"]:
+		con = sqlite3.connect(uri(self.m.get("path") or self.path, self.m.get("params", {})), uri=True, isolation_level=None, check_same_thread=False)
+		for p in load.FIRST_PRAGMAS + ["walraft_read='stale'"]:  # which a plain database takes for nothing
 			con.execute("PRAGMA " + p).fetchall()
 		con.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 		for p in self.m.get("pragmas", []):
 			con.execute("PRAGMA " + p).fetchall()
 		ready.release()
 		go.wait()
+		con.execute(self.m["sql"]).fetchall() if self.m.get("warm") else None
+		os.path.exists(self.m["go"] + ".from")  # for who looks at system calls
 		for _ in range(self.m.get("rounds", 1)):
 			t0 = time.monotonic()
 			try:
@@ -165,6 +167,7 @@ class Crowd(threading.Thread):
 			except sqlite3.Error as e:
 				self.errors.append("%s %s" % (getattr(e, "sqlite_errorcode", -1), e))
 			self.took[i].append((time.monotonic() - t0) * 1000)
+		os.path.exists(self.m["go"] + ".to")
 		con.close()
 
 	def run(self):
