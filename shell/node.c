@@ -125,13 +125,6 @@ void node_published(struct shell_node *n)
 
 /* --- start --- */
 
-static void on_asker_gone(void *node, uint32_t conn)
-{
-	struct shell_node *n = node;
-
-	node_queries_gone(n->queries, conn);
-}
-
 static int open_link(struct shell_node *n, struct wire_err *err)
 {
 	struct wire_link_opts opts = {
@@ -142,7 +135,7 @@ static int open_link(struct shell_node *n, struct wire_err *err)
 		.queue_max_bytes = 12u << 20,
 		.silence_ms = NODE_LINK_SILENCE_MS,
 		.ctx = n,
-		.on_asker_gone = on_asker_gone,
+		.on_asker_gone = node_queries_gone,
 		.on_msg = node_on_msg,
 		.on_peer = node_on_peer,
 		.on_refused = node_on_refused,

@@ -352,7 +352,7 @@ int node_control_open(struct shell_node *n, struct wire_err *err);
  * database; later ones are dropped. free: after the link's end. stop and free: NULL allowed. */
 struct node_queries *node_queries_new(struct shell_node *n);
 void node_queries_take(struct node_queries *q, struct wire_link_msg *m);
-void node_queries_gone(struct node_queries *q, uint32_t conn);
+void node_queries_gone(void *node, uint32_t conn);
 void node_queries_stop(struct node_queries *q);
 void node_queries_free(struct node_queries *q);
 int node_control_open(struct shell_node *n, struct wire_err *err); /* control.c */

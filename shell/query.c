@@ -308,8 +308,9 @@ void node_queries_take(struct node_queries *q, struct wire_link_msg *lm)
 		wire_link_msg_free(lm);
 }
 
-void node_queries_gone(struct node_queries *q, uint32_t conn)
+void node_queries_gone(void *node, uint32_t conn)
 {
+	struct node_queries *q = ((struct shell_node *)node)->queries;
 	struct member *m;
 
 	pthread_mutex_lock(&q->mu);

@@ -38,6 +38,7 @@ WIRE_TESTS = \
 	test/unit/test_env \
 	test/unit/test_clock \
 	test/unit/test_msg \
+	test/unit/test_query \
 	test/unit/test_link \
 	test/unit/test_link_host \
 	test/unit/test_link_fork \
@@ -59,6 +60,8 @@ test_unit_test_clock_SOURCES = test/unit/test_clock.c
 test_unit_test_clock_LDADD = $(WIRE_TEST_LIBS)
 test_unit_test_msg_SOURCES = test/unit/test_msg.c
 test_unit_test_msg_LDADD = $(WIRE_TEST_LIBS)
+test_unit_test_query_SOURCES = test/unit/test_query.c
+test_unit_test_query_LDADD = $(WIRE_TEST_LIBS)
 LINK_WORLD = test/unit/link_world.c test/unit/link_world.h
 test_unit_test_link_SOURCES = test/unit/test_link.c $(LINK_WORLD)
 test_unit_test_link_LDADD = $(WIRE_TEST_LIBS)
