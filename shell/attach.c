@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define CONNECT_MS 5000u /* a host that has no answer for so long is stopped, or stuck */
+#define NO_FD (-2)
 #define STACK_BYTES (256u << 10)
 
 static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER;
@@ -57,7 +58,7 @@ static int open_socket(const struct shell_paths *paths, int *ret_fd, struct wire
 
 struct hello { uint64_t owner, clock; uint32_t page_size; };
 
-/* ret_lock_fd: NULL unless it is to watch the host. -1: there is none. */
+/* ret_lock_fd: NULL unless it is to watch the host. -1: there is none; -2 before: none is wanted. */
 static int greet(const struct shell_paths *paths, struct attach_link *l, struct hello *ret_hello, int *ret_lock_fd, struct wire_err *err)
 {
 	const char *line = ret_lock_fd ? ATTACH_WATCH_LINE "\n" : ATTACH_LINE "\n";
@@ -71,7 +72,7 @@ static int greet(const struct shell_paths *paths, struct attach_link *l, struct 
 	wire_put_bytes(&l->out, line, strlen(line));
 	rc = attach_send(l, CONNECT_MS, err);
 	if (!rc && ret_lock_fd)
-		rc = attach_receive_fd(l, CONNECT_MS, ret_lock_fd, err);
+		rc = attach_receive_fd(l, CONNECT_MS, *ret_lock_fd == NO_FD ? NULL : ret_lock_fd, err);
 	if (!rc)
 		rc = attach_receive(l, CONNECT_MS, CONNECT_MS, &type, &in, err);
 	if (rc == WIRE_TIMEOUT)
@@ -216,25 +217,21 @@ static void unmap(const struct vfs_shared *shared)
 	shell_shared_unmap((const struct shell_shared *)(const void *)((const char *)shared - offsetof(struct shell_shared, pub)));
 }
 
-/* Held for as long as this object is there: should the host be killed, stock programs find no gap until the next one has it. */
-static int adopt_lock(struct shell_attached *a, int fd, struct wire_err *err)
-{
-	char path[PATH_MAX + 8];
-
-	snprintf(path, sizeof path, "%s-shm", a->paths.db);
-	return vfs_shmlock_adopt(path, fd, &a->lock, err);
-}
-
 static int open_attached(struct shell_attached *a, struct wire_err *err)
 {
 	struct vfs_node_ops ops;
 	struct hello h;
-	int lock_fd = -1, rc = connect_to(&a->paths, &a->watch, &h, &lock_fd, err);
+	char shm[PATH_MAX + 8];
+	int lock_fd = -1, rc;
 
-	if (!rc && lock_fd >= 0)
-		rc = adopt_lock(a, lock_fd, err);
-	else if (lock_fd >= 0)
-		close(lock_fd);
+	/* One that the process has is enough: none can be closed while SQLite uses the file. */
+	snprintf(shm, sizeof shm, "%s-shm", a->paths.db);
+	a->lock = vfs_shmlock_hold(shm);
+	if (a->lock)
+		lock_fd = NO_FD;
+	rc = connect_to(&a->paths, &a->watch, &h, &lock_fd, err);
+	if (lock_fd >= 0 && vfs_shmlock_adopt(shm, lock_fd, &a->lock, rc ? NULL : err) && !rc)
+		rc = WIRE_CLOSED;
 	if (rc)
 		return rc;
 	a->owner = h.owner;

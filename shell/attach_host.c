@@ -423,7 +423,7 @@ void node_attach_after_fork(struct shell_node *n)
 
 void node_attach_close(struct shell_node *n)
 {
-	bool relied_on = false;
+	bool relied_on = n->keep_lock;
 
 	pthread_mutex_lock(&n->attach_mu);
 	n->attach_closed = true;

@@ -130,7 +130,7 @@ int attach_receive_fd(struct attach_link *l, unsigned patience_ms, int *ret_fd, 
 {
 	union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
 	struct iovec part = { .iov_base = l->in + l->have, .iov_len = 1 };
-	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = ret_fd ? control.bytes : NULL, .msg_controllen = ret_fd ? sizeof control.bytes : 0 };
 	const uint64_t deadline = now_ms() + patience_ms;
 	struct cmsghdr *c;
 	ssize_t got;
@@ -143,6 +143,8 @@ int attach_receive_fd(struct attach_link *l, unsigned patience_ms, int *ret_fd, 
 	if (got != 1)
 		return gone(err);
 	l->have++;
+	if (!ret_fd)
+		return WIRE_OK;
 	c = CMSG_FIRSTHDR(&m);
 	*ret_fd = -1;
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))

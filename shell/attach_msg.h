@@ -56,7 +56,7 @@ void attach_end(struct attach_link *l, size_t begin);
 int attach_send(struct attach_link *l, unsigned patience_ms, struct wire_err *err);
 /* With it the descriptor; -1: none. It stays the caller's. */
 int attach_send_fd(struct attach_link *l, int fd, unsigned patience_ms, struct wire_err *err);
-/* The first bytes that come, and the descriptor that comes with them, which is the caller's then; -1: none does. attach_receive gives the message. */
+/* The first bytes that come, and the descriptor that comes with them, which is the caller's then; -1: none does; ret_fd NULL: it is left to the kernel. attach_receive gives the message. */
 int attach_receive_fd(struct attach_link *l, unsigned patience_ms, int *ret_fd, struct wire_err *err);
 
 /* The next message. Without patience (0) the first byte is waited for without end; once a message has begun it has to be whole within stall_ms. ret_in points into the link until the next call.

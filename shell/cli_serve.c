@@ -1,6 +1,8 @@
 #include "shell/cli.h"
+#include "shell/heir.h"
 #include "shell/rise.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,6 +10,8 @@
 #define POLL_MS 200
 #define RISE_TIMEOUT_S 30    /* without anything that moves */
 #define RISE_AGAIN_MS 3000
+#define YIELD_AGAIN_MS 20
+#define YIELD_WAIT_NS 10000000000ull
 
 static void log_line(const char *text)
 {
@@ -25,6 +29,42 @@ static bool stop_was_asked(unsigned wait_ms)
 static bool stop_now(void)
 {
 	return stop_was_asked(0);
+}
+
+/* Where an application hosts the node it is asked to give it up, and to attach to this process. In between, while it starts or ends, there may be nobody to ask for a moment. */
+static int run_node(const char *db, struct shell_node **ret_node, struct wire_err *err)
+{
+	static struct shell_paths paths;
+	const struct wire_env *env = wire_env_posix();
+	const uint64_t deadline = env->now_ns(env->ctx) + YIELD_WAIT_NS;
+	int rc = shell_paths_make(db, &paths, err);
+
+	while (!rc) {
+		struct vfs_shmlock *shm = NULL;
+		struct wire_err why;
+		int lock = -1, asked;
+
+		rc = shell_node_run(db, stop_now, ret_node, err);
+		if (rc != WIRE_BUSY || err->sys != EWOULDBLOCK)
+			return rc;
+		asked = shell_heir_ask(&paths, &lock, &shm, &why);
+		if (!asked) {
+			shell_lock_inherit(lock);
+			rc = shell_node_run(db, stop_now, ret_node, err);
+			if (shm)
+				vfs_shmlock_let_go(shm);
+			return rc;
+		}
+		if (asked != WIRE_CLOSED)
+			*err = why;
+		if (asked != WIRE_CLOSED || env->now_ns(env->ctx) >= deadline)
+			return rc;
+		rc = WIRE_OK;
+		stop_was_asked(YIELD_AGAIN_MS);
+		if (stopped)
+			return WIRE_BUSY;
+	}
+	return rc;
 }
 
 /* The same node afterwards, or the full replica that it has become; NULL when that does not start. */
@@ -70,7 +110,7 @@ int cli_serve(int argc, char **argv)
 	shell_log_to(log_line);
 	rc = cli_sqlite_init(&err);
 	if (!rc)
-		rc = shell_node_run(o.db, stop_now, &n, &err);
+		rc = run_node(o.db, &n, &err);
 	if (rc)
 		return stopped ? 0 : cli_fail(&o, &err);
 	paths = shell_node_paths(n);

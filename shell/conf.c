@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,12 +235,23 @@ static bool is_still_there(int fd, const char *path)
 	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+static atomic_int inherited = -1;
+
+void shell_lock_inherit(int fd)
+{
+	atomic_store(&inherited, fd);
+}
+
 int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err)
 {
 	char text[32];
-	int fd, n;
+	int fd = atomic_exchange(&inherited, -1), n;
 
-	for (;;) {
+	if (fd >= 0 && !is_still_there(fd, paths->lock)) {
+		close(fd);
+		fd = -1;
+	}
+	while (fd < 0) {
 		fd = open(paths->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 		if (fd < 0)
 			return wire_fail_errno(err, errno, "cannot open %s", paths->lock);
@@ -259,6 +271,7 @@ int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_er
 		if (is_still_there(fd, paths->lock))
 			break;
 		close(fd);
+		fd = -1;
 	}
 	n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
 	if (pwrite(fd, text, (size_t)n, 0) != n || ftruncate(fd, n)) {

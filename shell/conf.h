@@ -48,6 +48,8 @@ int shell_conf_write(const struct wire_env *env, const struct shell_paths *paths
  * gone. WIRE_BUSY, with EWOULDBLOCK in err->sys, names the process that has it; WIRE_NOTFOUND: there is no node directory. The descriptor is kept till unlock. */
 int shell_lock_take(const struct shell_paths *paths, int *ret_fd, struct wire_err *err);
 void shell_lock_release(int fd);
+/* The next shell_lock_take has it already, by this descriptor that another process sent. */
+void shell_lock_inherit(int fd);
 /* The process that has or had the lock last, as a number in text; "" when that is not known. */
 void shell_lock_holder(const struct shell_paths *paths, char dst[32]);
 

@@ -4,10 +4,12 @@
  *   rows                        the members for the table walraft_members, as bytes (shell_node_members_rows)
  *   events [AFTER]              events behind that number, or the latest (shell/events.h)
  *   members, transfer, change   about the group, see change.c; answered by the leader, within ASK_MS
+ *   yield                       the node is to go to another process, see heir.h
  *   attach VERSION              the connection is an attached process's from then on (attach_msg.h)
  *
  * Each connection has a thread of its own, of which there are at most SLOTS: who asks slowly, or waits, keeps nobody else waiting.
  * The socket lies in the node directory; whoever may write there may ask. */
+#include "shell/heir.h"
 #include "shell/node_impl.h"
 
 #include <errno.h>
@@ -123,6 +125,10 @@ static void serve(struct shell_node *n, int fd)
 	if (read_line(fd, n->control_stop[0], line, sizeof line)) {
 		if (!strncmp(line, "attach ", 7)) {
 			node_attach_serve(n, fd, line);
+			return;
+		}
+		if (!strcmp(line, "yield")) {
+			node_heir_yield(n, fd);
 			return;
 		}
 		if (!strcmp(line, "status"))

@@ -4,6 +4,7 @@ SQLITE_EXTENSION_INIT1
 #include "shell/attach.h"
 #include "shell/ext.h"
 #include "shell/node.h"
+#include "shell/resident.h"
 #include "shell/setup.h"
 #include "vfs/vfs.h"
 
@@ -116,7 +117,7 @@ static int attach(const char *path, struct vfs_db **ret_db, struct wire_err *err
 }
 
 /* The first process hosts the node, others attach to it. In between, while it starts or ends, there is neither for a moment. */
-static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+static int host_or_attach(const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
 {
 	const struct timespec nap = { .tv_nsec = HOST_NAP_NS };
 	const struct wire_env *env = wire_env_posix();
@@ -125,7 +126,6 @@ static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db *
 	struct wire_err why;
 	int rc = set_up(path, may_set_up, err), attach_rc;
 
-	(void)ctx;
 	while (!rc) {
 		struct wire_err busy = { 0 };
 
@@ -157,12 +157,11 @@ static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db *
 	return WIRE_OK;
 }
 
-/* Each connection holds one reference on its node, or on what it is attached to, given back here. */
-static void close_db(void *ctx, struct vfs_db *db)
+/* Each user holds one reference on its node, or on what it is attached to, given back here. */
+static void give_back(struct vfs_db *db)
 {
 	struct shell_attached *a = shell_attached_find(db);
 
-	(void)ctx;
 	if (!a) {
 		shell_node_left(db);
 		return;
@@ -170,6 +169,20 @@ static void close_db(void *ctx, struct vfs_db *db)
 	shell_attached_release(a);
 	shell_attached_release(a);
 }
+
+static int open_db(void *ctx, const char *path, bool may_set_up, struct vfs_db **ret_db, struct wire_err *err)
+{
+	(void)ctx;
+	return shell_resident_open(path, may_set_up, ret_db, err);
+}
+
+static void close_db(void *ctx, struct vfs_db *db)
+{
+	(void)ctx;
+	shell_resident_close(db);
+}
+
+static const struct shell_resident_ops resident_ops = { .open = host_or_attach, .close = give_back };
 
 static void after_fork_in_child(void)
 {
@@ -179,6 +192,7 @@ static void after_fork_in_child(void)
 static void install_fork_handler(void)
 {
 	pthread_atfork(NULL, NULL, after_fork_in_child);
+	shell_resident_init(&resident_ops);
 }
 
 static const struct vfs_host_ops host_ops = { .opening = opening, .is_set_up = is_set_up, .open_db = open_db, .close_db = close_db };

@@ -1,6 +1,8 @@
 /* Start, registry, failure and end of nodes. */
 #include "shell/node_impl.h"
 #include "shell/rise.h"
+#include "vfs/shmlock.h"
+#include "vfs/wlock.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -10,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#define DRAIN_MS 2000u /* for the transaction under way to end */
 
 static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER; /* over list, phases, references. Not held while a node starts or ends: that may take long */
 static pthread_cond_t registry_moved = PTHREAD_COND_INITIALIZER;
@@ -188,12 +192,28 @@ static bool files_have_all(const struct raft_journal_state *st)
 	return true;
 }
 
+/* The host was killed, and processes that were attached to it keep its locks of -shm, so that no stock writer comes in: one of them has to go on, which they are about to. */
+static int leave_to_attached(struct shell_node *n, struct wire_err *err)
+{
+	char shm[PATH_MAX + 8];
+
+	snprintf(shm, sizeof shm, "%s-shm", n->paths.db);
+	if (!vfs_shmlock_is_elsewhere(shm))
+		return WIRE_OK;
+	wire_fail(err, WIRE_BUSY, "the process that hosted the node of %s has ended, and another one that uses the database by walraft is to go on as its host; it does not: is it stopped?", n->paths.db);
+	if (err)
+		err->sys = EWOULDBLOCK;
+	return WIRE_BUSY;
+}
+
 static int start_node(struct shell_node *n, struct wire_err *err)
 {
 	struct raft_journal_state st;
 	bool whole;
 	int rc = shell_lock_take(&n->paths, &n->lock_fd, err);
 
+	if (!rc)
+		rc = leave_to_attached(n, err);
 	/* Another process may have changed it before it gave up the lock: given the node an address, or detached the database. */
 	if (!rc)
 		rc = shell_conf_read(n->env, &n->paths, &n->conf, err);
@@ -267,9 +287,21 @@ static void free_node(struct shell_node *n)
 	free(n);
 }
 
+static void leave_to_heirs(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->attach_mu);
+	n->has_heirs = n->n_peers > 0 || n->keep_lock;
+	pthread_mutex_unlock(&n->attach_mu);
+	if (!n->db)
+		return;
+	(void)vfs_db_lock_fd(n->db, n->has_heirs);
+	vfs_db_retire(n->db); /* who begins something now waits for what comes after */
+}
+
 static void stop_node(struct shell_node *n)
 {
 	node_hand_over(n);
+	leave_to_heirs(n);
 	pthread_mutex_lock(&n->mu);
 	n->stop = true;
 	node_grants_void(n);
@@ -314,9 +346,10 @@ static void stop_node(struct shell_node *n)
 		free(p);
 	}
 	node_unshow(n);
-	if (n->lock_fd >= 0)
+	if (n->lock_fd >= 0 && !n->keep_lock) {
 		shell_lock_release(n->lock_fd);
-	n->lock_fd = -1;
+		n->lock_fd = -1;
+	}
 }
 
 /* --- registry --- */
@@ -362,13 +395,16 @@ static struct shell_node *find(const char *canonical_path)
 	return n;
 }
 
-/* The last step of a node, whether it ran or did not start. */
-static void end_node(struct shell_node *n, enum node_phase how)
+/* The last step of a node, whether it ran or did not start. Returns the lock of the directory where that is to be kept, else -1. */
+static int end_node(struct shell_node *n, enum node_phase how)
 {
 	struct shell_node **at = &registry;
 	bool waited_for;
+	int lock;
 
 	stop_node(n);
+	lock = n->lock_fd;
+	n->lock_fd = -1;
 	pthread_mutex_lock(&registry_mu);
 	while (*at != n)
 		at = &(*at)->next;
@@ -379,6 +415,7 @@ static void end_node(struct shell_node *n, enum node_phase how)
 	pthread_mutex_unlock(&registry_mu);
 	if (!waited_for)
 		free_node(n);
+	return lock;
 }
 
 static int start_registered(struct shell_node *n, struct wire_err *err)
@@ -558,7 +595,14 @@ void shell_node_left(struct vfs_db *db)
 		end_node(n, NODE_ENDED);
 }
 
-void shell_node_end(struct shell_node *n)
+/* Nobody writes from here on, if that was to be had: what was begun is committed, or rolled back, before its node goes. The lock goes with the database. */
+static void drain_writers(struct shell_node *n)
+{
+	if (n->db)
+		(void)vfs_wlock_take(vfs_db_wlock(n->db), &n->connections, DRAIN_MS);
+}
+
+void shell_node_end(struct shell_node *n, int *ret_lock_fd)
 {
 	bool is_mine;
 
@@ -567,13 +611,16 @@ void shell_node_end(struct shell_node *n)
 	n->phase = NODE_ENDS;
 	n->refs -= n->connections + 1;
 	n->connections = 0;
+	if (!is_mine)
+		pthread_cond_broadcast(&registry_moved);
 	while (is_mine && n->refs)
 		pthread_cond_wait(&registry_moved, &registry_mu);
-	if (!is_mine && !n->refs)
-		pthread_cond_broadcast(&registry_moved);
 	pthread_mutex_unlock(&registry_mu);
-	if (is_mine)
-		end_node(n, NODE_ENDED);
+	if (!is_mine)
+		return;
+	drain_writers(n);
+	n->keep_lock = true;
+	*ret_lock_fd = end_node(n, NODE_ENDED);
 }
 
 struct shell_node *shell_node_find(const char *canonical_path)

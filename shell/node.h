@@ -22,9 +22,9 @@ void shell_node_release(struct shell_node *n);
 /* Makes the caller's reference one of a connection's, and returns the database with a vfs_db_ref. shell_node_left(db) gives it back, also when the node is gone. */
 struct vfs_db *shell_node_connected(struct shell_node *n);
 void shell_node_left(struct vfs_db *db);
-/* Ends the node though connections have it open: they go over to the one that comes after it (vfs_db_close). Takes the caller's reference; returns when it has ended, once those who ask it
- * something have their answers. */
-void shell_node_end(struct shell_node *n);
+/* Ends the node though connections have it open: they go over to the one that comes after it (vfs_db_close). The transaction under way gets 2 s to end. Takes the caller's reference; returns when it
+ * has ended, once those who ask it something have their answers. *ret_lock_fd: the lock of the node directory, for another process to be sent, unless another thread had it end already. */
+void shell_node_end(struct shell_node *n, int *ret_lock_fd);
 /* The running node of this process for a canonical path, with a reference; NULL: none. */
 struct shell_node *shell_node_find(const char *canonical_path);
 struct vfs_db *shell_node_db(struct shell_node *n); /* NULL: a witness */

@@ -207,6 +207,8 @@ struct shell_node {
 	struct request *requests, **requests_tail;
 	struct peer_event *peer_events, **peer_events_tail;
 	bool stop, failed;
+	bool has_heirs; /* other processes go on with the files, as soon as this one lets go of them */
+	bool keep_lock; /* it is sent to one of them */
 	char failure[512];
 	struct node_shared shared;
 	struct node_lease *lease; /* in `shown`, where that is had */

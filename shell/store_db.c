@@ -74,7 +74,7 @@ static void last_checkpoint(struct shell_node *n)
 	bool restarted;
 	int rc;
 
-	if (n->failed || !(n->started & THREAD_NODE))
+	if (n->failed || n->has_heirs || !(n->started & THREAD_NODE))
 		return;
 	rc = vfs_db_checkpoint(n->db, UINT32_MAX, &restarted, &err);
 	if (rc && rc != WIRE_BUSY) /* nothing is lost: the next start does it */

@@ -15,6 +15,7 @@ PROC_TESTS = \
 	test/proc/test_large.py \
 	test/proc/test_stock_reader.py \
 	test/proc/test_kill.py \
+	test/proc/test_takeover.py \
 	test/proc/test_repair.py \
 	test/proc/test_rolling.py \
 	test/proc/test_members.py \

@@ -160,6 +160,7 @@ void shim_conn_close(struct vfs_conn *c); /* all but the base handle is gone; fr
 
 /* ---- successor.c ---- */
 bool shim_must_change(struct vfs_conn *c); /* its node has ended: to be asked when no lock is held */
+bool shim_await_end(struct vfs_conn *c);   /* WIRE_CLOSED was the answer: must it change? Waits a moment where that may become known */
 /* Goes over to the node that there is now, when it must; starts it if need be. No lock is held. An SQLite code. */
 int shim_change_over(struct vfs_conn *c);
 void shim_spoil_header(struct vfs_conn *c); /* SQLite then begins its read anew */

@@ -142,6 +142,7 @@ void vfs_db_close(struct vfs_db *db);
  * For the node; any thread before vfs_db_close. */
 int vfs_db_lock_fd(struct vfs_db *db, bool shared);
 bool vfs_db_is_retired(struct vfs_db *db); /* or about to be; an atomic load */
+void vfs_db_retire(struct vfs_db *db);     /* it is about to be closed: new reads and writes ask for the next one; what is under way goes on */
 /* While a caller is inside, the object is not closed: between the two all calls below, and vfs_db_ops_inside, may be used. false: it is retired. Who calls has a
  * reference. What needs neither: vfs_db_ops, _is_retired, _sequence, _published, _path, _page_size, _pull (WIRE_CLOSED), _status (as it was). */
 bool vfs_db_enter(struct vfs_db *db);

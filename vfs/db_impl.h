@@ -60,7 +60,7 @@ struct vfs_db {
 	bool attached;
 
 	/* db_life.c */
-	atomic_bool shut;
+	atomic_bool retiring, shut;
 	_Atomic uint32_t inside;
 	pthread_mutex_t door; /* a leaf */
 	pthread_cond_t left;

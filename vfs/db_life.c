@@ -25,8 +25,14 @@ void vfs_db_leave(struct vfs_db *db)
 	}
 }
 
+void vfs_db_retire(struct vfs_db *db)
+{
+	atomic_store(&db->retiring, true);
+}
+
 void db_shut(struct vfs_db *db)
 {
+	vfs_db_retire(db);
 	atomic_store(&db->shut, true);
 	pthread_mutex_lock(&db->door);
 	while (atomic_load(&db->inside) != 0)
@@ -36,7 +42,7 @@ void db_shut(struct vfs_db *db)
 
 bool vfs_db_is_retired(struct vfs_db *db)
 {
-	return atomic_load(&db->shut) || (db->attached && !attached_is_ours(db));
+	return atomic_load(&db->retiring) || (db->attached && !attached_is_ours(db));
 }
 
 int vfs_db_lock_fd(struct vfs_db *db, bool shared)

@@ -197,11 +197,15 @@ static int pass_gate(struct vfs_conn *c)
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
 	struct wire_err err = { 0 };
 	bool waited;
+	int rc;
 
 	if (c->want.level == VFS_READ_STALE)
 		return SQLITE_OK;
-	if (ops->read_gate(ops->ctx, &c->want, c->timeout_ms, &waited, &err) == WIRE_OK)
+	rc = ops->read_gate(ops->ctx, &c->want, c->timeout_ms, &waited, &err);
+	if (rc == WIRE_OK)
 		return SQLITE_OK;
+	if (rc == WIRE_CLOSED)
+		(void)shim_await_end(c);
 	return shim_fail(c, WALRAFT_IOERR_READ, "%s: the read could not be confirmed: %s", c->path, err.text);
 }
 
@@ -389,15 +393,17 @@ static int write_lock(struct vfs_conn *c)
 		return shim_fail(c, WALRAFT_ERROR_TWO_DATABASES, "one transaction cannot write to two replicated databases (%s and %s): it would not be atomic", other->path, c->path);
 	rc = ops->write_lock(ops->ctx, c, c->write_flags, c->timeout_ms, &grant, &err);
 	c->ahead = false;
-	if (rc != WIRE_OK && shim_must_change(c))
+	if (rc != WIRE_OK && (shim_must_change(c) || (rc == WIRE_CLOSED && shim_await_end(c))))
 		return node_has_ended(c);
 	if (rc == WIRE_BUSY)
 		shim_refused(c, false);
 	if (rc)
 		return not_writable(c, rc, &err);
 	const bool moved = vfs_db_sequence(c->db) != c->seen && pull(c);
-	if (vfs_db_sequence(c->db) != c->seen && shim_must_change(c))
+	if (vfs_db_sequence(c->db) != c->seen && shim_must_change(c)) {
+		ops->write_unlock(ops->ctx, c, false);
 		return node_has_ended(c);
+	}
 	if (c->pull_failed) {
 		ops->write_unlock(ops->ctx, c, false);
 		return c->pull_failed;

@@ -3,16 +3,27 @@
  *
  * Till then: a read under way goes on, its lock is on a handle of its own, and so are its pages; the regions are private anyway. A write is fenced (shim_session_check). A read that
  * passed the gate, but could not pull before the object was retired, must not go on with what it has: its private header is made invalid, so that SQLite begins it again. */
+#include "vfs/attached.h"
 #include "vfs/conn.h"
 #include <string.h>
 
 SQLITE_EXTENSION_INIT3
 
 #define TRIES 8 /* the next one may be gone as soon as it is there */
+#define END_NAP_US 1000
+#define END_NAPS 1000
 
 bool shim_must_change(struct vfs_conn *c)
 {
 	return !c->node && vfs_db_is_retired(c->db);
+}
+
+bool shim_await_end(struct vfs_conn *c)
+{
+	/* An answer that a host gives no more is there a moment before the thread that looks after that has noticed. */
+	for (int i = 0; vfs_db_is_attached(c->db) && i < END_NAPS && !shim_must_change(c); i++)
+		shim_base(c)->xSleep(shim_base(c), END_NAP_US);
+	return shim_must_change(c);
 }
 
 void shim_spoil_header(struct vfs_conn *c)

@@ -208,7 +208,8 @@ def killed():
 		p.stdout.readline()
 		time.sleep(t.rnd.random() * 0.008)
 		p.kill()
-		acked = [int(v) for v in re.findall(r"^(\d+)\n", p.communicate()[0], re.M)]
+		acked = [int(v) for v in re.findall(r"^(\d+)\n", p.stdout.read(), re.M)]
+		p.wait()
 		born += os.path.exists(db + "-walraft/node.conf")
 		acked_rows += len(acked)
 		stocks = i % 2 == 0 and os.path.getsize(db) > 0
