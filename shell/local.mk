@@ -1,6 +1,6 @@
 # libshell.la: the imperative shell. The module and the command are built from the same objects.
 noinst_LTLIBRARIES += libshell.la
-libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/driver.c shell/propose.c shell/settle.c shell/send.c shell/node_ops.c shell/reads.c shell/fresh.c shell/lag.c shell/lag_news.c \
+libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h shell/node.c shell/registry.c shell/driver.c shell/propose.c shell/settle.c shell/send.c shell/node_ops.c shell/reads.c shell/fresh.c shell/lag.c shell/lag_news.c \
 	shell/workers.c shell/images.c shell/image_in.c shell/image_in.h shell/members.c shell/change.c shell/handover.c shell/control.c shell/events.h shell/events.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c shell/sqlfn_reads.c shell/members_table.c \
 	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c shell/setup_env.c
 libshell_la_SOURCES += shell/resident.c shell/resident.h shell/heir.c shell/heir.h

@@ -10,7 +10,7 @@
  *   mover      keeps the write lock while leadership goes elsewhere (handover.c)
  *   application threads come in through vfs_node_ops (node_ops.c), wait on their request's condition
  *
- * Locks (outer first): the registry's (node.c; not held while a node starts or ends), `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
+ * Locks (outer first): the registry's (registry.c; not held while a node starts or ends), `mu` (inbox, shared state, pendings' states), then nothing. `image_mu` guards the image queue alone.
  * None is held over I/O, a call of the core, the journal, the link or vfs. `lease` is read without any. */
 #ifndef SHELL_NODE_IMPL_H
 #define SHELL_NODE_IMPL_H
@@ -173,11 +173,11 @@ struct node_drain {
 	char *line;   /* as for node_member_line; owned */
 };
 
-/* Of the registry (node.c): STARTS until RUNS or FAILED; ENDS until ENDED, or FAILED. */
+/* Of the registry (registry.c): STARTS until RUNS or FAILED; ENDS until ENDED, or FAILED. */
 enum node_phase { NODE_STARTS, NODE_RUNS, NODE_ENDS, NODE_ENDED, NODE_FAILED };
 
 struct shell_node {
-	/* node.c's, under the registry's lock */
+	/* registry.c's, under its lock */
 	struct shell_node *next;
 	unsigned refs, waiting; /* waiting: threads that want it once it runs, or is gone */
 	unsigned connections;   /* those of refs that are connections' */
@@ -292,6 +292,11 @@ bool node_stopping(struct shell_node *n);
 /* Waits on cond with mu held until deadline_us (env's clock); false: it passed. */
 bool node_wait(struct shell_node *n, pthread_cond_t *cond, uint64_t deadline_us);
 void node_cond_init(pthread_cond_t *c);
+/* node.c, for registry.c: a node's life. start: errors as of shell_node_acquire; stop follows in any case. */
+struct shell_node *node_new(const struct shell_paths *paths);
+int node_start(struct shell_node *n, struct wire_err *err);
+void node_stop(struct shell_node *n);
+void node_free(struct shell_node *n);
 /* attach_host.c: processes that use this node. From node_show on who is attached to the process that was the host before knows that it is no more: before anything of the database changes. After
  * node_unshow, when no thread of the node is left, nobody is the host. */
 int node_show(struct shell_node *n, struct wire_err *err);
