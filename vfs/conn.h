@@ -179,6 +179,7 @@ void shim_shm_barrier(sqlite3_file *f);
 int shim_shm_unmap(sqlite3_file *f, int delete);
 int shim_pull_anew(struct vfs_conn *c); /* all of the private copy; SQLITE_OK also when it is to be done later (retired) */
 void *shim_region(struct vfs_conn *c, uint32_t region); /* makes it when missing; NULL: no memory */
+void shim_end_ahead(struct vfs_conn *c);                /* the write lock that was had before SQLite asked goes back */
 void shim_write_end(struct vfs_conn *c);                /* WRITE unlock; nothing when it isn't held */
 /* Something is read. SQLite asks for WRITE after page 1 at the latest: a statement that reads on without it writes elsewhere, and the lock that was had ahead goes back. */
 void shim_ahead_read(struct vfs_conn *c);

@@ -235,7 +235,7 @@ static void give_token(struct vfs_conn *c)
 }
 
 /* The lock that was had ahead was not wanted after all. */
-static void end_ahead(struct vfs_conn *c)
+void shim_end_ahead(struct vfs_conn *c)
 {
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
 
@@ -248,7 +248,7 @@ static void end_ahead(struct vfs_conn *c)
 void shim_ahead_read(struct vfs_conn *c)
 {
 	if (c->ahead_reads++ > 1)
-		end_ahead(c);
+		shim_end_ahead(c);
 }
 
 /* Where the write lock is another node's to give, a statement that will write asks for it before it reads: what it reads then is what it may write from, and no second round trip is
@@ -261,7 +261,7 @@ static bool lock_ahead(struct vfs_conn *c)
 
 	if (c->ahead && c->token)
 		return true; /* the same read, once more */
-	end_ahead(c);
+	shim_end_ahead(c);
 	if (!vfs_db_writes_far(c->db) || c->write_flags || !shim_sole_writer(c))
 		return false;
 	c->several_voters = ops->several_voters(ops->ctx);
@@ -305,7 +305,7 @@ static int read_shared(struct vfs_conn *c, int slot)
 	if (rc == SQLITE_BUSY)
 		give_token(c);
 	else if (rc)
-		end_ahead(c);
+		shim_end_ahead(c);
 	if (rc)
 		return rc;
 	mark = vfs_walindex_ckpt_info(c->region[0])->read_mark[slot];
@@ -340,7 +340,7 @@ static int read_unlock(struct vfs_conn *c, int slot, int n, bool exclusive)
 	if (c->retrying)
 		give_token(c);
 	else
-		end_ahead(c);
+		shim_end_ahead(c);
 	c->retrying = c->confirming = false;
 	c->read_slot = -1;
 	return base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);

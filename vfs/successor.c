@@ -56,6 +56,7 @@ static int change_once(struct vfs_conn *c)
 		return shim_fail(c, WALRAFT_IOERR_NODE, "%s: its node has ended, and there is no other: %s", c->path, err.text);
 	rc = same_file(c, db);
 	if (rc == SQLITE_OK) {
+		shim_end_ahead(c); /* it was the other node's */
 		old = shim_conn_set_db(c, db);
 		c->token = c->retrying = c->confirming = false;
 	} else {
