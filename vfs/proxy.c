@@ -52,8 +52,10 @@ int vfs_proxy_lock(struct vfs_proxy *p, unsigned flags, uint32_t timeout_ms, str
 	struct vfs_proxy_grant g;
 	int rc;
 
-	if (p->held)
-		return wire_fail(err, WIRE_INVALID, "the write lock was asked for twice");
+	if (p->held) { /* it was had ahead (VFS_WRITE_AHEAD): this answer counts, which may be another one */
+		p->held = false;
+		shim_session_end(c);
+	}
 	rc = ops->write_lock(ops->ctx, c, flags, timeout_ms, &g.grant, err);
 	if (rc)
 		return rc;
