@@ -140,6 +140,12 @@ class Client(threading.Thread):
 		self.con.execute("COMMIT")
 		self.done("ok")
 
+	def why(self):
+		try:
+			return self.con.execute("SELECT walraft_error()").fetchone()[0]
+		except sqlite3.Error as e:
+			return str(e)
+
 	def failed(self, e):
 		code = getattr(e, "sqlite_errorcode", -1)
 		what = {"N": "fail", "U": "info"}.get(load.judge(e, self.committing), "wrong")
@@ -147,7 +153,7 @@ class Client(threading.Thread):
 		if what == "wrong":
 			self.note("wrong", text="%d %s%s" % (code, e, " at a commit" if self.committing else ""))
 		if self.op:
-			self.done("info" if what == "wrong" else what, code=code)
+			self.done("info" if what == "wrong" else what, code=code, why=self.why())
 		if code == load.READONLY_NOT_LEADER:
 			self.no_writes_until = now_ns() + 20000000
 		if self.con.in_transaction:

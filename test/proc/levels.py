@@ -94,7 +94,8 @@ class History:
 		out = ["%-9s %-14s %s" % ("kind", "level", " ".join("%7s" % o for o in outcomes))]
 		for op, level in sorted({k[:2] for k in c}):
 			out.append("%-9s %-14s %s" % (op, level, " ".join("%7d" % c[op, level, o] for o in outcomes)))
-		return out
+		codes = collections.Counter((op.code, op.outcome) for op in self.ops if op.code)
+		return out + ["errors: " + ", ".join("%d|%#x %s: %d" % (code & 0xFF, code >> 8, outcome, n) for (code, outcome), n in codes.most_common())]
 
 	def write(self, file, reads_at):
 		"""A file for the checker: all writes, and the reads of these levels."""

@@ -60,7 +60,7 @@ class World:
 		where = "n"
 		if isinstance(n, Guest):
 			where, mixed, readers = "guest", mixed[:1], readers[:2] + ("stale",)
-		for which, levels_, pace_ms, writes in (("", mixed, 3, 0.5), ("r", readers, 6, 0)):
+		for which, levels_, pace_ms, writes in (("", mixed, 6, 0.5), ("r", readers, 10, 0)):
 			n.send("clients", log=self.log, tag="%s%d%sg%d" % (where, n.i, which, n.generation), seed=t.seed, levels=list(levels_), start_ns=self.start_ns,
 			       turn_s=3, pace_ms=pace_ms, writes=writes, timeout_ms=1000).result()
 
