@@ -266,7 +266,7 @@ static int handle_msg(struct shell_node *n, struct wire_link_msg *m)
 	if (!is_raft(m->msg.type)) {
 		if (m->msg.type == WIRE_MSG_LAG)
 			node_lag_msg(n, m);
-		else
+		else if (!node_outcome_msg(n, m))
 			node_membership_msg(n, m);
 		return n->failed ? WIRE_CLOSED : WIRE_OK;
 	}
@@ -400,6 +400,7 @@ static int run_batch(struct shell_node *n, struct batch *b)
 		}
 		node_membership_tick(n, now);
 		node_member_tick(n);
+		node_outcome_tick(n);
 	}
 	return rc;
 }
@@ -430,6 +431,7 @@ static void settle_all(struct shell_node *n)
 	}
 	n->asks = NULL;
 	node_forward_drop_all(n);
+	node_outcome_end(n);
 	/* What came in after the last batch. */
 	for (struct request *r = n->requests, *next; r; r = next) {
 		next = r->next;

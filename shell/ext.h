@@ -17,6 +17,7 @@ __attribute__((visibility("default"))) int sqlite3_walraft_init(sqlite3 *db, cha
 /* SQL functions on one connection; sqlfn.c lists them. An SQLite result code. */
 int shell_sqlfn_register(sqlite3 *db);
 int shell_sqlfn_reads_register(sqlite3 *db); /* sqlfn_reads.c */
+int shell_sqlfn_outcomes_register(struct sqlite3 *db); /* sqlfn_outcomes.c */
 int shell_members_table_register(sqlite3 *db); /* members_table.c */
 int shell_remote_register(sqlite3 *db);        /* remote.c */
 

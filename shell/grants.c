@@ -400,6 +400,14 @@ int node_grants_msg(struct shell_node *n, const struct wire_link_msg *lm)
 	return n->failed ? WIRE_CLOSED : WIRE_OK;
 }
 
+bool node_grants_holds(const struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES])
+{
+	for (const struct grant_ticket *t = n->grants.first; t; t = t->next)
+		if (t->state == GRANT_GIVEN && memcmp(t->txid, txid, VFS_TXID_BYTES) == 0)
+			return true;
+	return false;
+}
+
 /* --- now and then --- */
 
 void node_grants_published(struct shell_node *n)

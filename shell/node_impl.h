@@ -46,7 +46,7 @@ struct node_store {
 };
 extern const struct node_store node_store_database, node_store_witness;
 
-enum request_kind { REQUEST_PROPOSE, REQUEST_READ, REQUEST_MEMBER };
+enum request_kind { REQUEST_PROPOSE, REQUEST_READ, REQUEST_MEMBER, REQUEST_OUTCOME };
 
 /* A question of an application thread to the node thread; one reference each. done, abandoned, code, index are under `mu`. */
 struct request {
@@ -57,14 +57,14 @@ struct request {
 	int code;       /* answer */
 	uint64_t epoch; /* PROPOSE: term it may be proposed in */
 	uint64_t index; /* PROPOSE: given to the entry; READ: the read index */
-	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; owned */
+	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; OUTCOME: the id; owned */
 	uint32_t size;
 	uint64_t posted_us; /* when it was put into the queue */
 	uint64_t begun_us; /* READ: a reading of the leases' clock before it was asked; 0: none */
 	uint64_t corr; /* READ, MEMBER; of another node's PROPOSE: its number of the request */
 	uint64_t asker, grant; /* PROPOSE: of another node, under that grant of this leader (grants.c); 0: this node's own */
 	char why[WIRE_TEXT_MAX + 1]; /* PROPOSE: the leader's refusal */
-	struct wire_buf answer; /* MEMBER: JSON */
+	struct wire_buf answer; /* MEMBER: JSON; OUTCOME: why not, as a text */
 	pthread_cond_t cond;
 	struct request *next; /* inbox, then the node thread's list of reads or of questions to the leader */
 };
@@ -231,12 +231,15 @@ struct shell_node {
 	struct node_grants grants;
 	struct node_forward forward;
 	atomic_bool side_look; /* the node thread is to look after its tickets, or others', at once */
+	const void *granted_who; /* whose transaction runs here, under the grant with this id; NULL: nobody's; mu */
+	uint8_t granted_txid[VFS_TXID_BYTES];
 
 	/* node thread only */
 	struct entry_cache *cache;
 	struct wire_msg *late;
 	size_t n_late, cap_late;
 	struct request *reads, **reads_tail, *asks; /* asks: questions that went to the leader */
+	struct request *outcomes; /* likewise (outcome.c) */
 	struct node_commits commits;
 	struct node_lag lag_said; /* the latest LAG that went out */
 	bool lag_said_twice;
@@ -379,6 +382,15 @@ void node_ledger_close(struct shell_node *n);
 int node_ledger_effects(void *node, uint64_t upto, const struct vfs_effect *effects, size_t count, struct wire_err *err); /* vfs_node_ops.effects */
 int node_ledger_flush(struct shell_node *n, uint64_t mark_index, struct wire_err *err); /* before the mark at that index; one thread at a time */
 void node_ledger_status(struct shell_node *n, struct wire_buf *b);                       /* of status.c's object: the key and a comma */
+/* node_ops.c; mu held. May something still be proposed under that grant of this node's? */
+bool node_grant_is_held(const struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES]);
+/* outcome.c: for vfs_node_ops; on the node thread; and, with mu held, its end. msg: false: it is none of these messages. */
+int node_step_of(void *node, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);
+int node_outcome(void *node, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
+void node_outcome_request(struct shell_node *n, struct request *r); /* takes the node thread's reference */
+bool node_outcome_msg(struct shell_node *n, const struct wire_link_msg *lm);
+void node_outcome_tick(struct shell_node *n);
+void node_outcome_end(struct shell_node *n);
 /* mark.c: the latest checkpoint mark, beside the journal. WIRE_NOTFOUND. */
 int node_mark_write(struct shell_node *n, const struct raft_journal_mark *m, struct wire_err *err);
 int node_mark_read(struct shell_node *n, struct raft_journal_start *ret_mark, struct wire_err *err);

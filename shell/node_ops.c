@@ -102,7 +102,7 @@ void node_member_ask(struct shell_node *n, const char *line, unsigned timeout_ms
 /* --- writes --- */
 
 /* With the write lock had: may a transaction begin under this node's leadership? */
-static int write_begin(struct shell_node *n, struct vfs_grant *ret_grant, struct wire_err *err)
+static int write_begin(struct shell_node *n, const void *who, struct vfs_grant *ret_grant, struct wire_err *err)
 {
 	int rc = WIRE_OK;
 
@@ -119,10 +119,21 @@ static int write_begin(struct shell_node *n, struct vfs_grant *ret_grant, struct
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else
 		shell_txid_next(&n->txids, n->shared.term, n->shared.last_index, ret_grant->txid);
-	if (!rc)
+	if (!rc) {
 		ret_grant->epoch = n->shared.term;
+		n->granted_who = who;
+		memcpy(n->granted_txid, ret_grant->txid, sizeof n->granted_txid);
+	}
 	pthread_mutex_unlock(&n->mu);
 	return rc;
+}
+
+static void grant_over(struct shell_node *n, const void *who)
+{
+	pthread_mutex_lock(&n->mu);
+	if (n->granted_who == who) /* it may have been another's since the lock was voided */
+		n->granted_who = NULL;
+	pthread_mutex_unlock(&n->mu);
 }
 
 static int lock_here(struct shell_node *n, const void *who, struct vfs_grant *ret_grant, struct wire_err *err)
@@ -133,12 +144,14 @@ static int lock_here(struct shell_node *n, const void *who, struct vfs_grant *re
 	node_forward_forget(n, who); /* of a leader before this one */
 	if (!vfs_wlock_try(w, who) && !(node_grants_await_end(n) && vfs_wlock_try(w, who)))
 		return WIRE_BUSY;
-	rc = write_begin(n, ret_grant, err);
+	rc = write_begin(n, who, ret_grant, err);
 	/* It was had under an earlier leadership, and taken away when this one began: somebody else may have it. */
 	if (!rc && vfs_wlock_holder(w) != who)
 		rc = wire_fail(err, WIRE_BUSY, "leadership is changing hands");
-	if (rc)
+	if (rc) {
+		grant_over(n, who);
 		vfs_wlock_release(w, who, false);
+	}
 	return rc;
 }
 
@@ -151,6 +164,11 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	if ((flags & VFS_WRITE_LOCAL) || !atomic_load_explicit(&n->forward.away, memory_order_relaxed))
 		return lock_here(n, who, ret_grant, err);
 	return node_forward_lock(n, who, flags, timeout_ms, ret_grant, err);
+}
+
+bool node_grant_is_held(const struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES])
+{
+	return (n->granted_who && memcmp(n->granted_txid, txid, VFS_TXID_BYTES) == 0) || node_grants_holds(n, txid);
 }
 
 static uint32_t write_sleep(void *ctx, const void *who, uint32_t us)
@@ -166,8 +184,10 @@ static void write_unlock(void *ctx, const void *who, bool keep)
 {
 	struct shell_node *n = ctx;
 
-	if (!node_forward_unlock(n, who, keep))
-		vfs_wlock_release(vfs_db_wlock(n->db), who, keep);
+	if (node_forward_unlock(n, who, keep))
+		return;
+	grant_over(n, who);
+	vfs_wlock_release(vfs_db_wlock(n->db), who, keep);
 }
 
 static void write_forget(void *ctx, const void *who)
@@ -407,5 +427,7 @@ void node_ops_make(struct shell_node *n, struct vfs_node_ops *ret_ops)
 		.leader_url = leader_url,
 		.several_voters = several_voters,
 		.wall_us = wall_us,
+		.step_of = node_step_of,
+		.outcome = node_outcome,
 	};
 }

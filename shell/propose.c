@@ -80,6 +80,8 @@ int node_handle_requests(struct shell_node *n, struct request *list)
 			rc = handle_propose(n, r);
 		} else if (r->kind == REQUEST_MEMBER) {
 			node_member_request(n, r);
+		} else if (r->kind == REQUEST_OUTCOME) {
+			node_outcome_request(n, r);
 		} else {
 			struct raft_event ev = { .type = RAFT_EV_READ, .corr = r->corr };
 

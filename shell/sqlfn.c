@@ -220,5 +220,7 @@ int shell_sqlfn_register(sqlite3 *db)
 
 	if (!rc)
 		rc = shell_remote_register(db);
+	if (!rc)
+		rc = shell_sqlfn_outcomes_register(db);
 	return rc ? rc : shell_members_table_register(db);
 }

@@ -28,6 +28,7 @@ struct vfs_remote_commit {
 	uint64_t epoch, sequence;       /* of the grant, and as of then: the host compares */
 	struct vfs_walindex_hdr base;   /* likewise */
 	uint32_t n_frames, db_after, timeout_ms;
+	struct vfs_once once;           /* the step that the transaction is */
 	bool rewritten;                 /* the chain of checksums is to be looked through */
 	uint64_t bytes;                 /* of all frames, headers included */
 	void *read_ctx;

@@ -331,7 +331,6 @@ static int close_transaction(struct capture *k)
 		                 (unsigned long long)p.index, err.text);
 	c->session.committed = true;
 	c->last_index = p.index;
-	memcpy(c->txid, c->session.txid, sizeof c->txid);
 	return SQLITE_OK;
 }
 
@@ -372,9 +371,11 @@ int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 	if (!vfs_db_enter(k.db))
 		return shim_session_check(c);
 	vfs_pageset_enc_init(&k.enc, k.page_size);
-	k.head = (struct vfs_pageset_head){ .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx, s->epoch) };
+	k.head = (struct vfs_pageset_head){ .once = s->once, .page_size = k.page_size, .db_before = k.db_before, .timestamp_us = k.ops->wall_us(k.ops->ctx, s->epoch) };
 	memcpy(k.head.txid, s->txid, sizeof k.head.txid);
-	rc = capture(&k);
+	rc = shim_once_check(c);
+	if (rc == SQLITE_OK)
+		rc = capture(&k);
 	free(k.last);
 	free(k.frame);
 	free(k.old);

@@ -28,7 +28,7 @@ int shim_commit_remote(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 {
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
 	struct shim_session *s = &c->session;
-	struct vfs_remote_commit commit = { .epoch = s->epoch, .sequence = s->sequence, .base = s->base, .n_frames = n_frames, .db_after = db_after, .timeout_ms = c->timeout_ms,
+	struct vfs_remote_commit commit = { .epoch = s->epoch, .sequence = s->sequence, .base = s->base, .n_frames = n_frames, .db_after = db_after, .timeout_ms = c->timeout_ms, .once = s->once,
 		                            .rewritten = s->rewritten != 0, .bytes = (uint64_t)n_frames * (VFS_FRAME_HDR + c->page_size), .read_ctx = c, .read = read_store };
 	struct vfs_remote_result result = { 0 };
 	struct wire_err err = { 0 };
@@ -52,6 +52,5 @@ int shim_commit_remote(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after)
 	s->mended = result.mended;
 	s->committed = true;
 	c->last_index = result.index;
-	memcpy(c->txid, s->txid, sizeof c->txid);
 	return SQLITE_OK;
 }

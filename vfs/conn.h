@@ -54,6 +54,10 @@ struct shim_session {
 	bool mended;        /* SQLite's checksums were wrong: its header is not the published one */
 	uint32_t headed;  /* private frame whose header was the last write; 0: something else was */
 	uint32_t db_after; /* of the commit header */
+	/* once.c. An attached process sends `once` along with the frames (vfs_remote_commit), and the host's proxy has it from there. */
+	struct vfs_once once; /* the step that the transaction is; id_len 0: none */
+	bool repeated;        /* the step was applied before: no frame is taken */
+	int savepoints, once_at; /* open ones; how many there were when it was declared */
 };
 
 struct shim_seat;
@@ -190,6 +194,10 @@ void shim_session_end(struct vfs_conn *c);
 void shim_session_free(struct vfs_conn *c);
 /* SQLITE_OK while this node may still commit what the session began with. */
 int shim_session_check(struct vfs_conn *c);
+
+/* ---- once.c ---- */
+int shim_once_refused(struct vfs_conn *c); /* for a write of a repetition */
+int shim_once_check(struct vfs_conn *c);   /* SQLITE_OK: no step, or one that was not applied yet */
 
 /* ---- capture.c ---- */
 /* Commits the session's first n_frames private frames: page set, proposal, publication. An SQLite code, never plain SQLITE_BUSY. */

@@ -59,6 +59,9 @@ struct vfs_effect {
 	struct vfs_once once;
 };
 
+/* The latest step of a client's that was applied; index 0: none. */
+struct vfs_step { uint64_t seq, index; };
+
 /* A place in the real WAL: its last commit frame. mx_frame 0 with salts: a header and no frame. */
 struct vfs_wal_pos { uint32_t salt[2], mx_frame, cksum[2]; };
 
@@ -106,6 +109,11 @@ struct vfs_node_ops {
 	void (*leader_url)(void *ctx, char *dst, size_t cap);
 	/* A: does a quorum need more than this node? Under a transaction over two databases it may not be. */
 	bool (*several_voters)(void *ctx);
+	/* A: how far the client of that step has come, by what is published here. What it fails with means that a step that was applied cannot be told from a new one: WIRE_UNSUPPORTED, WIRE_FULL, WIRE_CLOSED. */
+	int (*step_of)(void *ctx, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);
+	/* A: what became of a transaction. WIRE_OK: *ret_index is that of its entry, which is published here (if that was to be had in time); or 0: it is not committed, and never will be. Else it cannot be told now, or not any
+	 * more; the text says why: WIRE_UNKNOWN, WIRE_CLOSED, WIRE_TIMEOUT. Asks the leader and waits for what is to be published, timeout_ms at most. */
+	int (*outcome)(void *ctx, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
 	/* A: the leader's wall clock, for a transaction under that grant. */
 	uint64_t (*wall_us)(void *ctx, uint64_t epoch);
 	/* A: of an attached database only (attached.h), else NULL: the host is sent the private frames of `who`'s transaction, makes an entry of them, commits and publishes it. WIRE_OK: it

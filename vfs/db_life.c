@@ -226,9 +226,33 @@ static int commit_frames(void *ctx, const void *who, const struct vfs_remote_com
 	return rc;
 }
 
+static int step_of(void *ctx, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err)
+{
+	struct vfs_db *db = ctx;
+	int rc;
+
+	if (!vfs_db_enter(db))
+		return ended(db, err);
+	rc = db->ops.step_of(db->ops.ctx, once, ret_step, err);
+	vfs_db_leave(db);
+	return rc;
+}
+
+static int outcome(void *ctx, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err)
+{
+	struct vfs_db *db = ctx;
+	int rc;
+
+	if (!vfs_db_enter(db))
+		return ended(db, err);
+	rc = db->ops.outcome(db->ops.ctx, txid, timeout_ms, ret_index, err);
+	vfs_db_leave(db);
+	return rc;
+}
+
 void db_ops_behind_door(struct vfs_db *db)
 {
-	_Static_assert(sizeof db->door_ops == 19 * sizeof(void *), "each operation that connections use stands below");
+	_Static_assert(sizeof db->door_ops == 21 * sizeof(void *), "each operation that connections use stands below");
 	db->door_ops = (struct vfs_node_ops){
 		.ctx = db,
 		.read_gate = read_gate,
@@ -244,6 +268,8 @@ void db_ops_behind_door(struct vfs_db *db)
 		.leader_url = leader_url,
 		.several_voters = several_voters,
 		.wall_us = wall_us,
+		.step_of = step_of,
+		.outcome = outcome,
 		.commit_frames = db->ops.commit_frames ? commit_frames : NULL,
 	};
 }

@@ -19,7 +19,7 @@ VFS_SHIM_SOURCES = \
 	vfs/open.c vfs/successor.c vfs/newborn.c \
 	vfs/file.c vfs/shm.c vfs/wal.c \
 	vfs/store.c vfs/capture.c \
-	vfs/commit_remote.c \
+	vfs/commit_remote.c vfs/once.c \
 	vfs/level.c \
 	vfs/proxy.c vfs/proxy.h
 

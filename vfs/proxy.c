@@ -151,6 +151,7 @@ static int commit(struct vfs_proxy *p, const struct vfs_remote_commit *r)
 	if (rc)
 		return rc;
 	s->rewritten = r->rewritten ? 1 : 0;
+	s->once = r->once;
 	c->timeout_ms = r->timeout_ms;
 	return shim_commit(c, r->n_frames, r->db_after);
 }

@@ -602,8 +602,3 @@ const char *vfs_conn_write(struct vfs_conn *c)
 {
 	return c->write_flags & VFS_WRITE_LOCAL ? "local" : "forward";
 }
-
-void vfs_conn_txid(struct vfs_conn *c, uint8_t txid[VFS_TXID_BYTES])
-{
-	memcpy(txid, c->txid, sizeof c->txid);
-}

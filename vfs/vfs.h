@@ -10,6 +10,7 @@ struct sqlite3;
 
 /* Extended result codes that applications see. */
 #define WALRAFT_READONLY_NOT_LEADER (8 | (0x57 << 8))   /* SQLITE_READONLY: writes do not get from here to the leader (walraft_leader()): walraft_write=local, or it does not answer, or this node was removed */
+#define WALRAFT_READONLY_REPEATED (8 | (0x58 << 8))     /* SQLITE_READONLY: the transaction repeats a client's step that was applied before: nothing of it is written */
 #define WALRAFT_IOERR_NOT_COMMITTED (10 | (0x57 << 8))  /* SQLITE_IOERR: superseded or refused; nothing of the transaction is or will be there: retry */
 #define WALRAFT_IOERR_UNKNOWN (10 | (0x58 << 8))        /* outcome unknown within the timeout */
 #define WALRAFT_IOERR_FENCED (10 | (0x59 << 8))         /* leadership was lost during the transaction: rolled back, retry on the leader */
@@ -77,8 +78,20 @@ int vfs_conn_set_timeout_ms(struct vfs_conn *c, uint32_t ms, struct wire_err *er
 /* "forward": where this node does not lead, the write lock is asked of the leader; "local": writes are refused there (WALRAFT_READONLY_NOT_LEADER). */
 int vfs_conn_set_write(struct vfs_conn *c, const char *text, struct wire_err *err);
 const char *vfs_conn_write(struct vfs_conn *c);
-/* Last committed position of this connection: index, 0 none yet; and its transaction id. */
+/* Last committed position of this connection: index, 0 none yet. */
 uint64_t vfs_conn_last_index(struct vfs_conn *c);
-void vfs_conn_txid(struct vfs_conn *c, uint8_t txid[VFS_TXID_BYTES]);
+
+/* once.c. The id of the write transaction that c runs, else of its latest one, whatever became of it; false: there was none. */
+bool vfs_conn_txid(struct vfs_conn *c, uint8_t ret_txid[VFS_TXID_BYTES]);
+/* As vfs_node_ops.outcome; why it is not known is remembered for vfs_error_text. */
+int vfs_conn_outcome(struct vfs_conn *c, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
+/* c's write transaction is that step. *ret_step: the client's latest one before; when that is not below, the transaction is a repetition, and its writes
+ * are refused from now on with WALRAFT_READONLY_REPEATED, at the latest by its COMMIT. WIRE_INVALID: it is a step already, or there is no transaction; WIRE_FENCED; what
+ * vfs_node_ops.step_of fails with: then it is no step. */
+int vfs_conn_once(struct vfs_conn *c, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);
+/* What SQLite does with savepoints within c's write transaction, as it tells virtual tables: the step belongs to the savepoint that it was declared in. */
+enum vfs_savepoint_op { VFS_SAVEPOINT_BEGIN, VFS_SAVEPOINT_RELEASE, VFS_SAVEPOINT_ROLLBACK };
+void vfs_conn_savepoint(struct vfs_conn *c, enum vfs_savepoint_op op, int n);
+bool vfs_conn_writes(struct vfs_conn *c); /* it holds WRITE */
 
 #endif

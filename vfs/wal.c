@@ -29,8 +29,13 @@ void shim_session_begin(struct vfs_conn *c, const struct vfs_grant *grant, bool 
 	s->sequence = c->seen;
 	s->base = c->pull.hdr;
 	s->base_at = vfs_frame_offset(c->page_size, s->base.mx_frame + 1);
+	s->once.id_len = 0;
+	s->repeated = false;
+	s->savepoints = s->once_at = 0;
 	s->n_frames = s->due = s->unsalted = s->rewritten = s->headed = s->db_after = 0;
 	memcpy(s->txid, grant->txid, sizeof s->txid);
+	if (!moved)
+		memcpy(c->txid, grant->txid, sizeof c->txid);
 }
 
 void shim_session_end(struct vfs_conn *c)
@@ -60,6 +65,8 @@ int shim_session_check(struct vfs_conn *c)
 
 	if (s->failed)
 		return s->failed;
+	if (s->repeated)
+		return shim_once_refused(c);
 	if (ops->epoch_valid(ops->ctx, s->epoch) && vfs_db_sequence(c->db) == s->sequence)
 		return SQLITE_OK;
 	if (vfs_db_is_retired(c->db))
