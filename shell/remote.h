@@ -17,7 +17,7 @@
 #include <sqlite3ext.h>
 
 /* SQLITE_ERROR: no rows from the member, the message says why. Not an I/O error, at which SQLite would roll the whole transaction back. */
-#define WALRAFT_ERROR_REMOTE (1 | (0x57 << 8))
+#define WALRAFT_ERROR_REMOTE (1 | (0x58 << 8))
 
 struct remote_pool; /* of one connection of SQLite's */
 

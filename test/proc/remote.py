@@ -3,7 +3,7 @@ import sqlite3
 
 import harness
 
-ERROR_REMOTE = 1 | 0x57 << 8
+ERROR_REMOTE = 1 | 0x58 << 8
 
 
 def host(path=":memory:"):
