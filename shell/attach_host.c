@@ -256,6 +256,7 @@ static bool handle_commit(struct node_peer *p, struct wire_in *in)
 	c.rewritten = wire_get_u8(in);
 	c.bytes = wire_get_u64(in);
 	attach_get_header(in, &c.base);
+	attach_get_step(in, &c.once);
 	if (!attach_is_whole(in) || !p->proxy)
 		return false;
 	vfs_proxy_commit(p->proxy, &c, &r);
@@ -269,6 +270,53 @@ static bool handle_commit(struct node_peer *p, struct wire_in *in)
 	return true;
 }
 
+static bool handle_step(struct node_peer *p, struct wire_in *in)
+{
+	const struct vfs_node_ops *ops = vfs_db_ops(p->n->db);
+	struct vfs_once once = { 0 };
+	struct vfs_step step;
+	struct wire_err err = { 0 };
+	size_t at;
+	int rc;
+
+	attach_get_step(in, &once);
+	if (!attach_is_whole(in) || !once.id_len)
+		return false;
+	rc = ops->step_of(ops->ctx, &once, &step, &err);
+	if (rc) {
+		put_fail(&p->link, rc, err.text);
+		return true;
+	}
+	at = attach_begin(&p->link, ATTACH_DONE);
+	wire_put_u64(&p->link.out, step.seq);
+	wire_put_u64(&p->link.out, step.index);
+	attach_end(&p->link, at);
+	return true;
+}
+
+static bool handle_outcome(struct node_peer *p, struct wire_in *in)
+{
+	const struct vfs_node_ops *ops = vfs_db_ops(p->n->db);
+	const uint8_t *txid = wire_get_bytes(in, VFS_TXID_BYTES);
+	uint32_t timeout_ms = wire_get_u32(in);
+	struct wire_err err = { 0 };
+	uint64_t index;
+	size_t at;
+	int rc;
+
+	if (!attach_is_whole(in))
+		return false;
+	rc = ops->outcome(ops->ctx, txid, timeout_ms, &index, &err);
+	if (rc) {
+		put_fail(&p->link, rc, err.text);
+		return true;
+	}
+	at = attach_begin(&p->link, ATTACH_DONE);
+	wire_put_u64(&p->link.out, index);
+	attach_end(&p->link, at);
+	return true;
+}
+
 /* False: that was no question. */
 static bool handle(struct node_peer *p, enum attach_type type, struct wire_in *in)
 {
@@ -278,6 +326,8 @@ static bool handle(struct node_peer *p, enum attach_type type, struct wire_in *i
 	case ATTACH_UNLOCK: return handle_unlock(p, in);
 	case ATTACH_GATE: return handle_gate(p, in);
 	case ATTACH_WAIT: return handle_wait(p, in);
+	case ATTACH_STEP: return handle_step(p, in);
+	case ATTACH_OUTCOME: return handle_outcome(p, in);
 	case ATTACH_VALID: return handle_valid(p, in);
 	case ATTACH_LEADER: return handle_leader(p, in);
 	case ATTACH_STATUS: return handle_status(p, in);

@@ -56,4 +56,10 @@ bool attached_is_fresh(const struct shell_attached *a, uint32_t bound_ms); /* fr
 void attached_drop_lines(struct shell_attached *a); /* attach_ops.c */
 void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops);
 
+/* attach_ops.c */
+int attached_ask(struct shell_attached *a, enum attach_type type, const struct wire_buf *q, uint32_t timeout_ms, void *dst, size_t n, struct wire_err *err);
+/* attach_ask.c: for vfs_node_ops */
+int attached_step_of(void *ctx, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);
+int attached_outcome(void *ctx, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
+
 #endif

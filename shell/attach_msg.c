@@ -218,6 +218,29 @@ void attach_get_header(struct wire_in *in, struct vfs_walindex_hdr *hdr)
 		memcpy(hdr, p, sizeof *hdr);
 }
 
+void attach_put_step(struct wire_buf *b, const struct vfs_once *once)
+{
+	wire_put_u64(b, once->seq);
+	wire_put_u32(b, once->idle_s);
+	wire_put_u8(b, once->id_len);
+	wire_put_bytes(b, once->id, once->id_len);
+}
+
+void attach_get_step(struct wire_in *in, struct vfs_once *once)
+{
+	struct vfs_once o = { .seq = wire_get_u64(in), .idle_s = wire_get_u32(in), .id_len = 0 };
+	uint8_t len = wire_get_u8(in);
+	const uint8_t *id = wire_get_bytes(in, len);
+
+	if (len > VFS_ONCE_ID_MAX || (len && !o.idle_s))
+		in->bad = true;
+	if (in->bad)
+		return;
+	o.id_len = len;
+	memcpy(o.id, id, len);
+	*once = o;
+}
+
 bool attach_is_whole(const struct wire_in *in)
 {
 	return !in->bad && wire_in_left(in) == 0;

@@ -3,6 +3,8 @@
  *
  *   u32 length of the payload    u8 type    u8 version (1)    u16 0    payload
  *
+ * A step (struct vfs_once) is u64 seq, u32 idle_s, u8 length of the id (0: none), the id.
+ *
  * One side asks, the other answers; UNLOCK and FRAMES have no answer. A payload is at most ATTACH_PAYLOAD_MAX bytes. Who gets anything else closes the connection: with it goes what stood behind
  * it on the host, that is a ticket, or the lock and the frames that were sent. */
 #ifndef SHELL_ATTACH_MSG_H
@@ -31,11 +33,13 @@ enum attach_type {
 	ATTACH_LEADER,    /* -> DONE with a text */
 	ATTACH_STATUS,    /* -> DONE with struct vfs_db_status: u64 index, checksum, u32 db_pages, page_size, wal_frames, backfilled, u64 publications, restarts, checkpoints */
 	ATTACH_FRAMES,    /* u64 at, then bytes */
-	ATTACH_COMMIT,    /* u64 epoch, sequence, u32 n_frames, db_after, timeout_ms, u8 rewritten, u64 bytes, 48 bytes header -> COMMITTED */
+	ATTACH_COMMIT,    /* u64 epoch, sequence, u32 n_frames, db_after, timeout_ms, u8 rewritten, u64 bytes, 48 bytes header, step -> COMMITTED */
 	ATTACH_COMMITTED, /* host: u32 SQLite code, text, u8 mended, u64 index, 48 bytes header */
 	ATTACH_DONE,
 	ATTACH_WAIT,      /* u64 index, u32 timeout_ms -> DONE, FAIL */
-	ATTACH_TYPE_MAX = ATTACH_WAIT,
+	ATTACH_STEP,      /* step -> DONE with u64 seq, u64 index; FAIL */
+	ATTACH_OUTCOME,   /* 16 bytes txid, u32 timeout_ms -> DONE with u64 index; FAIL */
+	ATTACH_TYPE_MAX = ATTACH_OUTCOME,
 };
 
 /* One end. fd -1: closed. */
@@ -65,6 +69,8 @@ int attach_receive(struct attach_link *l, unsigned patience_ms, unsigned stall_m
 
 void attach_put_header(struct wire_buf *b, const struct vfs_walindex_hdr *hdr);
 void attach_get_header(struct wire_in *in, struct vfs_walindex_hdr *hdr);
+void attach_put_step(struct wire_buf *b, const struct vfs_once *once);
+void attach_get_step(struct wire_in *in, struct vfs_once *once); /* an id that is too long makes `in` bad */
 bool attach_is_whole(const struct wire_in *in); /* nothing bad, nothing left */
 
 #endif

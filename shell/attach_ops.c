@@ -434,6 +434,7 @@ static int send_frames(struct attach_line *l, const struct vfs_remote_commit *c,
 	wire_put_u8(b, c->rewritten);
 	wire_put_u64(b, c->bytes);
 	attach_put_header(b, &c->base);
+	attach_put_step(b, &c->once);
 	attach_end(&l->link, at);
 	return attach_send(&l->link, STUCK_US / 1000, err);
 }
@@ -501,6 +502,28 @@ static int commit_frames(void *ctx, const void *who, const struct vfs_remote_com
 	return rc;
 }
 
+/* A question of its own, which is all in q; the answer's bytes, of which there must be n, go to dst. */
+int attached_ask(struct shell_attached *a, enum attach_type type, const struct wire_buf *q, uint32_t timeout_ms, void *dst, size_t n, struct wire_err *err)
+{
+	struct attach_line *l;
+	struct wire_in in;
+	size_t at;
+	int rc = line_take(a, NULL, &l, err);
+
+	if (rc)
+		return rc;
+	at = attach_begin(&l->link, type);
+	wire_put_bytes(&l->link.out, q->data, q->len);
+	attach_end(&l->link, at);
+	rc = q->failed ? wire_fail(err, WIRE_NOMEM, "no memory for a message") : ask(a, l, timeout_ms, ATTACH_DONE, &in, err);
+	if (!rc && wire_in_left(&in) != n)
+		rc = bad_answer(l, err);
+	if (!rc)
+		memcpy(dst, wire_get_bytes(&in, n), n);
+	line_give(a, l);
+	return rc;
+}
+
 /* ---- facts ---- */
 
 /* Those who ask have no error to give. */
@@ -538,36 +561,6 @@ static uint64_t wall_us(void *ctx, uint64_t epoch)
 	return a->env->wall_us(a->env->ctx);
 }
 
-int shell_attached_status(struct shell_attached *a, struct vfs_db_status *ret_status, struct wire_err *err)
-{
-	struct vfs_db_status s;
-	struct attach_line *l;
-	struct wire_in in;
-	int rc = line_take(a, NULL, &l, err);
-
-	if (rc)
-		return rc;
-	attach_end(&l->link, attach_begin(&l->link, ATTACH_STATUS));
-	rc = ask(a, l, 0, ATTACH_DONE, &in, err);
-	if (!rc) {
-		s.index = wire_get_u64(&in);
-		s.checksum = wire_get_u64(&in);
-		s.db_pages = wire_get_u32(&in);
-		s.page_size = wire_get_u32(&in);
-		s.wal_frames = wire_get_u32(&in);
-		s.backfilled = wire_get_u32(&in);
-		s.publications = wire_get_u64(&in);
-		s.restarts = wire_get_u64(&in);
-		s.checkpoints = wire_get_u64(&in);
-		if (attach_is_whole(&in))
-			*ret_status = s;
-		else
-			rc = bad_answer(l, err);
-	}
-	line_give(a, l);
-	return rc;
-}
-
 /* What only a node does has no function. */
 void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops)
 {
@@ -583,6 +576,8 @@ void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops)
 		.leader_url = leader_url,
 		.several_voters = several_voters,
 		.wall_us = wall_us,
+		.step_of = attached_step_of,
+		.outcome = attached_outcome,
 		.commit_frames = commit_frames,
 	};
 }

@@ -31,7 +31,7 @@ struct ledger_session {
 	uint8_t len;           /* 0: free */
 	uint8_t id[VFS_ONCE_ID_MAX];
 };
-#define LEDGER_CHUNK 1024u
+#define LEDGER_CHUNK 256u
 struct ledger_sessions {
 	struct ledger_session **chunk;
 	uint32_t n_chunks, cap_chunks, used, n; /* used: slots that were ever used */

@@ -7,7 +7,7 @@ libshell_la_SOURCES += shell/resident.c shell/resident.h shell/heir.c shell/heir
 libshell_la_SOURCES += shell/shared.c shell/shared.h shell/attach.h shell/attach_impl.h shell/attach.c shell/attach_ops.c shell/attach_host.c shell/attach_msg.c shell/attach_msg.h shell/mark.c shell/repair.c shell/readmit.c shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
 libshell_la_SOURCES += shell/query.h shell/query.c shell/query_session.c shell/query_sql.c shell/remote.h shell/remote.c shell/remote_plan.c shell/remote_ask.c
 
-libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c shell/ledger_node.c shell/outcome.c shell/sqlfn_outcomes.c
+libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c shell/ledger_node.c shell/outcome.c shell/sqlfn_outcomes.c shell/attach_ask.c
 
 # Writing on nodes that do not lead.
 libshell_la_SOURCES += shell/grants.h shell/grants_impl.h shell/grants.c shell/grants_entry.c shell/forward_impl.h shell/forward.c shell/forward_keep.c shell/forward_entry.c
