@@ -30,6 +30,7 @@ PROC_TESTS = \
 	test/proc/test_edges.py \
 	test/proc/test_examples.py \
 	test/proc/test_remote.py test/proc/test_remote_members.py \
+	test/proc/test_prefork.py \
 	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py \
 	$(HOST_TESTS)
@@ -59,7 +60,7 @@ EXAMPLE_FILES = \
 	test/examples/README.md test/proc/examples.py \
 	test/examples/order_sqlite3.py test/examples/order_sqlalchemy.py test/examples/order_sqlite3.php test/examples/order_pdo.php \
 	test/examples/order.rb test/examples/order.pl test/examples/order.tcl test/examples/order.go \
-	test/examples/node/package.json test/examples/node/order_sqlite3.js test/examples/node/order_better.js test/examples/node/run
+	test/examples/web_gunicorn.py test/examples/node/package.json test/examples/node/order_sqlite3.js test/examples/node/order_better.js test/examples/node/run
 EXTRA_DIST += $(EXAMPLE_FILES)
 check_PROGRAMS += test/examples/order
 test_examples_order_SOURCES = test/examples/order.c
