@@ -152,6 +152,19 @@ def killed():
 	for p in procs:
 		p.term()
 
+def commits_go_on(c, procs, more, what):
+	"""On failure with what all processes' threads are at, where gdb is there to tell."""
+	acked = c.acked()
+	try:
+		wait_until(lambda: c.acked() > acked + more, 20 * SLOW, what, every_s=0.002)
+	except harness.TimedOut:
+		if os.environ.get("WALRAFT_GDB"):
+			for p in procs:
+				r = subprocess.run(["gdb", "-p", str(p.pid), "-batch", "-ex", "thread apply all bt 14"], capture_output=True, text=True)
+				t.say("process %d, %d\n%s" % (p.i, p.pid, r.stdout))
+		raise
+
+
 class Readers:
 	"""A connection in each process that reads all the time, and keeps every answer that is an error."""
 
@@ -204,16 +217,14 @@ def precedence():
 		t0 = time.monotonic()
 		c[0].serve()
 		t.need(host_pid(c[0].db) == c[0].pid, "the daemon hosts the node", (host_pid(c[0].db), c[0].pid))
-		acked = c.acked()
-		wait_until(lambda: c.acked() > acked + 20, 20 * SLOW, "commits by way of the daemon")
+		commits_go_on(c, procs + [c[0]], 20, "commits by way of the daemon")
 		took = time.monotonic() - t0
 		if i % 2:
 			c[0].kill9()
 		else:
 			t.equal(c[0].term(), 0, "the daemon ends well")
 		host_of(procs)
-		acked = c.acked()
-		wait_until(lambda: c.acked() > acked + 20, 20 * SLOW, "commits after the daemon's end")
+		commits_go_on(c, procs, 20, "commits after the daemon's end")
 	t.say("from the start of serve to 20 commits by way of it: %.0f ms" % (took * 1000))
 	t.equal(long_reader.one("SELECT count(*) FROM kv", conn="long"), seen, "a read transaction that spans it all sees what it saw")
 	long_reader.sql("COMMIT", conn="long")
