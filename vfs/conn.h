@@ -101,6 +101,7 @@ struct vfs_conn {
 	bool write;
 	bool ahead;      /* the write lock was had before the READ lock, and SQLite has not asked for it yet */
 	uint32_t ahead_reads; /* of pages since then */
+	bool unmatched;  /* what SQLite has committed is published in other frames than it thinks: nothing may be read till its READ lock is gone */
 	bool phantom;    /* SQLite took for committed what never was: told at FCNTL_COMMIT_PHASETWO */
 	bool rereading;  /* SQLite looks at a header that it found torn, under a WRITE that is none */
 	bool confirming; /* READ was just granted: the next barrier is followed by SQLite's check that nothing has changed */
@@ -204,6 +205,7 @@ int shim_once_check(struct vfs_conn *c);   /* SQLITE_OK: no step, or one that wa
 int shim_commit(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after);
 
 /* ---- commit_remote.c ---- */
+int shim_matches(struct vfs_conn *c); /* before reading pages: SQLITE_OK, or the error of an unmatched connection */
 /* The same where another process hosts the node: the frames go there. */
 int shim_commit_remote(struct vfs_conn *c, uint32_t n_frames, uint32_t db_after);
 /* The private regions that SQLite will write to when it has committed n_frames. An SQLite code. */

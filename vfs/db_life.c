@@ -231,6 +231,8 @@ static int step_of(void *ctx, const struct vfs_once *once, struct vfs_step *ret_
 	struct vfs_db *db = ctx;
 	int rc;
 
+	if (!db->ops.step_of)
+		return wire_fail(err, WIRE_UNSUPPORTED, "it can be asked in the process that hosts the node only");
 	if (!vfs_db_enter(db))
 		return ended(db, err);
 	rc = db->ops.step_of(db->ops.ctx, once, ret_step, err);
@@ -243,6 +245,8 @@ static int outcome(void *ctx, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeo
 	struct vfs_db *db = ctx;
 	int rc;
 
+	if (!db->ops.outcome)
+		return wire_fail(err, WIRE_UNKNOWN, "it can be asked in the process that hosts the node only");
 	if (!vfs_db_enter(db))
 		return ended(db, err);
 	rc = db->ops.outcome(db->ops.ctx, txid, timeout_ms, ret_index, err);

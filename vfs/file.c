@@ -32,6 +32,8 @@ static int main_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 
 	if (c->ahead)
 		shim_ahead_read(c);
+	if (rc == SQLITE_OK)
+		rc = shim_matches(c);
 	return rc ? rc : c->real->pMethods->xRead(c->real, p, n, at);
 }
 

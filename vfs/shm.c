@@ -156,7 +156,7 @@ int shim_shm_unmap(sqlite3_file *f, int delete)
 	c->region = NULL;
 	c->n_regions = 0;
 	c->read_slot = -1;
-	c->confirming = c->retrying = c->token = c->rereading = false;
+	c->confirming = c->retrying = c->token = c->rereading = c->unmatched = false;
 	if (!c->mapped)
 		return SQLITE_OK;
 	c->mapped = false;
@@ -341,7 +341,7 @@ static int read_unlock(struct vfs_conn *c, int slot, int n, bool exclusive)
 		give_token(c);
 	else
 		shim_end_ahead(c);
-	c->retrying = c->confirming = false;
+	c->retrying = c->confirming = c->unmatched = false;
 	c->read_slot = -1;
 	return base_lock(c, SHIM_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
 }

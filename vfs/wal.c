@@ -194,6 +194,9 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
 		shim_ahead_read(w->conn);
 	if (s->open && (uint64_t)offset >= s->base_at)
 		return shim_store_read(&s->store, p, (uint32_t)n, (uint64_t)offset - s->base_at);
+	rc = shim_matches(w->conn);
+	if (rc)
+		return rc;
 	return w->real->pMethods->xRead(w->real, p, n, offset);
 }
 
