@@ -261,6 +261,7 @@ static struct shell_attached *new_attached(const struct shell_paths *paths)
 	a->watch.fd = -1;
 	a->refs = 1;
 	pthread_mutex_init(&a->mu, NULL);
+	node_cond_init(&a->given);
 	return a;
 }
 

@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PEERS_MAX 1000u
 #define STACK_BYTES (512u << 10)
+#define DRAIN_S 1            /* for what is under way when the node ends */
 #define STALL_MS 10000u      /* for one message to come, or to be taken */
 #define SLEEP_MAX_US 100000u /* who has died is found out after that */
 
@@ -371,6 +373,7 @@ static void *peer_main(void *arg)
 	attach_link_close(&p->link); /* under it: node_attach_close shuts down no other file of that number */
 	p->ended = true;
 	n->n_peers--;
+	pthread_cond_broadcast(&n->attach_left);
 	pthread_mutex_unlock(&n->attach_mu);
 	return NULL;
 }
@@ -471,20 +474,37 @@ void node_attach_after_fork(struct shell_node *n)
 			close(p->link.fd);
 }
 
-void node_attach_close(struct shell_node *n)
+void node_attach_drain(struct shell_node *n)
 {
-	bool relied_on = n->keep_lock;
+	struct timespec until;
 
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += DRAIN_S;
 	pthread_mutex_lock(&n->attach_mu);
 	n->attach_closed = true;
 	for (struct node_peer *p = n->peers; p; p = p->next) {
-		relied_on |= !p->ended && p->watches;
+		n->attach_relied_on |= !p->ended && p->watches;
+		if (!p->ended)
+			(void)shutdown(p->fd, SHUT_RD);
+	}
+	while (n->n_peers && pthread_cond_timedwait(&n->attach_left, &n->attach_mu, &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&n->attach_mu);
+}
+
+void node_attach_close(struct shell_node *n)
+{
+	pthread_mutex_lock(&n->attach_mu);
+	n->attach_closed = true;
+	n->attach_relied_on |= n->keep_lock;
+	for (struct node_peer *p = n->peers; p; p = p->next) {
+		n->attach_relied_on |= !p->ended && p->watches;
 		if (!p->ended)
 			(void)shutdown(p->fd, SHUT_RDWR);
 	}
 	pthread_mutex_unlock(&n->attach_mu);
 	if (n->db)
-		(void)vfs_db_lock_fd(n->db, relied_on); /* the locks of -shm stay with whoever may be the next host */
+		(void)vfs_db_lock_fd(n->db, n->attach_relied_on); /* the locks of -shm stay with whoever may be the next host */
 	for (;;) {
 		struct node_peer *p;
 

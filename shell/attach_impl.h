@@ -1,4 +1,4 @@
-/* Private to attach.c and attach_ops.c.
+/* Private to attach.c, attach_lines.c, attach_ops.c and attach_commit.c.
  *
  * Locks: the registry's (attach.c), then `mu`; none is held over I/O. A line that is taken is its taker's. */
 #ifndef SHELL_ATTACH_IMPL_H
@@ -43,7 +43,9 @@ struct shell_attached {
 
 	pthread_mutex_t mu;
 	struct attach_line *lines;
-	unsigned idle; /* of anybody's, not taken */
+	unsigned idle;   /* of anybody's, not taken */
+	unsigned n_shared; /* of anybody's */
+	pthread_cond_t given; /* one was given back */
 };
 
 #define ATTACH_PATIENCE_MS 2000u /* beyond the time that a call may take by itself */
@@ -53,10 +55,25 @@ int attached_connect(struct shell_attached *a, struct attach_link *ret_link, str
 bool attached_is_owner_there(const struct shell_attached *a); /* an atomic load */
 int attached_gone(struct shell_attached *a, struct wire_err *err); /* WIRE_CLOSED */
 bool attached_is_fresh(const struct shell_attached *a, uint32_t bound_ms); /* fresh.c: a bounded read may begin */
-void attached_drop_lines(struct shell_attached *a); /* attach_ops.c */
-void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops);
+
+/* attach_lines.c. One that waits, or a new one. who: NULL for a single question, for which there are only so many: timeout_ms is for waiting then. WIRE_CLOSED. */
+int attached_line_take(struct shell_attached *a, const void *who, uint32_t timeout_ms, struct attach_line **ret_line, struct wire_err *err);
+void attached_line_give(struct shell_attached *a, struct attach_line *l); /* it is anybody's again, or closed */
+void attached_line_free(struct shell_attached *a, struct attach_line *l); /* one with `who` */
+struct attach_line *attached_line_of(struct shell_attached *a, const void *who); /* NULL: it has none */
+void attached_line_dies(struct attach_line *l); /* nothing goes over it any more; what stood behind it is given up by the host */
+/* Sends what was put together and waits for the answer. FAIL is its error; any other answer than `want` ends the line. WIRE_CLOSED: the host has ended. */
+int attached_line_ask(struct shell_attached *a, struct attach_line *l, uint64_t timeout_ms, enum attach_type want, struct wire_in *ret_in, struct wire_err *err);
+int attached_bad_answer(struct attach_line *l, struct wire_err *err); /* ends it: WIRE_INVALID */
+bool attached_is_gone(const struct shell_attached *a);
+void attached_drop_lines(struct shell_attached *a);
+
+/* attach_commit.c; of vfs_node_ops */
+int attached_commit_frames(void *ctx, const void *who, const struct vfs_remote_commit *c, struct vfs_remote_result *ret_result, struct wire_err *err);
 
 /* attach_ops.c */
+void attached_ops_make(struct shell_attached *a, struct vfs_node_ops *ret_ops);
+/* A question of its own, all of which is in q; the answer's bytes, of which there must be n, go to dst. */
 int attached_ask(struct shell_attached *a, enum attach_type type, const struct wire_buf *q, uint32_t timeout_ms, void *dst, size_t n, struct wire_err *err);
 /* attach_ask.c: for vfs_node_ops */
 int attached_step_of(void *ctx, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);

@@ -4,7 +4,7 @@ libshell_la_SOURCES = shell/conf.c shell/conf.h shell/node.h shell/node_impl.h s
 	shell/workers.c shell/images.c shell/image_in.c shell/image_in.h shell/members.c shell/change.c shell/handover.c shell/control.c shell/events.h shell/events.c shell/status.c shell/ext.c shell/ext.h shell/sqlfn.c shell/sqlfn_reads.c shell/members_table.c \
 	shell/setup.c shell/setup.h shell/setup_impl.h shell/setup_dir.c shell/setup_plain.c shell/setup_adopt.c shell/setup_env.c
 libshell_la_SOURCES += shell/resident.c shell/resident.h shell/heir.c shell/heir.h
-libshell_la_SOURCES += shell/shared.c shell/shared.h shell/attach.h shell/attach_impl.h shell/attach.c shell/attach_ops.c shell/attach_host.c shell/attach_msg.c shell/attach_msg.h shell/mark.c shell/repair.c shell/readmit.c shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
+libshell_la_SOURCES += shell/shared.c shell/shared.h shell/attach.h shell/attach_impl.h shell/attach.c shell/attach_lines.c shell/attach_ops.c shell/attach_commit.c shell/attach_host.c shell/attach_msg.c shell/attach_msg.h shell/mark.c shell/repair.c shell/readmit.c shell/store_db.c shell/witness.c shell/witness_member.c shell/rise.c shell/rise.h
 libshell_la_SOURCES += shell/query.h shell/query.c shell/query_session.c shell/query_sql.c shell/remote.h shell/remote.c shell/remote_plan.c shell/remote_ask.c
 
 libshell_la_SOURCES += shell/txid.c shell/txid.h shell/ledger.c shell/ledger.h shell/ledger_impl.h shell/ledger_ids.c shell/ledger_sessions.c shell/ledger_file.c shell/ledger_node.c shell/outcome.c shell/sqlfn_outcomes.c shell/attach_ask.c

@@ -259,6 +259,7 @@ struct shell_node *node_new(const struct shell_paths *paths)
 	node_cond_init(&n->published_cond);
 	node_cond_init(&n->image_wake);
 	node_cond_init(&n->drain_wake);
+	node_cond_init(&n->attach_left);
 	n->inbox_tail = &n->inbox;
 	n->requests_tail = &n->requests;
 	n->reads_tail = &n->reads;
@@ -282,7 +283,7 @@ void node_free(struct shell_node *n)
 static void leave_to_heirs(struct shell_node *n)
 {
 	pthread_mutex_lock(&n->attach_mu);
-	n->has_heirs = n->n_peers > 0 || n->keep_lock;
+	n->has_heirs = n->attach_relied_on || n->n_peers > 0 || n->keep_lock;
 	pthread_mutex_unlock(&n->attach_mu);
 	if (!n->db)
 		return;
@@ -292,6 +293,7 @@ static void leave_to_heirs(struct shell_node *n)
 
 void node_stop(struct shell_node *n)
 {
+	node_attach_drain(n);
 	node_hand_over(n);
 	leave_to_heirs(n);
 	pthread_mutex_lock(&n->mu);

@@ -268,7 +268,8 @@ struct shell_node {
 	pthread_mutex_t attach_mu; /* a leaf */
 	struct node_peer *peers;
 	unsigned n_peers; /* whose thread has not ended */
-	bool attach_closed;
+	pthread_cond_t attach_left;
+	bool attach_closed, attach_relied_on; /* relied_on: by the processes that could be the next host */
 
 	struct node_queries *queries; /* query.c */
 
@@ -311,6 +312,8 @@ void node_show_alive(struct shell_node *n); /* upkeep */
 /* Answers an attach connection on a thread of its own from now on; fd is taken. */
 void node_attach_serve(struct shell_node *n, int fd, const char *line);
 void node_attach_after_fork(struct shell_node *n); /* in the child: closes them here */
+/* Takes no further question of theirs, and waits, for a moment, for the answers to those under way: a commit that was sent shall have its outcome. */
+void node_attach_drain(struct shell_node *n);
 void node_attach_close(struct shell_node *n); /* cuts all of them off, and waits for their threads */
 bool node_several_voters(const struct shell_node *n); /* mu held */
 /* handover.c. Nothing when this node does not lead. Else has another voter lead, and waits until it does: a second at most, since without one that suits there is nothing to wait for. */

@@ -170,6 +170,14 @@ def members():
 	for level in ("lease", "bounded:10000", "stale"):
 		x.sql("PRAGMA walraft_read='%s'" % level)
 		t.equal(value(x, "SELECT count(*) FROM s"), 300, "at level %s too" % level)
+	x.sql("INSERT INTO s VALUES('from the follower')")
+	x.sql("BEGIN IMMEDIATE")
+	x.sql("INSERT INTO s SELECT randomblob(2000) FROM s LIMIT 200")
+	x.sql("COMMIT")
+	x.sql("UPDATE s SET x = 'changed' WHERE x = 'from the follower'")
+	t.equal(value(a, "SELECT count(*) || ' ' || sum(x = 'changed') FROM s"), "501 1", "it writes there, too")
+	x.sql("PRAGMA walraft_write='local'")
+	t.equal(code_of(x, "DELETE FROM s"), harness.READONLY_NOT_LEADER, "unless that is refused")
 	at = a.sql("SELECT walraft_position()")[0][0]
 	t.equal(value(x, "SELECT walraft_wait('%s') IS NOT NULL" % at), 1, "and waits for the other's position")
 	c.checksums_equal("all nodes have the same")
@@ -361,7 +369,7 @@ def nonsense():
 	a.open("impatient", busy_s=0.1)
 	t.equal(code_of(a, "INSERT INTO kv(k) VALUES('y')", conn="impatient"), BUSY, "a connection has the lock")
 	s.sendall(struct.pack("<IBBH", 100, 11, 1, 0) + b"half")
-	t.equal(code_of(a, "INSERT INTO kv(k) VALUES('z')"), BUSY, "and while its message is not whole")
+	t.equal(code_of(a, "INSERT INTO kv(k) VALUES('z')", conn="impatient"), BUSY, "and while its message is not whole")
 	s.close()
 	t0 = time.monotonic()
 	a.sql("INSERT INTO kv(k) VALUES('z')")
@@ -380,6 +388,65 @@ def many():
 	for j in jobs:
 		j.result(60)
 	t.equal(value(b, "SELECT count(*) FROM kv"), 100, "a hundred connections of one process write")
+
+
+@case("a thousand readers of a follower's process")
+def crowd():
+	c = t.cluster(n=3)
+	c.leader().sql("INSERT INTO kv(k) VALUES('seen')")
+	f = c.followers()[0]
+	a, = attach(f)
+	go = os.path.join(c.dir, "go")
+	n = 300 if harness.SANITIZER else 1000
+	job = a.send("crowd", threads=n, rounds=2, sql="SELECT count(*) FROM kv", go=go, pragmas=["walraft_read='linearizable'"])
+	wait_until(lambda: os.path.exists(go + ".ready"), 60, "the readers have their connections")
+	open(go, "w").close()
+	r = job.result(90)
+	t.equal([r["seen"], r["reads"], r["errors"]], [[1], 2 * n, []], "%d connections of an attached process read at once" % n)
+	t.say("median %.1f ms, worst %.1f ms" % (r["median_ms"], r["worst_ms"]))
+
+
+@case("the limit")
+def limit():
+	c = t.cluster(n=1)
+	a, = attach(c[0])
+	a.sql("INSERT INTO kv(k) VALUES('x')")
+	socks, last = [], b""
+	for _ in range(1100):
+		s = raw(c[0])
+		s.sendall(b"attach 1\n")
+		last = s.recv(4096)
+		if b"which is the limit" in last:
+			break
+		socks.append(s)
+	t.ok(900 < len(socks) <= 1000, "connections beyond a thousand are refused, with a text", (len(socks), last))
+	a.sql("INSERT INTO kv(k) VALUES('x')")
+	a.open("one more")
+	e = a.error("INSERT INTO kv(k) VALUES('y')", conn="one more")
+	t.ok(e is None or "limit" in e.walraft_error, "a connection that finds no room is told so", e)
+	for s in socks:
+		s.close()
+	wait_until(lambda: code_of(a, "INSERT INTO kv(k) VALUES('y')", conn="one more") == 0, 10, "there is room again when they are closed")
+	t.equal(c[0].stock("PRAGMA integrity_check"), ["ok"], "there is room again when they are closed")
+
+
+@case("the host ends")
+def host_ends():
+	"""In the ordinary way: what is under way gets its outcome, and others go on."""
+	c = t.cluster(n=1)
+	ps = attach(c[0], 3)
+	for p in ps:
+		p.start_load(threads=2, pause_ms=0)
+	c.wait_acked(200)
+	t.equal(c[0].term(), 0, "the host ends while others write")
+	c.wait_acked(300)
+	counts = [p.stop_load() for p in ps]
+	t.ok(not any(x.get("U") for x in counts), "no outcome is unknown", counts)
+	t.ok(all(x.get("A", 0) > 40 for x in counts), "each of them wrote on", counts)
+	t.equal([value(p, "SELECT count(*) > 0 FROM kv") for p in ps], [1] * 3, "connections that were idle go on too")
+	c.nodes[:] = [p for p in ps if is_host(p)]
+	c.verify_load()
+	t.equal(sum(is_host(p) for p in ps), 1, "one of them hosts the node now")
 
 
 @case("the host is killed")
