@@ -23,7 +23,7 @@ SQLITE_EXTENSION_INIT3
 #define COST_SCANNED 0.3
 #define COST_RETURNED 2.0
 /* Before, conditions between two columns of the table were not shown to xBestIndex, and did not keep LIMIT from it. */
-#define LIMIT_SINCE 3041000
+#define LIMIT_SINCE 3047000
 
 enum { FLAG_LITERAL = 1, FLAG_LIST = 2 };
 
