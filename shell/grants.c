@@ -13,8 +13,8 @@
 
 #define LAPSE_US 800000u  /* an asker that is not heard of for so long is gone */
 #define LOOK_US 10000u    /* while tickets wait: what has lapsed before them does not tell */
-#define ANSWER_US 5000u   /* so long a first answer may wait for a lock that is about to be free */
-#define END_US 20000u
+#define ANSWER_US 1000000u /* so long a first answer may wait for a lock that is about to be free */
+#define END_US 500000u     /* and a connection here */
 
 static struct vfs_wlock *wlock(struct shell_node *n)
 {
@@ -113,7 +113,7 @@ void node_grants_end_all(struct shell_node *n)
 	vfs_wlock_void(wlock(n));
 }
 
-/* Whoever sends is alive. */
+/* Whoever sends is alive. base 0: the message does not tell. */
 static void heard(struct shell_node *n, uint64_t node, uint64_t base)
 {
 	struct grants_asker *a = n->grants.asker, *end = a + RAFT_MEMBERS_MAX, *place = NULL;
@@ -122,13 +122,13 @@ static void heard(struct shell_node *n, uint64_t node, uint64_t base)
 		if (!a->node && !place)
 			place = a;
 	if (a == end) {
-		if (!place)
+		if (!place || !base)
 			return; /* more than can be members: those of earlier ones lapse */
 		a = place;
 		*a = (struct grants_asker){ .node = node, .base = base };
 	}
 	a->heard_us = node_now_us(n);
-	if (a->base != base) {
+	if (base && a->base != base) {
 		a->base = base;
 		end_if(n, node, is_of_other_base, &base);
 	}
@@ -230,34 +230,49 @@ static void try_give(struct shell_node *n, struct grant_ticket *t)
 		tell_given(n, t);
 }
 
-/* Committed and not published here yet: its asker may know already, and come back at once. */
-static bool is_ending(const struct shell_node *n) /* mu held */
+/* Nobody writes any more, and yet the lock is not free: what another node has committed, as its connection may know already, is being published here; or this node restarts its WAL. That is
+ * nothing to tell a writer of. holder: of the write lock. mu held. */
+static bool is_ending(const struct shell_node *n, const void *holder)
 {
+	if (holder == n->db)
+		return true;
 	for (const struct grant_ticket *t = n->grants.first; t; t = t->next)
 		if (t->state == GRANT_CLOSING)
-			return t->last_index <= n->shared.commit;
+			return t == holder && t->last_index <= n->shared.commit;
 	return false;
 }
 
-bool node_grants_await_end(struct shell_node *n)
+bool node_grants_await_end(struct shell_node *n, const void *who)
 {
-	bool waited = false;
-	uint64_t deadline;
+	const void *holder = vfs_wlock_holder(wlock(n));
+	bool ending;
 
-	if (!atomic_load_explicit(&n->grants.count, memory_order_relaxed))
-		return false;
-	deadline = node_now_us(n) + END_US;
 	pthread_mutex_lock(&n->mu);
-	while (!n->stop && !n->failed && is_ending(n)) {
-		waited = true;
-		if (!node_wait(n, &n->published_cond, deadline))
-			break;
-	}
+	ending = is_ending(n, holder);
 	pthread_mutex_unlock(&n->mu);
-	return waited;
+	if (ending)
+		(void)vfs_wlock_sleep(wlock(n), who, END_US);
+	return ending;
 }
 
 /* --- messages --- */
+
+/* It waits for its first answer. */
+static void see_to(struct shell_node *n, struct grant_ticket *t)
+{
+	const void *holder = vfs_wlock_holder(wlock(n));
+	bool ending;
+
+	pthread_mutex_lock(&n->mu);
+	if (t->state == GRANT_QUEUED && t == holder)
+		t->state = GRANT_HANDED;
+	ending = !holder || is_ending(n, holder);
+	pthread_mutex_unlock(&n->mu);
+	if (t->state == GRANT_HANDED)
+		try_give(n, t);
+	else if (!t->answered && (!ending || node_now_us(n) > t->asked_us + ANSWER_US))
+		tell_queued(n, t);
+}
 
 static struct grant_ticket *new_ticket(struct shell_node *n, const struct wire_msg *m)
 {
@@ -284,7 +299,6 @@ static void on_lock_req(struct shell_node *n, const struct wire_msg *m)
 {
 	enum grant_state state = GRANT_CLOSING;
 	struct grant_ticket *t;
-	bool ending;
 
 	if (n->shared.role != RAFT_LEADER || !n->db || n->store->witness) {
 		grants_refuse(n, m, WIRE_MSG_LOCK_RESP, WIRE_NOTLEADER, "it does not lead");
@@ -294,7 +308,6 @@ static void on_lock_req(struct shell_node *n, const struct wire_msg *m)
 	t = find(n, m->from, m->corr);
 	if (t)
 		state = t->state; /* a CLOSING one may be gone at any moment, others end on this thread */
-	ending = is_ending(n);
 	pthread_mutex_unlock(&n->mu);
 	if (t) { /* asked again: an answer may have been lost */
 		if (state == GRANT_QUEUED && t->answered)
@@ -314,8 +327,7 @@ static void on_lock_req(struct shell_node *n, const struct wire_msg *m)
 		try_give(n, t);
 		break;
 	case VFS_WLOCK_QUEUED:
-		if (!ending)
-			tell_queued(n, t);
+		see_to(n, t);
 		break;
 	case VFS_WLOCK_NOMEM:
 		drop_ticket(n, t);
@@ -388,8 +400,10 @@ int node_grants_msg(struct shell_node *n, const struct wire_link_msg *lm)
 		node_forward_msg(n, lm);
 		return WIRE_OK;
 	}
-	if (m->type == WIRE_MSG_PROPOSE_REQ)
+	if (m->type == WIRE_MSG_PROPOSE_REQ) {
+		heard(n, m->from, 0);
 		return node_grants_propose(n, m);
+	}
 	heard(n, m->from, (m->type == WIRE_MSG_LOCK_KEEP ? m->index : m->corr) >> 32);
 	if (m->type == WIRE_MSG_LOCK_REQ)
 		on_lock_req(n, m);
@@ -456,29 +470,22 @@ static void lapse(struct shell_node *n, uint64_t now_us)
 }
 
 /* Each of those that wait for an answer, or for what must be so before the grant. Only this thread makes them, and ends any but CLOSING ones. */
-static bool see_to_waiting(struct shell_node *n, uint64_t now_us)
+static bool see_to_waiting(struct shell_node *n)
 {
 	const void *holder = vfs_wlock_holder(wlock(n));
 	struct grant_ticket *waiting[64];
 	size_t count = 0;
-	bool ending, queued = false;
+	bool queued = false;
 
 	pthread_mutex_lock(&n->mu);
-	ending = is_ending(n);
 	for (struct grant_ticket *t = n->grants.first; t; t = t->next) {
-		if (t->state == GRANT_QUEUED && t == holder)
-			t->state = GRANT_HANDED;
 		queued |= t->state == GRANT_QUEUED || t->state == GRANT_HANDED;
-		if (count < 64 && (t->state == GRANT_HANDED || (t->state == GRANT_QUEUED && !t->answered && (!ending || now_us > t->asked_us + ANSWER_US))))
+		if (count < 64 && (t->state == GRANT_HANDED || (t->state == GRANT_QUEUED && (t == holder || !t->answered))))
 			waiting[count++] = t;
 	}
 	pthread_mutex_unlock(&n->mu);
-	for (size_t i = 0; i < count; i++) {
-		if (waiting[i]->state == GRANT_HANDED)
-			try_give(n, waiting[i]);
-		else
-			tell_queued(n, waiting[i]);
-	}
+	for (size_t i = 0; i < count; i++)
+		see_to(n, waiting[i]);
 	return queued;
 }
 
@@ -491,7 +498,7 @@ static uint64_t run(struct shell_node *n, uint64_t now_us)
 	lapse(n, now_us);
 	node_grants_published(n);
 	vfs_wlock_settle(wlock(n));
-	queued = see_to_waiting(n, now_us);
+	queued = see_to_waiting(n);
 	return now_us + (queued ? LOOK_US : LAPSE_US / 8);
 }
 

@@ -42,8 +42,8 @@ void node_grants_end_all(struct shell_node *n);
 void node_grants_run(struct shell_node *n); /* node thread, each batch; for both sides */
 /* Any thread, after the published index moved. */
 void node_grants_published(struct shell_node *n);
-/* A's, where vfs_wlock_try failed: is the lock only not free yet because what was committed is being published? Then it waits for that, 20 ms at most. */
-bool node_grants_await_end(struct shell_node *n);
+/* On who's thread, after vfs_wlock_try failed: is the lock only not free yet because what was committed is being published, or the WAL restarted? Then it sleeps until that is over, for a while. */
+bool node_grants_await_end(struct shell_node *n, const void *who);
 /* Of another node: may something still be proposed under the grant with that id? mu held. */
 bool node_grants_holds(const struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES]);
 /* Node thread: a proposal of another node, which came in by node_grants_msg: may it be proposed (still)? And what became of it. */

@@ -142,7 +142,7 @@ static int lock_here(struct shell_node *n, const void *who, struct vfs_grant *re
 	int rc;
 
 	node_forward_forget(n, who); /* of a leader before this one */
-	if (!vfs_wlock_try(w, who) && !(node_grants_await_end(n) && vfs_wlock_try(w, who)))
+	if (!vfs_wlock_try(w, who) && !(node_grants_await_end(n, who) && vfs_wlock_try(w, who)))
 		return WIRE_BUSY;
 	rc = write_begin(n, who, ret_grant, err);
 	/* It was had under an earlier leadership, and taken away when this one began: somebody else may have it. */

@@ -3,6 +3,7 @@
 # Process tests: Python programs that print TAP themselves and run real nodes. To add one, put it here.
 PROC_TESTS = \
 	test/proc/test_basic.py \
+	test/proc/test_forward.py \
 	test/proc/test_wrong_uses.py \
 	test/proc/test_detach.py \
 	test/proc/test_position.py \

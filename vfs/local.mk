@@ -35,7 +35,8 @@ VFS_FORMAT_TESTS = \
 	test/unit/test_walindex \
 	test/unit/test_pages \
 	test/unit/test_pageset \
-	test/unit/test_wlock
+	test/unit/test_wlock \
+	test/unit/test_wlock_async
 check_PROGRAMS += $(VFS_FORMAT_TESTS)
 TESTS += $(VFS_FORMAT_TESTS)
 
@@ -49,6 +50,8 @@ test_unit_test_pageset_SOURCES = test/unit/test_pageset.c
 test_unit_test_pageset_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_wlock_SOURCES = test/unit/test_wlock.c
 test_unit_test_wlock_LDADD = $(VFS_TEST_LIBS)
+test_unit_test_wlock_async_SOURCES = test/unit/test_wlock_async.c
+test_unit_test_wlock_async_LDADD = $(VFS_TEST_LIBS)
 
 VFS_DB_TESTS = \
 	test/unit/test_db_apply test/unit/test_db_effects \

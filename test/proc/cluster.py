@@ -171,6 +171,14 @@ class Node:
 		except SqlError as e:
 			return e
 
+	def race(self, threads, seconds, sql, go, **kw):
+		"""Starts connections of their own that run the statements over and over once the file `go` is there. The answer that is yet to come."""
+		ready = self.pending[self.next_id] = Pending("race on node %d" % self.i)
+		self.next_id += 1
+		p = self.send("race", conn="race%d" % self.next_id, threads=threads, seconds=seconds, sql=sql, go=go, ready=self.next_id - 1, **kw)
+		ready.result()
+		return p
+
 	def start_load(self, threads=4, **kw):
 		log = os.path.join(self.c.dir, "log", "acks-n%d-g%d" % (self.i, self.generation))
 		if log not in self.c.ack_logs:

@@ -9,6 +9,7 @@ named connection has a thread of its own, so that one may wait while others go o
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
   spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
   crowd  threads, rounds, sql, go, pragmas, params, warm   that many connections, opened first; once the file go is there all read, rounds times (warm: and once before); errors, and how long each took (ms)
+  race   threads, seconds, sql, busy_s, go       that many connections, opened first; once the file go is there all run the statements over and over; how often each did, errors by code
   load   threads, log, tag, seed, pause_ms, pad  starts writers, see load.py
   clients  log, tag, seed, levels, ...           starts clients that record their history, one for each of levels, see history.py
   stop   -                                       ends the writers and clients; counts of outcomes
@@ -127,6 +128,39 @@ class Conn(threading.Thread):
 			latest[v] = t0
 			n += 1
 		return {"latest": sorted(latest.items()), "reads": n, "errors": errors}
+
+	def do_race(self, m):
+		done, errors, lock = [0] * m["threads"], {}, threading.Lock()
+		ready = threading.Barrier(m["threads"] + 1)
+
+		def run(i):
+			con = sqlite3.connect(uri(self.path, m.get("params", {})), uri=True, isolation_level=None, timeout=m.get("busy_s", 5))
+			con.execute("PRAGMA schema_version").fetchall()
+			ready.wait()
+			while not os.path.exists(m["go"]):
+				time.sleep(0.005)
+			end = time.monotonic() + m["seconds"]
+			while time.monotonic() < end:
+				try:
+					for s in m["sql"]:
+						con.execute(s)
+					done[i] += 1
+				except sqlite3.Error as e:
+					with lock:
+						k = "%d %s" % (e.sqlite_errorcode, e)
+						errors[k] = errors.get(k, 0) + 1
+					if con.in_transaction:
+						con.execute("ROLLBACK")
+			con.close()
+
+		threads = [threading.Thread(target=run, args=(i,)) for i in range(m["threads"])]
+		for t in threads:
+			t.start()
+		ready.wait()
+		send(self.out, {"id": m["ready"], "ok": True})
+		for t in threads:
+			t.join()
+		return {"done": done, "errors": errors}
 
 	def do_close(self, m):
 		self.con.close()
