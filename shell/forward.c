@@ -104,6 +104,7 @@ void forward_look_soon(struct shell_node *n, uint64_t now)
 
 	n->forward.ticks_until_us = now + FORWARD_TICKS_US;
 	if (asleep) {
+		n->forward.keep_at_us = now + FORWARD_KEEP_US;
 		atomic_store(&n->side_look, true);
 		pthread_cond_signal(&n->wake);
 	}

@@ -23,6 +23,7 @@ struct forward_ticket {
 	char text[WIRE_TEXT_MAX + 1];
 	uint64_t id, leader, term;
 	uint64_t since_us; /* of its latest call, or of its grant */
+	uint64_t kept;     /* the first LOCK_KEEP that was made after the grant; 0: none yet */
 	uint64_t told_us;  /* when that was sent which the leader answered last */
 	uint64_t number, index, epoch, wall_us, wall_at_us; /* of the grant */
 	uint8_t txid[VFS_TXID_BYTES];

@@ -83,7 +83,7 @@ static void kept(struct shell_node *n, const struct wire_msg *m)
 			t->state = TICKET_ASKED;
 			if (o.n < FORWARD_OUT_MAX)
 				o.msg[o.n++] = (struct forward_out){ WIRE_MSG_LOCK_REQ, t->leader, t->id };
-		} else {
+		} else if (t->kept && m->corr >= t->kept) { /* else it may have been given since */
 			forward_make_void(n, t, WIRE_FENCED, "the leader did not hear from this node for too long");
 		}
 	}
@@ -160,11 +160,15 @@ static void keep(struct shell_node *n, uint64_t now)
 
 	pthread_mutex_lock(&n->mu);
 	leader = n->shared.leader;
-	for (struct forward_ticket *t = n->forward.first; t; t = t->next)
-		if (t->state != TICKET_VOID && t->leader == leader)
-			wire_put_varint(&b, t->id);
 	m.index = n->forward.next_id;
 	m.corr = ++n->forward.keeps;
+	for (struct forward_ticket *t = n->forward.first; t; t = t->next) {
+		if (t->state == TICKET_VOID || t->leader != leader)
+			continue;
+		wire_put_varint(&b, t->id);
+		if (t->state >= TICKET_GRANTED && !t->kept)
+			t->kept = m.corr;
+	}
 	n->forward.keep_at_us = now + FORWARD_KEEP_US;
 	pthread_mutex_unlock(&n->mu);
 	m.data = b.data;

@@ -260,14 +260,17 @@ bool node_grants_await_end(struct shell_node *n, const void *who)
 /* It waits for its first answer. */
 static void see_to(struct shell_node *n, struct grant_ticket *t)
 {
-	const void *holder = vfs_wlock_holder(wlock(n));
+	const void *holder;
 	bool ending;
 
-	pthread_mutex_lock(&n->mu);
-	if (t->state == GRANT_QUEUED && t == holder)
-		t->state = GRANT_HANDED;
-	ending = !holder || is_ending(n, holder);
-	pthread_mutex_unlock(&n->mu);
+	do {
+		holder = vfs_wlock_holder(wlock(n));
+		pthread_mutex_lock(&n->mu);
+		if (t->state == GRANT_QUEUED && t == holder)
+			t->state = GRANT_HANDED;
+		ending = !holder || is_ending(n, holder);
+		pthread_mutex_unlock(&n->mu);
+	} while (!ending && t->state == GRANT_QUEUED && vfs_wlock_holder(wlock(n)) != holder);
 	if (t->state == GRANT_HANDED)
 		try_give(n, t);
 	else if (!t->answered && (!ending || node_now_us(n) > t->asked_us + ANSWER_US))

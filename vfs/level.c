@@ -1,4 +1,4 @@
-/* Levels of reads as text: what PRAGMA walraft_read, the URI parameter of that name and the SQL function take and give. And waiting for a position. */
+/* Levels of reads as text: what PRAGMA walraft_read, the URI parameter of that name and the SQL function take and give; likewise walraft_write. And waiting for a position. */
 #include "vfs/conn.h"
 
 #include <stdio.h>
@@ -83,4 +83,20 @@ int vfs_conn_wait(struct vfs_conn *c, uint64_t index, uint32_t timeout_ms, struc
 	if (rc)
 		shim_fail(c, WALRAFT_IOERR_READ, "%s: %s", c->path, err->text);
 	return rc;
+}
+
+int vfs_conn_set_write(struct vfs_conn *c, const char *text, struct wire_err *err)
+{
+	if (strcmp(text, "forward") == 0)
+		c->write_flags &= ~(unsigned)VFS_WRITE_LOCAL;
+	else if (strcmp(text, "local") == 0)
+		c->write_flags |= VFS_WRITE_LOCAL;
+	else
+		return wire_fail(err, WIRE_INVALID, "walraft_write is 'forward' or 'local', not '%s'", text);
+	return WIRE_OK;
+}
+
+const char *vfs_conn_write(struct vfs_conn *c)
+{
+	return c->write_flags & VFS_WRITE_LOCAL ? "local" : "forward";
 }

@@ -586,19 +586,3 @@ struct vfs_db *vfs_conn_db(struct vfs_conn *c) { return c->db; }
 const char *vfs_conn_open_error(struct vfs_conn *c) { return c->open_error; }
 uint32_t vfs_conn_timeout_ms(struct vfs_conn *c) { return c->timeout_ms; }
 uint64_t vfs_conn_last_index(struct vfs_conn *c) { return c->last_index; }
-
-int vfs_conn_set_write(struct vfs_conn *c, const char *text, struct wire_err *err)
-{
-	if (strcmp(text, "forward") == 0)
-		c->write_flags &= ~(unsigned)VFS_WRITE_LOCAL;
-	else if (strcmp(text, "local") == 0)
-		c->write_flags |= VFS_WRITE_LOCAL;
-	else
-		return wire_fail(err, WIRE_INVALID, "walraft_write is 'forward' or 'local', not '%s'", text);
-	return WIRE_OK;
-}
-
-const char *vfs_conn_write(struct vfs_conn *c)
-{
-	return c->write_flags & VFS_WRITE_LOCAL ? "local" : "forward";
-}
