@@ -162,7 +162,9 @@ static int receive_some(struct wire_ask *a, size_t want, uint64_t deadline_ms, s
 /* The bytes of the next packet, at *ret_p. */
 static int next_packet(struct wire_ask *a, uint64_t deadline_ms, const uint8_t **ret_p, size_t *ret_n, struct wire_err *err)
 {
-	memmove(a->in, a->in + a->used, a->have -= a->used);
+	a->have -= a->used;
+	if (a->used && a->have)
+		memmove(a->in, a->in + a->used, a->have);
 	a->used = 0;
 	for (;;) {
 		size_t n = a->have < PREFIX_BYTES ? 0 : wire_le32(a->in);
