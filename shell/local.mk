@@ -48,3 +48,8 @@ check_PROGRAMS += test/unit/test_lag
 TESTS += test/unit/test_lag
 test_unit_test_lag_SOURCES = test/unit/test_lag.c
 test_unit_test_lag_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test/unit/test_attach_msg
+TESTS += test/unit/test_attach_msg
+test_unit_test_attach_msg_SOURCES = test/unit/test_attach_msg.c
+test_unit_test_attach_msg_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)

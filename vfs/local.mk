@@ -93,3 +93,8 @@ test_unit_test_shim_use_SOURCES = test/unit/test_shim_use.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_use_LDADD = $(VFS_TEST_LIBS)
 test_unit_test_shim_outer_SOURCES = test/unit/test_shim_outer.c $(VFS_SHIM_WORLD)
 test_unit_test_shim_outer_LDADD = $(VFS_TEST_LIBS)
+
+check_PROGRAMS += test/unit/test_shared
+TESTS += test/unit/test_shared
+test_unit_test_shared_SOURCES = test/unit/test_shared.c
+test_unit_test_shared_LDADD = $(VFS_TEST_LIBS)
