@@ -118,8 +118,12 @@ class Client(threading.Thread):
 		key, v, began = self.key("r"), self.value(), now_ns()
 		self.con.execute("BEGIN" if self.rnd.random() < 0.25 else "BEGIN IMMEDIATE")
 		old, n = self.con.execute(READ, (key,)).fetchone()
+		self.invoke("read", key, time=began)  # whatever becomes of the rest
+		self.done("ok", value=old, n=n)
+		if self.rnd.random() < 0.2:
+			self.stop.wait(self.rnd.uniform(0, 0.03))  # thinks
 		self.con.execute(WRITE, (key, v))
-		self.invoke("cas", key, [old, v], n=n, time=began)
+		self.invoke("cas", key, [old, v], n=n)
 		self.committing = True
 		self.con.execute("COMMIT")
 		self.done("ok")

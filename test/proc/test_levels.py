@@ -11,6 +11,7 @@ import time
 import harness
 import history
 import levels
+import load
 import netns
 from harness import IOERR_READ_GATE, Test, wait_until
 from cluster import Node, SqlError
@@ -112,7 +113,8 @@ class Faults:
 
 	def __init__(self, w):
 		self.w, self.c, self.done = w, w.c, []
-		self.kinds = ["stop", "kill", "transfer"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift", "hang"] if w.drifting else [])
+		self.late_clients = Recorder(w, "late")
+		self.kinds = ["stop", "kill", "transfer", "late"] + ([] if no_net else ["cut", "cut_in", "cut_out"]) + (["drift", "hang"] if w.drifting else [])
 		self.kinds += ["drift_cut"] * 2 if w.drifting and not no_net else []
 		self.kinds += ["kill_all"] if t.full or t.args.minutes else []
 
@@ -134,7 +136,7 @@ class Faults:
 	def stop(self, n):
 		n = self.process(n)
 		n.sigstop()
-		moment(0.2, 1.2)
+		moment(0.4, 1.4)
 		n.cont()
 
 	def kill(self, n):
@@ -152,6 +154,29 @@ class Faults:
 			g.start()
 		for n in self.c.nodes + self.w.guests:
 			self.w.clients(n)
+
+	def late(self, _):
+		"""A transaction on a node that does not lead, until the leader has given its write lock to others: the node is stopped, or its COMMIT is on the way for so long."""
+		n = t.rnd.choice([m for m in self.c.nodes if m is not self.c.leader()])
+		rec, v = self.late_clients, "late%d" % len(self.done)
+		n.open("late", pragmas=["walraft_timeout=3000"])
+		try:
+			n.sql("BEGIN IMMEDIATE", conn="late")
+			n.sql(history.WRITE, ["r", v], conn="late")
+		except SqlError as e:  # others have the lock, or it is between leaders
+			t.say("late: %s" % e)
+			return
+		if no_net or t.rnd.random() < 0.3:
+			n.sigstop()
+			moment(1.0, 1.3)
+			n.cont()
+			rec.do(n, "write", "r", v, sql="COMMIT", conn="late")
+		else:
+			self.c.net.cut_out(n.i)
+			answer = rec.begin(n, "write", "r", v, sql="COMMIT", conn="late")
+			moment(1.0, 1.3)
+			self.c.net.heal(n.i)
+			rec.end(n, answer, "write", v, "COMMIT")
 
 	def transfer(self, n):
 		n.command("transfer", t.rnd.choice([m.url for m in self.c.nodes]))
@@ -265,7 +290,7 @@ def faults():
 	for n in w.c.nodes:
 		w.drift(n, 0)
 	j = w.judge("faults")
-	for level in {op.level for op in j.h.ops}:
+	for level in {op.level for op in j.h.ops} - {"late"}:
 		t.ok(sum(op.level == level and op.outcome == "ok" for op in j.h.ops) > 100, "faults: there are answers at level %s" % level)
 
 
@@ -298,20 +323,28 @@ class Recorder:
 	def __init__(self, w, name):
 		self.clients = [history.Client(history.Spec("", w.log, "t", 0, name, 0, 3, 1, 0, 0), n.i) for n in w.c.nodes]
 
-	def do(self, n, op, key, value=None, conn="main"):
+	def begin(self, n, op, key, value=None, conn="main", sql=history.WRITE):
+		self.clients[n.i].invoke(op, key, value)
+		if op == "write":
+			return n.ask(sql, [key, value] if sql == history.WRITE else [], conn=conn)
+		return n.ask(history.READ, [key], conn=conn)
+
+	def end(self, n, answer, op, value, sql=history.WRITE):
 		rec = self.clients[n.i]
-		rec.invoke(op, key, value)
 		try:
-			if op == "write":
-				n.sql(history.WRITE, [key, value], conn=conn)
-				rec.done("ok")
-				return value
-			v, number = n.sql(history.READ, [key], conn=conn)[0]
-			rec.done("ok", value=v, n=number)
-			return v
+			rows = answer.result()["rows"]
 		except SqlError as e:
-			rec.done("fail", code=e.code)
+			e.sqlite_errorcode = e.code
+			rec.done({"N": "fail"}.get(load.judge(e, sql == "COMMIT"), "info"), code=e.code, why=e.walraft_error)
 			return e
+		if op == "write":
+			rec.done("ok")
+			return value
+		rec.done("ok", value=rows[0][0], n=rows[0][1])
+		return rows[0][0]
+
+	def do(self, n, op, key, value=None, conn="main", sql=history.WRITE):
+		return self.end(n, self.begin(n, op, key, value, conn, sql), op, value, sql)
 
 
 @t.case("old reads are found")
