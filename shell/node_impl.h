@@ -55,7 +55,7 @@ struct request {
 	bool done, abandoned;
 	bool is_close;  /* PROPOSE: wait for the commit, not only for the index */
 	int code;       /* answer */
-	uint64_t epoch; /* PROPOSE: term it may be proposed in */
+	uint64_t epoch; /* PROPOSE: term it may be proposed in; OUTCOME: that of the leader that answered */
 	uint64_t index; /* PROPOSE: given to the entry; READ: the read index */
 	uint8_t *data;  /* PROPOSE: the entry; MEMBER: the line; OUTCOME: the id; owned */
 	uint32_t size;

@@ -5,8 +5,9 @@
  *   - it leads in a later term than the id's: nothing of that term can be proposed by anybody; its own first entry is in its log
  *   - it leads in the id's term, and so gave the grant itself, which is over: whatever was proposed under it is in its log, at or below the last index
  *     (asked and answered on the node thread, which also proposes: a proposal that waits in line belongs to somebody who still holds the grant, or was given up and is dropped)
- * Whoever asked waits until that index is published at its own node. The log up to there has then all that there will ever be of the id (either the leader's log up to that
- * index, or one that a later leader put in its place, which has none of it), so the ledger tells.
+ * Whoever asked waits until that index is published at its own node. An answer of the id's own term settles it then: where the log has that leader's entry at the index, it is that leader's log up to there; where it
+ * has not, nothing of that term can follow. An answer of a later term does so only by what has come in, an entry of a later term than the id's (which the ledger sees): should that leader have lost its
+ * entry again, another one may have the id's entries further behind, those after a chunk or a configuration, which are not published yet. Then the question is put again.
  *
  * While there is no leader the questions are repeated. An entry of a later term that comes in meanwhile settles it as well. */
 #include "shell/node_impl.h"
@@ -70,13 +71,14 @@ void node_outcome_request(struct shell_node *n, struct request *r)
 	pthread_mutex_lock(&n->mu);
 	if (why)
 		wire_put_text(&r->answer, why);
+	r->epoch = n->shared.term;
 	node_settle(r, code, index);
 	pthread_mutex_unlock(&n->mu);
 }
 
 static void serve(struct shell_node *n, const struct wire_msg *q)
 {
-	struct wire_msg m = { .type = WIRE_MSG_OUTCOME_RESP, .corr = q->corr };
+	struct wire_msg m = { .type = WIRE_MSG_OUTCOME_RESP, .corr = q->corr, .term = n->shared.term };
 	const char *why;
 
 	if (q->data_len != VFS_TXID_BYTES || !raft_config_find(raft_config_current(n->raft), q->from))
@@ -97,6 +99,7 @@ static void take_answer(struct shell_node *n, const struct wire_msg *m)
 		*at = r->next;
 		if (m->flags & WIRE_MSG_REJECT)
 			wire_put_text(&r->answer, m->text);
+		r->epoch = m->term;
 		node_settle(r, m->flags & WIRE_MSG_REJECT ? WIRE_BUSY : WIRE_OK, m->index);
 		break;
 	}
@@ -143,8 +146,8 @@ void node_outcome_end(struct shell_node *n)
 
 /* ---- who asks ---- */
 
-/* One question to the leader. WIRE_OK: *ret_index. Else it may be put again, unless it is WIRE_CLOSED or WIRE_NOMEM. */
-static int ask_leader(struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES], uint64_t deadline_us, uint64_t *ret_index, struct wire_err *err)
+/* One question to the leader. WIRE_OK: *ret_index, *ret_term. Else it may be put again, unless it is WIRE_CLOSED or WIRE_NOMEM. */
+static int ask_leader(struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES], uint64_t deadline_us, uint64_t *ret_index, uint64_t *ret_term, struct wire_err *err)
 {
 	struct request *r = request_new(REQUEST_OUTCOME);
 	char why[WIRE_TEXT_MAX + 1] = "no leader is known here: an election is under way, or this node is cut off from the majority";
@@ -165,6 +168,7 @@ static int ask_leader(struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES], 
 		rc = wire_fail(err, rc, "the leader does not answer");
 	} else if (!rc && r->code == WIRE_OK) {
 		*ret_index = r->index;
+		*ret_term = r->epoch;
 	} else if (!rc) {
 		struct wire_in in = wire_in_make(r->answer.data, r->answer.len);
 
@@ -226,11 +230,13 @@ static void pause_until(struct shell_node *n, uint64_t until_us)
 int node_outcome(void *node, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err)
 {
 	struct shell_node *n = node;
-	uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000, upto = 0, index = 0, now;
+	uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000, upto = 0, term = 0, index = 0, now;
 	struct wire_err why = { 0 };
+	struct shell_txid id;
 	bool settled = false;
 	int rc;
 
+	shell_txid_get(txid, &id);
 	for (;;) {
 		struct wire_err latest = { 0 };
 
@@ -240,14 +246,14 @@ int node_outcome(void *node, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeou
 		if (rc != WIRE_BUSY)
 			return rc;
 		now = node_now_us(n);
-		rc = ask_leader(n, txid, deadline, &upto, &latest);
+		rc = ask_leader(n, txid, deadline, &upto, &term, &latest);
 		/* The last question has little time: that it was not answered says less than the answer before. */
 		if (rc && (rc != WIRE_TIMEOUT || !*why.text || deadline > now + LOST_US))
 			why = latest;
 		if (!rc) {
 			now = node_now_us(n);
 			rc = node_wait_published(n, upto, now < deadline ? (uint32_t)((deadline - now) / 1000) : 0, &why);
-			settled = !rc;
+			settled = !rc && term == id.term;
 		}
 		if (rc == WIRE_CLOSED || rc == WIRE_NOMEM)
 			return wire_fail(err, rc, "%s", why.text);

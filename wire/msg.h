@@ -103,7 +103,7 @@ struct wire_entry {
 	X(PROPOSE_REQ)                                                                                                 \
 	X(PROPOSE_RESP)   /* corr, term, index given to the entry; or REJECT, hint = code, text: it was not proposed, and never will be */ \
 	X(OUTCOME_REQ)    /* member to leader: corr, data = transaction id */                                          \
-	X(OUTCOME_RESP)   /* corr, index = up to there the answer must be looked up at the asker; nothing of the id comes later; or REJECT, text */ \
+	X(OUTCOME_RESP)   /* corr, term, index = up to there the answer must be looked up at the asker; nothing of the id comes later; or REJECT, text */ \
 	/* leader to all, now and then: data = how far each member is (shell/lag.c) */                                 \
 	X(LAG)                                                                                                         \
 	/* questions in SQL from a host without a replica (shell/query.c): corr = question, chosen by the asker */     \
