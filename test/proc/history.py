@@ -68,8 +68,14 @@ class Client(threading.Thread):
 
 	def done(self, type_, **m):
 		self.counts[type_] += 1
+		if self.op in ("write", "append") and self.con and (self.rnd.random() < 0.1 if type_ == "ok" else m["code"] & 0xFF == sqlite3.SQLITE_IOERR and m["code"] != load.READ_GATE):
+			m["id"] = self.id()  # what failed otherwise had no write lock
 		self.note(type_, **m)
 		self.op = None
+
+	def id(self):
+		"""Of the transaction under way, or of the latest one that had the write lock."""
+		return self.con.execute("SELECT walraft_transaction()").fetchone()[0]
 
 	# -- operations --
 	def key(self, kind):
@@ -123,7 +129,7 @@ class Client(threading.Thread):
 		if self.rnd.random() < 0.2:
 			self.stop.wait(self.rnd.uniform(0, 0.03))  # thinks
 		self.con.execute(WRITE, (key, v))
-		self.invoke("cas", key, [old, v], n=n)
+		self.invoke("cas", key, [old, v], n=n, id=self.id())
 		self.committing = True
 		self.con.execute("COMMIT")
 		self.done("ok")
@@ -139,7 +145,7 @@ class Client(threading.Thread):
 		if self.rnd.random() < 0.2:
 			self.con.execute("ROLLBACK")
 			return
-		self.invoke("transfer", "bank", v, time=began)
+		self.invoke("transfer", "bank", v, time=began, id=self.id())
 		self.committing = True
 		self.con.execute("COMMIT")
 		self.done("ok")

@@ -50,11 +50,12 @@ class Clock:
 
 
 class Op:
-	__slots__ = ("process", "op", "key", "value", "level", "t0", "t1", "outcome", "n", "m", "seen", "code")
+	__slots__ = ("process", "op", "key", "value", "level", "t0", "t1", "outcome", "n", "m", "seen", "code", "id")
 
 	def __init__(self, m):
 		self.process, self.op, self.key, self.value, self.level = m["process"], m["op"], m["key"], m.get("value"), m["level"]
 		self.t0, self.t1, self.outcome, self.n, self.m, self.seen, self.code = m["time"], None, "open", m.get("n"), None, None, None
+		self.id = m.get("id")
 
 	def __repr__(self):
 		return "%s: %s %s %r at %s, %.6f to %s s: %s %r n %s" % (self.process, self.op, self.key, self.value, self.level, self.t0 / 1e9,
@@ -82,7 +83,7 @@ class History:
 					elif m["type"] != "note":
 						op = under_way
 						op.outcome, op.t1, op.seen, op.m, op.code = m["type"], m["time"], m.get("value"), m.get("m"), m.get("code")
-						op.n = m.get("n", op.n)
+						op.n, op.id = m.get("n", op.n), m.get("id", op.id)
 					if m["type"] not in ("wrong", "note"):
 						self.lines.append((under_way, line))
 		self.ops.sort(key=lambda op: op.t0)
@@ -142,6 +143,15 @@ class Judge:
 			elif op.op == "cas" and n is not None and n != op.n + 1:
 				bad.append("is number %d although it read %d: %r" % (n, op.n, op))
 		return bad + ["invented: %s" % v for v in self.at if v not in begun]
+
+	def ids(self, said):
+		"""said: what walraft_outcome said of each transaction id. Not one of the judges of JUDGED."""
+		bad = []
+		for op in self.h.ops:
+			right = "committed" if op.writes and op.written in self.at else "not committed"
+			if op.writes and op.id and said[op.id] != right:
+				bad.append("%s is %s, but it is %s: %r" % (op.id, said[op.id], right, op))
+		return bad
 
 	def values(self):
 		bad = []

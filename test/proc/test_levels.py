@@ -86,6 +86,13 @@ class World:
 			bad = getattr(j, name)()
 			if not t.ok(not bad, "%s: %s" % (what, text), "%d wrong:\n%s" % (len(bad), "\n".join(bad[:10]))):
 				self.keep()
+		ids = sorted({op.id for op in j.h.ops if op.id})
+		for n in t.rnd.sample(self.c.nodes + self.guests, 2):
+			n.open("outcomes", pragmas=["walraft_read='stale'"])
+			bad = j.ids({i: n.one("SELECT walraft_outcome(?)", [i], conn="outcomes") for i in ids})
+			if not t.ok(not bad, "%s: walraft_outcome is right about %d transactions, of %d the commit was not told" % (
+					what, len(ids), sum(op.outcome in ("info", "open") and bool(op.id) for op in j.h.ops)), "%d wrong:\n%s" % (len(bad), "\n".join(bad[:10]))):
+				self.keep()
 		file = os.path.join(self.c.dir, "linear.jsonl")
 		j.h.write(file, levels.LINEAR)
 		rc, text = levels.lin(file)
