@@ -32,8 +32,6 @@ struct member { /* of the list of sessions */
 	struct member *next, *next_queued;
 };
 
-enum slot_state { SLOT_FREE, SLOT_RUNS, SLOT_ENDED };
-
 struct node_queries {
 	struct shell_node *n;
 	pthread_mutex_t mu;
@@ -41,7 +39,7 @@ struct node_queries {
 	bool stop;
 	struct member *members, *queue, **queue_tail;
 	unsigned threads, idle, queued; /* queued: length of the queue */
-	struct slot { pthread_t thread; enum slot_state state; struct node_queries *q; } slot[THREADS_MAX];
+	struct slot { pthread_t thread; bool made, ended; struct node_queries *q; } slot[THREADS_MAX]; /* made: to be joined; changed by staff alone */
 };
 
 struct node_queries *node_queries_new(struct shell_node *n)
@@ -234,7 +232,7 @@ static void *run(void *arg)
 		}
 	}
 	q->threads--;
-	me->state = SLOT_ENDED;
+	me->ended = true;
 	pthread_mutex_unlock(&q->mu);
 	return NULL;
 }
@@ -247,13 +245,14 @@ static void staff(struct node_queries *q)
 	for (int i = 0; i < THREADS_MAX; i++) {
 		struct slot *s = &q->slot[i];
 
-		if (s->state == SLOT_RUNS)
+		if (s->made && !s->ended)
 			continue;
-		if (s->state == SLOT_ENDED)
+		if (s->made)
 			pthread_join(s->thread, NULL); /* it holds no lock, and does nothing more */
 		s->q = q;
-		s->state = pthread_create(&s->thread, NULL, run, s) ? SLOT_FREE : SLOT_RUNS;
-		q->threads += s->state == SLOT_RUNS;
+		s->ended = false;
+		s->made = pthread_create(&s->thread, NULL, run, s) == 0;
+		q->threads += s->made;
 		return;
 	}
 }
@@ -337,7 +336,7 @@ void node_queries_stop(struct node_queries *q)
 	pthread_cond_broadcast(&q->wake);
 	pthread_mutex_unlock(&q->mu);
 	for (int i = 0; i < THREADS_MAX; i++)
-		if (q->slot[i].state != SLOT_FREE)
+		if (q->slot[i].made)
 			pthread_join(q->slot[i].thread, NULL);
 	while (q->members)
 		member_free(q, q->members);
