@@ -16,7 +16,7 @@ export ETCDCTL_API=3
 
 start_etcd() {
 	local base=$((30000 + RANDOM % 2000 * 10)) i cluster end=$((SECONDS + 30))
-	local -a a
+	local -a a up
 	cluster=m1=http://127.0.0.1:$((base + 4)),m2=http://127.0.0.1:$((base + 5)),m3=http://127.0.0.1:$((base + 6))
 	for i in 1 2 3; do
 		a[i]=127.0.0.1:$((base + i))
@@ -27,10 +27,15 @@ start_etcd() {
 		PIDS[i]=$!
 	done
 	L=
-	while [ -z "$L" ] && [ $SECONDS -lt $end ]; do
+	while [ $SECONDS -lt $end ]; do
+		up=()
+		L=
 		for i in 1 2 3; do
-			etcdctl --endpoints="${a[i]}" endpoint status 2>/dev/null | grep -q ', true,' && L=$i
+			up[i]=$(etcdctl --endpoints="${a[i]}" endpoint status 2>/dev/null)
+			[[ ${up[i]} == *', true,'* ]] && L=$i
 		done
+		[ -n "$L" ] && [ -n "${up[1]}" ] && [ -n "${up[2]}" ] && [ -n "${up[3]}" ] && break
+		L=
 	done
 	[ -n "$L" ] || { cat "$T"/e?.log >&2; exit 1; }
 	LEADER=${a[L]}
