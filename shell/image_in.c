@@ -1,4 +1,5 @@
 #include "shell/image_in.h"
+#include "shell/ledger.h"
 #include "shell/setup.h"
 
 #include <errno.h>
@@ -133,7 +134,7 @@ static int fetch_chunks(struct shell_image_in *in, struct wire_err *err)
 			in_flight = 0;
 			continue;
 		}
-		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == in->corr) {
+		if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == in->corr && m->msg.index) {
 			stalls = 0;
 			in_flight -= in_flight ? 1 : 0;
 			rc = take_chunk(in, &m->msg, err);
@@ -141,6 +142,72 @@ static int fetch_chunks(struct shell_image_in *in, struct wire_err *err)
 		if (m)
 			wire_link_msg_free(m);
 	}
+	return rc;
+}
+
+/* ---- the ledger, before the pages: one piece after the other ---- */
+
+static int take_piece(struct shell_image_in *in, const struct wire_msg *m, struct wire_file *f, uint32_t number, struct wire_err *err)
+{
+	const uint8_t *bytes;
+	int rc;
+
+	if (m->flags & WIRE_MSG_REJECT)
+		return wire_fail(err, WIRE_CLOSED, "%s", m->text);
+	more_time(in);
+	rc = snap_piece_get(m->data, m->data_len, in->info.beside_bytes, number, &bytes, err);
+	if (rc)
+		return rc;
+	return in->env->write(in->env->ctx, f, bytes, snap_piece_bytes(in->info.beside_bytes, number), (uint64_t)number * SNAP_PIECE_BYTES, err);
+}
+
+static int fetch_piece(struct shell_image_in *in, struct wire_file *f, uint32_t number, struct wire_err *err)
+{
+	const struct wire_msg q = { .type = WIRE_MSG_IMAGE_GET, .corr = in->corr, .hint = number };
+	unsigned stalls = 0;
+	bool done = false;
+	int rc = WIRE_OK;
+
+	in->send(in->ctx, &q);
+	while (!rc && !done) {
+		struct wire_link_msg *m = NULL;
+
+		rc = in->receive(in->ctx, STALL_MS, &m, err);
+		if (!m && !rc) {
+			if (++stalls == 4)
+				return wire_fail(err, WIRE_CLOSED, "the sender of the image fell silent");
+			in->send(in->ctx, &q);
+		} else if (m && !rc && m->msg.type == WIRE_MSG_IMAGE_CHUNK && m->msg.corr == in->corr && !m->msg.index && m->msg.hint == number) {
+			rc = take_piece(in, &m->msg, f, number, err);
+			done = !rc;
+		}
+		if (m)
+			wire_link_msg_free(m);
+	}
+	return rc;
+}
+
+static void ledger_path(const struct shell_image_in *in, char dst[PATH_MAX + 8])
+{
+	snprintf(dst, PATH_MAX + 8, "%s.in", in->paths->ledger);
+}
+
+static int fetch_ledger(struct shell_image_in *in, struct wire_err *err)
+{
+	char path[PATH_MAX + 8];
+	struct wire_file *f;
+	int rc;
+
+	ledger_path(in, path);
+	rc = in->env->open(in->env->ctx, path, WIRE_OPEN_WRITE | WIRE_OPEN_CREATE, &f, err);
+	if (rc)
+		return rc;
+	rc = in->env->truncate(in->env->ctx, f, 0, err);
+	for (uint32_t i = 0; !rc && snap_piece_bytes(in->info.beside_bytes, i); i++)
+		rc = fetch_piece(in, f, i, err);
+	if (!rc)
+		rc = in->env->sync(in->env->ctx, f, err);
+	in->env->close(in->env->ctx, f);
 	return rc;
 }
 
@@ -153,6 +220,8 @@ int shell_image_fetch(struct shell_image_in *in, struct wire_err *err)
 	more_time(in);
 	do {
 		rc = open_image(in, err);
+		if (!rc)
+			rc = fetch_ledger(in, err);
 		if (!rc)
 			rc = fetch_chunks(in, err);
 		if (rc == WIRE_CLOSED && in->refused)
@@ -229,6 +298,37 @@ static int appeared(const struct shell_image_in *in, struct wire_err *err)
 	return wire_fail(err, WIRE_EXISTS, "%s appeared meanwhile; move it away, then try again", in->paths->db);
 }
 
+/* Whole, and not behind the pages. */
+static int check_ledger(const struct shell_image_in *in, const char *path, struct wire_err *err)
+{
+	struct shell_ledger_state st;
+	struct shell_ledger *l;
+	uint64_t cut;
+	int rc = shell_ledger_open(in->env, path, in->group, &l, &cut, err);
+
+	if (rc)
+		return rc;
+	shell_ledger_state(l, &st);
+	shell_ledger_free(l);
+	if (cut || st.index < in->info.index)
+		return wire_fail(err, WIRE_CORRUPT, "the ledger of the image is of entry %llu, its pages are of entry %llu", (unsigned long long)st.index, (unsigned long long)in->info.index);
+	return WIRE_OK;
+}
+
+static int install_ledger(struct shell_image_in *in, struct wire_err *err)
+{
+	char path[PATH_MAX + 8];
+	int rc;
+
+	ledger_path(in, path);
+	rc = check_ledger(in, path, err);
+	if (!rc)
+		rc = in->env->rename(in->env->ctx, path, in->paths->ledger, err);
+	if (!rc)
+		rc = in->env->sync_dir(in->env->ctx, in->paths->dir, err);
+	return rc;
+}
+
 /* A database of the same name must not be replaced, whoever made it meanwhile. */
 int shell_image_install(struct shell_image_in *in, struct wire_err *err)
 {
@@ -257,6 +357,8 @@ int shell_image_install(struct shell_image_in *in, struct wire_err *err)
 		rc = vfs_pages_flush_begin(in->pages, in->info.index, &flush, err);
 	if (!rc)
 		rc = vfs_pages_flush_write(flush, in->env, in->paths->pages, err);
+	if (!rc)
+		rc = install_ledger(in, err);
 	return rc;
 }
 

@@ -1,7 +1,7 @@
 /* An image comes in: asked for, received chunk by chunk, checked, and put into place as this node's database. For walraft join, and for a witness that
  * becomes a full replica. One thread at a time; the callbacks are called on it.
  *
- * Order on the disk, so that a kill anywhere leaves something that is known: image.tmp grows; `installing` names its inode; the file gets the database's name; `pages`.
+ * Order on the disk, so that a kill anywhere leaves something that is known: image.tmp grows; `installing` names its inode; the file gets the database's name; `pages`; `ledger`.
  * What makes the node use it, a journal or a line in node.conf, is the caller's, who then calls shell_image_installed. Until that a database file whose inode
  * `installing` names is ours, and may be removed; any other is somebody's. */
 #ifndef SHELL_IMAGE_IN_H

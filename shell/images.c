@@ -25,10 +25,12 @@ static void reply(struct shell_node *n, const struct wire_msg *q, int type, cons
 	node_send(n, q->from, &m);
 }
 
-static void session_close(struct image_session *s)
+static void session_close(struct shell_node *n, struct image_session *s)
 {
 	if (s->view)
 		vfs_view_close(s->view);
+	if (s->ledger)
+		n->env->close(n->env->ctx, s->ledger);
 	memset(s, 0, sizeof *s);
 }
 
@@ -45,13 +47,15 @@ static int read_page(void *ctx, uint32_t pgno, void *dst, struct wire_err *err)
 	return vfs_view_read(ctx, pgno, dst, err);
 }
 
-static int make_info(struct shell_node *n, const struct vfs_view_info *v, struct snap_info *ret, struct wire_err *err)
+static int make_info(struct shell_node *n, const struct image_session *s, struct snap_info *ret, struct wire_err *err)
 {
+	const struct vfs_view_info *v = &s->info;
 	struct wire_buf b = WIRE_BUF_INIT;
 	struct raft_config *c = malloc(sizeof *c);
 	int rc = c ? WIRE_OK : wire_fail(err, WIRE_NOMEM, "no memory for an image");
 
-	*ret = (struct snap_info){ .index = v->index, .checksum = v->checksum, .page_size = v->page_size, .pages = v->db_pages };
+	*ret = (struct snap_info){ .index = v->index, .checksum = v->checksum, .page_size = v->page_size, .pages = v->db_pages,
+		                    .beside_bytes = s->ledger_bytes };
 	if (!rc) {
 		pthread_mutex_lock(&n->mu);
 		*c = n->shared.config;
@@ -74,6 +78,20 @@ static int make_info(struct shell_node *n, const struct vfs_view_info *v, struct
 	return rc;
 }
 
+/* The view first: the ledger may be ahead of it, but not behind. */
+static int session_open(struct shell_node *n, struct image_session *s, const struct wire_msg *m, struct wire_err *err)
+{
+	int rc;
+
+	*s = (struct image_session){ .from = m->from, .corr = m->corr };
+	rc = n->store->view_open(n, &s->view, &s->info, err);
+	if (!rc)
+		rc = node_ledger_copy(n, (unsigned)(s - n->image), s->info.index, &s->ledger, &s->ledger_bytes, err);
+	if (!rc)
+		node_tell(n->events, RAFT_TOLD_MACHINE_SNAPSHOT, m->from, s->info.index, s->info.db_pages);
+	return rc;
+}
+
 static void serve_open(struct shell_node *n, const struct wire_msg *m)
 {
 	struct image_session *s = session_of(n, m);
@@ -91,23 +109,19 @@ static void serve_open(struct shell_node *n, const struct wire_msg *m)
 	for (int i = 0; i < IMAGE_SESSIONS && !s && !rc; i++)
 		if (!n->image[i].view || n->image[i].from == m->from) {
 			s = &n->image[i];
-			session_close(s);
+			session_close(n, s);
 		}
 	if (!s && !rc)
 		rc = wire_fail(&err, WIRE_BUSY, "this node is already serving %d images; try again later", IMAGE_SESSIONS);
-	if (!rc && !s->view) {
-		*s = (struct image_session){ .from = m->from, .corr = m->corr };
-		rc = n->store->view_open(n, &s->view, &s->info, &err);
-		if (!rc)
-			node_tell(n->events, RAFT_TOLD_MACHINE_SNAPSHOT, m->from, s->info.index, s->info.db_pages);
-	}
+	if (!rc && !s->view)
+		rc = session_open(n, s, m, &err);
 	if (!rc)
-		rc = make_info(n, &s->info, info, &err);
+		rc = make_info(n, s, info, &err);
 	if (!rc) {
 		s->used_us = node_now_us(n);
 		snap_info_put(info, &b);
 	} else if (s) {
-		session_close(s);
+		session_close(n, s);
 	}
 	/* The image carries the configuration, which must not be one that may be superseded: no answer then, the asker repeats itself. */
 	if (rc != WIRE_UNKNOWN)
@@ -144,6 +158,34 @@ static void serve_get(struct shell_node *n, const struct wire_msg *m)
 	free(info);
 }
 
+/* A piece of the ledger: index 0, hint is its number. */
+static void serve_piece(struct shell_node *n, const struct wire_msg *m)
+{
+	struct image_session *s = session_of(n, m);
+	uint32_t number = m->hint < UINT32_MAX ? (uint32_t)m->hint : UINT32_MAX, len = s ? snap_piece_bytes(s->ledger_bytes, number) : 0;
+	struct wire_buf b = WIRE_BUF_INIT;
+	struct wire_err err = { .text = "this image is no longer open; open it again" };
+	uint8_t *bytes = len ? malloc(len) : NULL;
+	size_t got = 0;
+	int rc = s ? WIRE_OK : WIRE_CLOSED;
+
+	if (!rc && !len)
+		rc = wire_fail(&err, WIRE_INVALID, "there is no such piece of the ledger");
+	if (!rc && !bytes)
+		rc = wire_fail(&err, WIRE_NOMEM, "out of memory");
+	if (!rc)
+		rc = n->env->read(n->env->ctx, s->ledger, bytes, len, (uint64_t)number * SNAP_PIECE_BYTES, &got, &err);
+	if (!rc && got < len)
+		rc = wire_fail(&err, WIRE_CORRUPT, "the copy of the ledger has become shorter");
+	if (!rc) {
+		s->used_us = node_now_us(n);
+		snap_piece_put(&b, number, bytes, len);
+	}
+	reply(n, m, WIRE_MSG_IMAGE_CHUNK, &b, rc ? err.text : b.failed ? "out of memory" : NULL);
+	wire_buf_free(&b);
+	free(bytes);
+}
+
 static void serve(struct shell_node *n, const struct wire_msg *m)
 {
 	struct image_session *s;
@@ -153,12 +195,15 @@ static void serve(struct shell_node *n, const struct wire_msg *m)
 		serve_open(n, m);
 		break;
 	case WIRE_MSG_IMAGE_GET:
-		serve_get(n, m);
+		if (m->index)
+			serve_get(n, m);
+		else
+			serve_piece(n, m);
 		break;
 	default:
 		s = session_of(n, m);
 		if (s)
-			session_close(s);
+			session_close(n, s);
 	}
 }
 
@@ -214,7 +259,7 @@ void *node_images_main(void *node)
 		}
 		for (int i = 0; i < IMAGE_SESSIONS; i++)
 			if (n->image[i].view && now > n->image[i].used_us + IMAGE_IDLE_US)
-				session_close(&n->image[i]);
+				session_close(n, &n->image[i]);
 	}
 	return NULL;
 }
@@ -228,5 +273,5 @@ void node_images_close(struct shell_node *n)
 		wire_link_msg_free(m);
 	}
 	for (int i = 0; i < IMAGE_SESSIONS; i++)
-		session_close(&n->image[i]);
+		session_close(n, &n->image[i]);
 }

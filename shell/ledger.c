@@ -118,6 +118,17 @@ int shell_ledger_apply(struct shell_ledger *l, uint64_t upto, const struct vfs_e
 	return rc ? wire_fail(err, rc, "no memory for the ledger") : WIRE_OK;
 }
 
+bool shell_ledger_declare_whole(struct shell_ledger *l)
+{
+	bool was;
+
+	pthread_mutex_lock(&l->mu);
+	was = l->whole;
+	l->whole = true;
+	pthread_mutex_unlock(&l->mu);
+	return !was;
+}
+
 /* ---- questions ---- */
 
 /* Did the term of that id have no entry above the id's index? By the first entry of the next term; mu. */
@@ -158,7 +169,7 @@ int shell_ledger_session(struct shell_ledger *l, const uint8_t *id, size_t len, 
 	if (found)
 		*ret_session = found->s;
 	else if (!l->whole)
-		rc = wire_fail(err, WIRE_UNSUPPORTED, "the ledger of this node was lost, and it cannot tell which steps were applied before; use another node, and let this one join again");
+		rc = wire_fail(err, WIRE_UNSUPPORTED, "the ledger of this node was lost, and it cannot tell which steps were applied before; use another node, and let this one join again (or walraft adopt, when there is no other)");
 	else if (l->sessions.n >= SHELL_LEDGER_SESSIONS_MAX)
 		rc = wire_fail(err, WIRE_FULL, "there are %u clients already, which is the most; they are forgotten when their idle timeouts have passed", SHELL_LEDGER_SESSIONS_MAX);
 	else

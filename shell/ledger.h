@@ -52,6 +52,9 @@ void shell_ledger_free(struct shell_ledger *l);
 /* Entries up to `upto` are applied, with these effects (vfs_node_ops.effects). What it has already is skipped. WIRE_NOMEM: it is as after some of them; final. */
 int shell_ledger_apply(struct shell_ledger *l, uint64_t upto, const struct vfs_effect *effects, size_t n, struct wire_err *err);
 
+/* Somebody has decided that no session is missing any more. False: none was. */
+bool shell_ledger_declare_whole(struct shell_ledger *l); /* on the thread that flushes */
+
 enum shell_outcome { SHELL_OUTCOME_COMMITTED, SHELL_OUTCOME_LOST, SHELL_OUTCOME_OPEN, SHELL_OUTCOME_TOO_OLD };
 /* settled: it is known that nothing of that id comes after what is applied here; then it is not OPEN. *ret_index: of a committed one. */
 enum shell_outcome shell_ledger_outcome(struct shell_ledger *l, const uint8_t txid[VFS_TXID_BYTES], bool settled, uint64_t *ret_index);

@@ -285,6 +285,7 @@ static int replace(struct shell_ledger *l, const struct wire_env *env, const cha
 	char fresh[PATH_MAX];
 	struct writer w;
 	uint64_t index;
+	bool whole = l->whole; /* this thread's to change */
 	int rc;
 
 	if (snprintf(fresh, sizeof fresh, "%s.new", path) >= (int)sizeof fresh)
@@ -302,7 +303,7 @@ static int replace(struct shell_ledger *l, const struct wire_env *env, const cha
 		return rc;
 	}
 	ledger_file_close(f);
-	*f = (struct ledger_file){ .env = env, .file = w.file, .number = w.number, .at = w.at, .flushed = index };
+	*f = (struct ledger_file){ .env = env, .file = w.file, .number = w.number, .at = w.at, .flushed = index, .whole = whole };
 	return WIRE_OK;
 }
 
@@ -311,12 +312,14 @@ static int append(struct shell_ledger *l, struct wire_err *err)
 	struct ledger_file *f = &l->f;
 	struct writer w = { .env = f->env, .file = f->file, .number = f->number, .at = f->at };
 	uint64_t index;
+	bool whole;
 	int rc;
 
 	begin_block(&w);
 	pthread_mutex_lock(&l->mu);
 	index = l->index;
-	if (index != f->flushed)
+	whole = l->whole;
+	if (index != f->flushed || whole != f->whole)
 		put_news(&w, l, f->flushed, ids_after(l, f->flushed));
 	pthread_mutex_unlock(&l->mu);
 	rc = write_out(&w, err);
@@ -327,6 +330,7 @@ static int append(struct shell_ledger *l, struct wire_err *err)
 		return rc;
 	f->at = w.at;
 	f->flushed = index;
+	f->whole = whole;
 	return WIRE_OK;
 }
 
@@ -543,7 +547,7 @@ int shell_ledger_open(const struct wire_env *env, const char *path, uint64_t gro
 		shell_ledger_free(l);
 		return rc;
 	}
-	l->f = (struct ledger_file){ .env = env, .file = r.file, .number = r.number, .at = r.at, .flushed = l->index };
+	l->f = (struct ledger_file){ .env = env, .file = r.file, .number = r.number, .at = r.at, .flushed = l->index, .whole = l->whole };
 	l->file_bytes = r.at;
 	/* What is torn is not written over: remains of it could be taken for what follows. The next flush begins a new file. */
 	if (r.at < r.size)

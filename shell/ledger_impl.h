@@ -52,6 +52,7 @@ struct ledger_file {
 	const struct wire_env *env; /* NULL: there is no file yet */
 	struct wire_file *file;
 	uint64_t number, at, flushed; /* bytes that count; the ledger's index there */
+	bool whole;                   /* as the file says */
 	bool failed;
 };
 

@@ -112,7 +112,7 @@ static int heal(struct shell_node *n, uint64_t published, struct shell_ledger **
 	if (!whole)
 		shell_log(n, "the ledger is missing or damaged, and the journal does not reach back far enough: outcomes of transactions up to entry %" PRIu64
 		             " cannot be told here, and walraft_once is refused for clients that are not known since. %s", base,
-		          is_lone(n) ? "walraft adopt begins a new one" : "Remove this member and join again to have a whole one");
+		          is_lone(n) ? "walraft adopt has clients begin anew" : "Remove this member and join again to have a whole one");
 	else if (base != BEGINNING || published > BEGINNING)
 		shell_log(n, "the ledger was made from the journal up to entry %" PRIu64, published);
 	return WIRE_OK;
@@ -137,8 +137,24 @@ int node_ledger_open(struct shell_node *n, const struct raft_journal_state *st, 
 	return WIRE_OK;
 }
 
+bool shell_node_renew_ledger(struct shell_node *n)
+{
+	struct shell_ledger_state st;
+
+	if (!n->ledger)
+		return false;
+	shell_ledger_state(n->ledger, &st);
+	atomic_store(&n->renew_ledger, !st.whole);
+	return !st.whole;
+}
+
 void node_ledger_close(struct shell_node *n)
 {
+	struct wire_err err;
+
+	if (n->ledger && atomic_load(&n->renew_ledger) && shell_ledger_declare_whole(n->ledger) &&
+	    shell_ledger_flush(n->ledger, n->env, n->paths.ledger, n->conf.group, &err))
+		shell_log(n, "the ledger could not be begun anew: %s", err.text);
 	shell_ledger_free(n->ledger);
 	n->ledger = NULL;
 }
@@ -157,6 +173,32 @@ int node_ledger_flush(struct shell_node *n, uint64_t mark_index, struct wire_err
 	if (index_of(n->ledger) < mark_index)
 		return wire_fail(err, WIRE_INTERNAL, "the ledger of %s is behind the checkpoint at entry %" PRIu64, n->paths.db, mark_index);
 	return shell_ledger_flush(n->ledger, n->env, n->paths.ledger, n->conf.group, err);
+}
+
+int node_ledger_copy(struct shell_node *n, unsigned slot, uint64_t below, struct wire_file **ret_file, uint64_t *ret_bytes, struct wire_err *err)
+{
+	const struct wire_env *env = n->env;
+	struct wire_file *f = NULL;
+	char path[PATH_MAX + 16];
+	uint64_t index, bytes;
+	int rc;
+
+	snprintf(path, sizeof path, "%s.out%u", n->paths.ledger, slot);
+	rc = shell_ledger_copy(n->ledger, env, path, n->conf.group, &index, err);
+	if (!rc)
+		rc = env->open(env->ctx, path, WIRE_OPEN_READ, &f, err);
+	(void)env->unlink(env->ctx, path, NULL);
+	if (!rc)
+		rc = env->size(env->ctx, f, &bytes, err);
+	if (!rc && index < below)
+		rc = wire_fail(err, WIRE_INTERNAL, "the ledger of %s is behind its database", n->paths.db);
+	if (rc && f)
+		env->close(env->ctx, f);
+	if (rc)
+		return rc;
+	*ret_file = f;
+	*ret_bytes = bytes;
+	return WIRE_OK;
 }
 
 void node_ledger_status(struct shell_node *n, struct wire_buf *b)

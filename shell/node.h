@@ -42,6 +42,9 @@ void shell_node_members_rows(struct shell_node *n, struct wire_buf *b);
 void shell_node_failure(struct shell_node *n, char *dst, size_t cap);
 void shell_node_leader_url(struct shell_node *n, char *dst, size_t cap);
 
+/* The ledger was lost (shell/ledger_node.c), and the node's person has decided that clients begin anew: done when the node ends, which is to be at once. False: it is whole. */
+bool shell_node_renew_ledger(struct shell_node *n);
+
 /* The state of this node's own membership, for join and detach. */
 struct shell_self {
 	bool voter, learner, rising, removed, has_leader, stable; /* rising: a learner on its way to vote; removed: no member any more; stable: the configuration is committed and not joint */

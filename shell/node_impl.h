@@ -94,7 +94,13 @@ struct entry_cache {
 
 struct peer_event { uint64_t peer; bool up; struct peer_event *next; };
 
-struct image_session { uint64_t from, corr; struct vfs_view *view; struct vfs_view_info info; uint64_t used_us; };
+struct image_session {
+	uint64_t from, corr;
+	struct vfs_view *view;
+	struct vfs_view_info info;
+	struct wire_file *ledger; /* a copy that has no name */
+	uint64_t ledger_bytes, used_us;
+};
 #define IMAGE_SESSIONS 4
 
 #define NODE_SILENT_US 1000000u /* so long after its election a leader waits for members to be heard of, before it calls them unreachable */
@@ -194,6 +200,7 @@ struct shell_node {
 	struct raft_journal *journal;
 	struct wire_link *link;
 	const struct node_store *store;
+	atomic_bool renew_ledger; /* shell_node_renew_ledger */
 	struct shell_ledger *_Atomic ledger; /* set before db is; NULL: a witness, or not open yet */
 	struct vfs_db *_Atomic db; /* NULL: a witness, or not open yet (repair.c) */
 	struct node_witness witness;
@@ -384,6 +391,8 @@ int node_ledger_open(struct shell_node *n, const struct raft_journal_state *st, 
 void node_ledger_close(struct shell_node *n);
 int node_ledger_effects(void *node, uint64_t upto, const struct vfs_effect *effects, size_t count, struct wire_err *err); /* vfs_node_ops.effects */
 int node_ledger_flush(struct shell_node *n, uint64_t mark_index, struct wire_err *err); /* before the mark at that index; one thread at a time */
+/* A copy of it, at `below` or above, open for reading, which goes with its close. slot: one at a time for each number below IMAGE_SESSIONS. */
+int node_ledger_copy(struct shell_node *n, unsigned slot, uint64_t below, struct wire_file **ret_file, uint64_t *ret_bytes, struct wire_err *err);
 void node_ledger_status(struct shell_node *n, struct wire_buf *b);                       /* of status.c's object: the key and a comma */
 /* node_ops.c; mu held. May something still be proposed under that grant of this node's? */
 bool node_grant_is_held(const struct shell_node *n, const uint8_t txid[VFS_TXID_BYTES]);

@@ -1,5 +1,6 @@
 /* A changed file becomes its lone node's new state; a replicated database becomes a plain one. Both change what is there at one moment, before which all is as it
  * was and after which all is as it shall be. */
+#include "shell/ledger.h"
 #include "shell/setup_impl.h"
 #include "wire/hash.h"
 
@@ -18,7 +19,8 @@
  *   - `pages` is replaced (a rename)       the same: checkpointed, in WAL mode
  *   - the entry and the mark are durable   page hashes that are newer than the mark, and agree with no state of the log: refused, as before. Of the records any
  *                                          first part may be there: a higher term, an entry that changes nothing, but no mark
- *   - the end                              the new state
+ *   - the ledger is begun anew             the new state, with the ledger of before, or what the journal gives of one
+ *   - the end                              the new state; what became of earlier transactions is not known any more, and clients' steps begin anew
  * Adopting again is right each time; it takes the next index and term. */
 
 static int check_sole(const struct shell_paths *paths, const struct shell_conf *conf, const struct raft_journal_state *st, struct wire_err *err)
@@ -47,6 +49,16 @@ static int append_state(struct raft_journal *j, uint64_t term, const struct shel
 	return rc ? rc : raft_journal_sync(j, err);
 }
 
+/* The file may lack what was applied once: who repeats it then must not be told that it is there. */
+static int begin_ledger(const struct wire_env *env, const struct shell_paths *paths, uint64_t term, const struct shell_setup_result *r, struct wire_err *err)
+{
+	struct shell_ledger *l = shell_ledger_new(r->index, term, true);
+	int rc = l ? shell_ledger_flush(l, env, paths->ledger, r->conf.group, err) : wire_fail(err, WIRE_NOMEM, "out of memory");
+
+	shell_ledger_free(l);
+	return rc;
+}
+
 static int adopt_file(const struct wire_env *env, const struct shell_paths *paths, struct raft_journal *j, uint64_t term, shell_setup_progress *progress,
                       struct shell_setup_result *r, struct wire_err *err)
 {
@@ -66,6 +78,8 @@ static int adopt_file(const struct wire_env *env, const struct shell_paths *path
 	}
 	if (!rc)
 		rc = append_state(j, term, r, err);
+	if (!rc)
+		rc = begin_ledger(env, paths, term, r, err);
 	setup_plain_close(&plain);
 	return rc;
 }

@@ -24,7 +24,7 @@ static int remove_one(void *arg, const char *name)
 
 void shell_dir_clear(const struct wire_env *env, const struct shell_paths *paths)
 {
-	static const char *const names[] = { "installing", "installing.tmp", "image.tmp", "pages", "pages.new", "mark", "mark.tmp", "ledger", "ledger.new", "ledger.in", "ledger.bad", "node.conf.tmp", "node.sock", "node-shm" };
+	static const char *const names[] = { "installing", "installing.tmp", "image.tmp", "pages", "pages.new", "mark", "mark.tmp", "ledger", "ledger.new", "ledger.in", "ledger.bad", "ledger.out0", "ledger.out1", "ledger.out2", "ledger.out3", "node.conf.tmp", "node.sock", "node-shm" };
 	struct leftover journal = { env, paths->journal }, dir = { env, paths->dir };
 
 	(void)env->list(env->ctx, paths->journal, remove_one, &journal, NULL);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 1u
+#define VERSION 2u
 #define CHUNK_HEAD 13u /* first page, pages, raw length, lz4 */
 #define CHUNK_SUM 8u
 #define LOCK_BYTE 0x40000000u
@@ -31,6 +31,7 @@ void snap_info_put(const struct snap_info *i, struct wire_buf *b)
 	wire_put_u64(b, i->checksum);
 	wire_put_u32(b, i->page_size);
 	wire_put_u32(b, i->pages);
+	wire_put_u64(b, i->beside_bytes);
 	wire_put_varint(b, i->config_len);
 	wire_put_bytes(b, i->config, i->config_len);
 }
@@ -46,7 +47,7 @@ int snap_info_get(const void *p, size_t n, struct snap_info *ret_info, struct wi
 
 	const uint64_t index = wire_get_u64(&in), term = wire_get_u64(&in), checksum = wire_get_u64(&in);
 	const uint32_t page_size = wire_get_u32(&in), pages = wire_get_u32(&in);
-	const uint64_t config_len = wire_get_varint(&in);
+	const uint64_t beside_bytes = wire_get_u64(&in), config_len = wire_get_varint(&in);
 	if (in.bad || config_len > SNAP_CONFIG_MAX)
 		return wire_fail(err, WIRE_CORRUPT, "malformed description of an image");
 	const uint8_t *const config = wire_get_bytes(&in, (size_t)config_len);
@@ -60,6 +61,7 @@ int snap_info_get(const void *p, size_t n, struct snap_info *ret_info, struct wi
 	ret_info->checksum = checksum;
 	ret_info->page_size = page_size;
 	ret_info->pages = pages;
+	ret_info->beside_bytes = beside_bytes;
 	ret_info->config_len = (uint32_t)config_len;
 	memset(ret_info->config, 0, sizeof ret_info->config);
 	if (config_len > 0)
@@ -70,6 +72,37 @@ int snap_info_get(const void *p, size_t n, struct snap_info *ret_info, struct wi
 uint32_t snap_chunk_pages(uint32_t page_size)
 {
 	return page_size < SNAP_CHUNK_BYTES ? SNAP_CHUNK_BYTES / page_size : 1;
+}
+
+/* ---- the file beside it ---- */
+
+uint32_t snap_piece_bytes(uint64_t file_bytes, uint32_t number)
+{
+	const uint64_t at = (uint64_t)number * SNAP_PIECE_BYTES;
+
+	if (at >= file_bytes)
+		return 0;
+	return file_bytes - at < SNAP_PIECE_BYTES ? (uint32_t)(file_bytes - at) : SNAP_PIECE_BYTES;
+}
+
+void snap_piece_put(struct wire_buf *out, uint32_t number, const void *bytes, uint32_t len)
+{
+	const size_t start = out->len;
+
+	wire_put_u32(out, number);
+	wire_put_bytes(out, bytes, len);
+	wire_put_u64(out, out->failed ? 0 : wire_hash(out->data + start, out->len - start, 0));
+}
+
+int snap_piece_get(const void *p, size_t n, uint64_t file_bytes, uint32_t number, const uint8_t **ret_bytes, struct wire_err *err)
+{
+	const uint32_t len = snap_piece_bytes(file_bytes, number);
+	const uint8_t *const b = p;
+
+	if (len == 0 || n != (size_t)len + 12 || wire_le32(b) != number || wire_le64(b + 4 + len) != wire_hash(b, len + 4, 0))
+		return wire_fail(err, WIRE_CORRUPT, "piece %u of the file beside the image is damaged, or another one", number);
+	*ret_bytes = b + 4;
+	return WIRE_OK;
 }
 
 /* ---- sender ---- */

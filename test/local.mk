@@ -29,6 +29,7 @@ PROC_TESTS = \
 	test/proc/test_witness.py \
 	test/proc/test_events.py test/proc/test_backlog.py test/proc/test_idle.py test/proc/test_reads.py \
 	test/proc/test_edges.py \
+	test/proc/test_outcome.py test/proc/test_once.py test/proc/test_ledger.py \
 	test/proc/test_examples.py \
 	test/proc/test_remote.py test/proc/test_remote_members.py \
 	test/proc/test_prefork.py \

@@ -114,7 +114,7 @@ struct wire_entry {
 	/* images: corr = transfer id chosen by the receiver */                                                        \
 	X(IMAGE_OPEN)                                                                                                  \
 	X(IMAGE_INFO)  /* data = struct snap_info as bytes; or REJECT with text */                                     \
-	X(IMAGE_GET)   /* index = first page, hint = number of pages */                                                \
+	X(IMAGE_GET)   /* index = first page, hint = number of pages; index 0: a piece of the ledger, hint = its number */                                                \
 	X(IMAGE_CHUNK) /* index, hint as asked, data = chunk */                                                        \
 	X(IMAGE_CLOSE)
 
