@@ -363,7 +363,7 @@ def killed_on_the_way():
 	for n in c[0], c[1]:
 		n.stop_load()
 	c.verify_load("killed: ", files=False)
-	t.equal(sorted(set(os.listdir(dir)) - {"pages.new"}), ["journal", "lock", "node.conf", "node.sock", "pages"], "nothing is left over")
+	t.equal(sorted(set(os.listdir(dir)) - {"pages.new", "ledger.new"}), ["journal", "ledger", "lock", "node-shm", "node.conf", "node.sock", "pages"], "nothing is left over")
 
 
 @t.case("promotion that is killed at each of its steps")
@@ -393,7 +393,7 @@ def killed_at_each_step():
 	w.serve()
 	w.witness = False
 	c.checksums_equal("checksums are equal")
-	t.equal(sorted(set(os.listdir(os.path.join(w.dir, "app.db-walraft"))) - {"pages.new"}), ["journal", "lock", "node.conf", "node.sock", "pages"], "nothing is left over")
+	t.equal(sorted(set(os.listdir(os.path.join(w.dir, "app.db-walraft"))) - {"pages.new", "ledger.new"}), ["journal", "ledger", "lock", "node-shm", "node.conf", "node.sock", "pages"], "nothing is left over")
 
 
 @t.case("promotion by itself")
