@@ -154,6 +154,9 @@ struct vfs_conn *shim_other_writer(struct vfs_conn *c);
 void shim_writer_add(struct vfs_conn *c);
 void shim_writer_remove(struct vfs_conn *c);
 
+/* ---- pass.c ---- */
+void shim_pass_through(sqlite3_vfs *v); /* sets the methods that do nothing but ask the base VFS, v->pAppData */
+
 /* ---- open.c ---- */
 const char *shim_thread_open_error(uint64_t *ret_at); /* of the latest open on this thread; "" and 0 when it succeeded */
 int shim_open_main(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *out);

@@ -1,4 +1,5 @@
 /* State, files, registry, and what connections take from the published state. */
+#include "vfs/child.h"
 #include "vfs/db_impl.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -42,7 +43,7 @@ int db_file_open(struct vfs_db *db, struct db_file *f, const char *name, int fla
 
 	if (!h)
 		return wire_fail(err, WIRE_NOMEM, "opening %s: out of memory", name);
-	rc = db->base->xOpen(db->base, name, h, flags, &out);
+	rc = vfs_db_open_handle(db->base, name, h, flags, &out);
 	if (rc == SQLITE_OK && !(out & SQLITE_OPEN_READWRITE)) {
 		h->pMethods->xClose(h);
 		free(h);
@@ -460,7 +461,19 @@ void vfs_db_after_fork(void)
 	registry.first = NULL;
 }
 
-bool db_is_inherited(const char *path)
+void vfs_db_inherit(struct vfs_db *db)
+{
+	struct vfs_db *have = registry.inherited;
+
+	while (have && have != db)
+		have = have->next;
+	if (have)
+		return;
+	db->next = registry.inherited;
+	registry.inherited = db;
+}
+
+static bool is_inherited(const char *path)
 {
 	struct vfs_db *db;
 
@@ -469,6 +482,11 @@ bool db_is_inherited(const char *path)
 		;
 	pthread_mutex_unlock(&registry.mutex);
 	return db != NULL;
+}
+
+int vfs_db_open_handle(sqlite3_vfs *base, const char *path, sqlite3_file *f, int flags, int *out)
+{
+	return (flags & SQLITE_OPEN_MAIN_DB) && is_inherited(path) ? child_open(base, path, f, flags, out) : base->xOpen(base, path, f, flags, out);
 }
 
 void vfs_db_ref(struct vfs_db *db)

@@ -140,7 +140,7 @@ struct vfs_db_start {
 };
 
 /* Takes the locks (WIRE_BUSY: someone uses the database, with what to do), recovers the WAL and wal-index, finds the position, loads pages, makes the WAL non-empty (header and page 1 as commit frame 1) and
- * the database known to the shim by its canonical path. WIRE_CHANGED: content matches no committed position (the text names the file, and walraft's ways out). WIRE_UNSUPPORTED: see vfs_db_after_fork. */
+ * the database known to the shim by its canonical path. WIRE_CHANGED: content matches no committed position (the text names the file, and walraft's ways out). */
 int vfs_db_open(const struct vfs_db_start *start, struct vfs_db **ret_db, struct wire_err *err);
 /* Ends it: refuses new connections, waits for those that are inside (vfs_db_enter; the caller has seen to it that nothing there waits for long), releases locks and files, which are ordinary
  * ones then, and needs no node any more. Connections that are left keep the object, retired, until their last vfs_db_unref: their reads under way go on, by handles of
@@ -224,8 +224,13 @@ struct vfs_db *vfs_db_find(const char *canonical_path);
 void vfs_db_ref(struct vfs_db *db);   /* one more connection */
 /* The last one frees a retired object. */
 void vfs_db_unref(struct vfs_db *db);
-/* In a forked child: the parent's databases are not open here, and can't be: SQLite's own notes of the parent's locks are in the child's memory. vfs_db_open refuses them. */
+/* In a forked child: the parent's databases are not open here. Its own handles on them are no SQLite's, since SQLite's notes of the parent's locks are in the child's memory (child.h). */
 void vfs_db_after_fork(void);
+void vfs_db_inherit(struct vfs_db *db); /* after that: one more of the parent's, a retired one that connections still had */
+/* As base->xOpen, for a main database. */
+struct sqlite3_vfs;
+struct sqlite3_file;
+int vfs_db_open_handle(struct sqlite3_vfs *base, const char *path, struct sqlite3_file *f, int flags, int *out);
 
 /* Maintenance (M). Checkpoint as in DESIGN section 4: WAL synced, pages flushed, mark; passive copying, db synced; and when the WAL is above restart_frames: takes the write queue (bounded), again, restart (header + sync, page 1 as commit frame 1).
  * leader or not. *ret_restarted tells. A restart that readers prevented is put off for 1 s, then 2, up to 16. A failed sync is final: every later call fails. */

@@ -112,7 +112,6 @@ uint64_t db_state_index(struct vfs_db *db);
 /* Shows the published state, of that index, to other processes; under pub. Before vfs_db_published tells of it: this process lets readers of others pass by that. */
 void db_share(struct vfs_db *db, uint64_t index);
 void db_list(struct vfs_db *db);
-bool db_is_inherited(const char *path); /* see vfs_db_after_fork */
 void db_unlist(struct vfs_db *db);
 bool db_closed(struct vfs_db *db); /* from now on the last reference frees it; true: there is none */
 

@@ -69,8 +69,6 @@ static int open_files(struct vfs_db *db, const char *path, struct wire_err *err)
 
 	if ((rc & 0xff) != SQLITE_OK)
 		return db_fail(db, err, rc, "resolving", path);
-	if (db_is_inherited(db->path))
-		return wire_fail(err, WIRE_UNSUPPORTED, "%s was open in the process that this one was forked from: open it in a program of its own (exec after the fork)", db->path);
 	journal = sqlite3_mprintf("%s-journal", db->path);
 	wal = sqlite3_mprintf("%s-wal", db->path);
 	if (journal && wal)

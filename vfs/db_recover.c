@@ -190,7 +190,7 @@ static bool index_is_right_so_far(struct vfs_db *db, const struct scan *s, const
 		return db_ckpt_info(db)->backfill == 0;
 	wire_set_be32(salt, db->wal_hdr.salt[0]);
 	wire_set_be32(salt + 4, db->wal_hdr.salt[1]);
-	if (memcmp(old->salt, salt, sizeof salt) != 0 || old->mx_frame > s->frames || db_ckpt_info(db)->backfill > old->mx_frame)
+	if (memcmp(old->salt, salt, sizeof salt) != 0 || old->mx_frame > s->frames)
 		return false;
 	return old->mx_frame == 0 || (s->probe_found && memcmp(old->frame_cksum, s->probe_cksum, sizeof s->probe_cksum) == 0);
 }
@@ -226,6 +226,9 @@ int db_recover(struct vfs_db *db, struct wire_err *err)
 		goto out;
 	}
 	if (have_old && index_is_right_so_far(db, &s, &old)) {
+		/* A restart of the WAL that was cut short after the header: nothing of this WAL is in the file. Others may be reading it already, so that it is not made anew. */
+		if (db_ckpt_info(db)->backfill > old.mx_frame)
+			__atomic_store_n(&db_ckpt_info(db)->backfill, 0, __ATOMIC_SEQ_CST);
 		rc = append_frames(db, &s, old.mx_frame + 1, err);
 		if (rc)
 			goto out;

@@ -16,6 +16,7 @@ VFS_DB_SOURCES = \
 	vfs/attached.c vfs/attached.h
 VFS_SHIM_SOURCES = \
 	vfs/vfs.c vfs/vfs.h vfs/conn.h \
+	vfs/child.c vfs/child.h vfs/pass.c \
 	vfs/open.c vfs/successor.c vfs/newborn.c \
 	vfs/file.c vfs/shm.c vfs/wal.c \
 	vfs/store.c vfs/capture.c \

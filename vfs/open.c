@@ -223,7 +223,7 @@ static int open_failed(struct vfs_conn *c, sqlite3_file *f, int flags, int *out,
 static int open_replicated(struct vfs_conn *c, const char *name, sqlite3_file *f, int flags, int *out)
 {
 	sqlite3_vfs *base = shim_base(c);
-	int rc = c->real->pMethods ? SQLITE_OK : base->xOpen(base, name, c->real, flags, out);
+	int rc = c->real->pMethods ? SQLITE_OK : vfs_db_open_handle(base, name, c->real, flags, out);
 
 	if (rc == SQLITE_OK) {
 		f->pMethods = &shim_main_methods;

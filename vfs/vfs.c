@@ -71,10 +71,13 @@ static void after_fork(void)
 	/* Other threads of the parent may have held them. */
 	pthread_mutex_init(&shared.mutex, NULL);
 	pthread_cond_init(&shared.left, NULL);
-	shared.writers = shared.conns = NULL;
 	atomic_fetch_add(&fork_generation, 1);
 	shim_newborn_after_fork();
 	vfs_db_after_fork();
+	for (struct vfs_conn *c = shared.conns; c; c = c->next)
+		if (c->db && vfs_db_is_retired(c->db))
+			vfs_db_inherit(c->db);
+	shared.writers = shared.conns = NULL;
 }
 
 unsigned shim_fork_generation(void)
@@ -86,7 +89,7 @@ int shim_alive(struct vfs_conn *c)
 {
 	if (c->generation == shim_fork_generation())
 		return SQLITE_OK;
-	return shim_fail(c, WALRAFT_IOERR_NODE, "%s was opened before a fork: a child cannot use its parent's connection; open the database in a program of its own", c->path);
+	return shim_fail(c, WALRAFT_IOERR_NODE, "%s was opened before a fork: a child cannot use its parent's connection; it opens one of its own", c->path);
 }
 
 sqlite3_vfs *shim_base(struct vfs_conn *c)
@@ -374,77 +377,6 @@ static int vfs_access(sqlite3_vfs *v, const char *name, int flags, int *ret)
 	return base->xAccess(base, name, flags, ret);
 }
 
-/* ---- what passes through ---- */
-
-static int vfs_full_pathname(sqlite3_vfs *v, const char *name, int n, char *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xFullPathname(base, name, n, out);
-}
-
-static void *vfs_dl_open(sqlite3_vfs *v, const char *name)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xDlOpen(base, name);
-}
-
-static void vfs_dl_error(sqlite3_vfs *v, int n, char *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	base->xDlError(base, n, out);
-}
-
-static void (*vfs_dl_sym(sqlite3_vfs *v, void *lib, const char *symbol))(void)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xDlSym(base, lib, symbol);
-}
-
-static void vfs_dl_close(sqlite3_vfs *v, void *lib)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	base->xDlClose(base, lib);
-}
-
-static int vfs_randomness(sqlite3_vfs *v, int n, char *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xRandomness(base, n, out);
-}
-
-static int vfs_current_time(sqlite3_vfs *v, double *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xCurrentTime(base, out);
-}
-
-static int vfs_last_error(sqlite3_vfs *v, int n, char *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-
-	return base->xGetLastError ? base->xGetLastError(base, n, out) : 0;
-}
-
-static int vfs_current_time_int64(sqlite3_vfs *v, sqlite3_int64 *out)
-{
-	sqlite3_vfs *base = v->pAppData;
-	double day;
-	int rc;
-
-	if (base->iVersion >= 2 && base->xCurrentTimeInt64)
-		return base->xCurrentTimeInt64(base, out);
-	rc = base->xCurrentTime(base, &day);
-	*out = (sqlite3_int64)(day * 86400000.0);
-	return rc;
-}
-
 /* ---- the interface ---- */
 
 static void make_vfs(sqlite3_vfs *v, sqlite3_vfs *base)
@@ -452,9 +384,8 @@ static void make_vfs(sqlite3_vfs *v, sqlite3_vfs *base)
 	const size_t head = sizeof(struct shim_file) > sizeof(struct shim_wal) ? sizeof(struct shim_file) : sizeof(struct shim_wal);
 
 	*v = (sqlite3_vfs){ .iVersion = 2, .szOsFile = base->szOsFile + (int)head, .mxPathname = base->mxPathname, .zName = "walraft", .pAppData = base,
-		            .xOpen = vfs_open, .xDelete = vfs_delete, .xAccess = vfs_access, .xFullPathname = vfs_full_pathname, .xDlOpen = vfs_dl_open,
-		            .xDlError = vfs_dl_error, .xDlSym = vfs_dl_sym, .xDlClose = vfs_dl_close, .xRandomness = vfs_randomness, .xSleep = vfs_sleep,
-		            .xCurrentTime = vfs_current_time, .xGetLastError = vfs_last_error, .xCurrentTimeInt64 = vfs_current_time_int64 };
+		            .xOpen = vfs_open, .xDelete = vfs_delete, .xAccess = vfs_access, .xSleep = vfs_sleep };
+	shim_pass_through(v);
 }
 
 int vfs_register(const struct vfs_host_ops *ops, struct wire_err *err)

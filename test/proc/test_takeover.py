@@ -119,7 +119,7 @@ def killed():
 	stock = Stock(procs[0].db)
 	fresh, gaps, born = len(procs), [], {}
 	for p in procs:
-		p.start_load(threads=2, pause_ms=2)
+		p.start_load(threads=2, pause_ms=2, pad=3000)
 	c.wait_acked(50)
 	for i in range(rounds):
 		victim = host_of(procs)
@@ -135,7 +135,7 @@ def killed():
 		procs[procs.index(victim)] = g = Guest(c, fresh, c[0])
 		fresh += 1
 		g.worker()
-		g.start_load(threads=2, pause_ms=2)
+		g.start_load(threads=2, pause_ms=2, pad=3000)
 	for p in procs:
 		p.stop_load()
 	gaps.sort()
@@ -330,6 +330,89 @@ def stopped():
 	writes_go_on(procs)
 	t.equal(host_pid(host.db), host.pid, "it still hosts the node")
 	t.equal(rest[1].one("SELECT count(*) FROM kv WHERE k = 'before'"), 1, "all goes on")
+
+
+FORKS = """
+import os, sqlite3, sys, time, signal
+path, so, children = sys.argv[1], sys.argv[2], int(sys.argv[3])
+boot = sqlite3.connect(":memory:")
+boot.enable_load_extension(True)
+boot.load_extension(so)
+def connect():
+	return sqlite3.connect("file:%s?vfs=walraft&walraft_auto=1" % path, uri=True, isolation_level=None, timeout=20)
+parent = connect()
+parent.execute("INSERT INTO kv(k) VALUES('parent')")
+def say(*words):
+	os.write(1, (" ".join(str(w) for w in words) + "\\n").encode())
+def child(i):
+	try:
+		parent.execute("SELECT count(*) FROM kv").fetchone()
+		say("child %d: the inherited connection can be used" % i)
+	except sqlite3.Error as e:
+		if "disk I/O error" not in str(e):
+			say("child %d: %s" % (i, e))
+	c, r = connect(), connect()
+	r.execute("BEGIN")
+	seen = r.execute("SELECT count(*), sum(length(k)) FROM kv").fetchone()
+	say("ready %d" % os.getpid())
+	n = 0
+	while not os.path.exists(path + ".stop"):
+		try:
+			c.execute("INSERT INTO kv(k, pad) VALUES(?, randomblob(3000))", ("c%d.%d" % (i, n),))
+			say("A c%d.%d" % (i, n))
+		except sqlite3.Error as e:
+			say("U c%d.%d %s %s" % (i, n, e.sqlite_errorcode, c.execute("SELECT walraft_error()").fetchone()[0]))
+		n += 1
+	if r.execute("SELECT count(*), sum(length(k)) FROM kv").fetchone() != seen:
+		say("child %d: a snapshot that changes" % i)
+	r.execute("COMMIT")
+	if c.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+		say("child %d: integrity" % i)
+	c.close()
+	r.close()
+	say("end %d" % os.getpid())
+	os._exit(0)
+for i in range(children):
+	if os.fork() == 0:
+		child(i)
+say("ready %d" % os.getpid())
+while True:
+	parent.execute("INSERT INTO kv(k) VALUES('p' || hex(randomblob(4)))")
+	time.sleep(0.002)
+"""
+
+
+@t.case("children of a process that hosts the node")
+def forks():
+	# Without an address: nng cannot be used on both sides of a fork.
+	c = t.cluster(create=False, n=1)
+	alone = os.path.join(c[0].dir, "alone.db")
+	harness.stock(alone, "PRAGMA journal_mode=wal;" + load.SCHEMA)
+	log = os.path.join(c.dir, "log", "forks")
+	with open(log, "wb") as out:
+		p = subprocess.Popen([harness.PYTHON, "-c", FORKS, alone, harness.MODULE, "3"], stdout=out, stderr=out, env=harness.child_env(), preexec_fn=harness.die_with_parent)
+
+	def lines():
+		return open(log).read().splitlines()
+	wait_until(lambda: len([l for l in lines() if l.startswith("ready")]) == 4, 20 * SLOW, "parent and children are ready")
+	stock = Stock(alone)
+	wait_until(lambda: len([l for l in lines() if l.startswith("A ")]) > 300, 30 * SLOW, "commits of children")
+	p.kill()
+	p.wait()
+	before = len([l for l in lines() if l.startswith("A ")])
+	wait_until(lambda: len([l for l in lines() if l.startswith("A ")]) > before + 300, 30 * SLOW, "commits after the parent was killed")
+	got, tries, _ = stock.end()
+	open(alone + ".stop", "w").close()
+	wait_until(lambda: len([l for l in lines() if l.startswith("end")]) == 3, 30 * SLOW, "the children end")
+	t.equal(got, 0, "no write of a process without walraft got in (%d tried)" % tries)
+	odd = [l for l in lines() if not l.startswith(("A ", "U ", "ready", "end"))]
+	t.ok(not odd, "children read what they saw, and cannot use what they inherited", odd[:5])
+	told = [l for l in lines() if l.startswith("U ")]
+	t.ok(len(told) <= 3, "each child was told at most once of a commit that was cut off", told[:5])
+	have = harness.stock_rows(alone, "SELECT k FROM kv WHERE k LIKE 'c%'")
+	acked = [l[2:] for l in lines() if l.startswith("A ")]
+	t.ok(not set(acked) - set(have), "all %d acknowledged rows of children are there" % len(acked), sorted(set(acked) - set(have))[:5])
+	t.equal(len(set(have)), len(have), "each once")
 
 
 t.run()
