@@ -113,6 +113,39 @@ static int view_types(sqlite3 *db, const char *view, struct wire_shape *s, struc
 	return rc;
 }
 
+/* Columns of a view that are columns of a table compare by its collation. Where SQLite was built without telling of that, they are taken for BINARY. */
+static int view_collations(sqlite3 *db, const char *view, struct wire_shape *s, struct wire_err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	char *sql;
+	int rc = WIRE_OK;
+
+	if (!sqlite3_api->column_origin_name || !sqlite3_api->column_table_name)
+		return WIRE_OK;
+	sql = sqlite3_mprintf("SELECT * FROM main.\"%w\"", view);
+	if (!sql)
+		return wire_fail(err, WIRE_NOMEM, "no memory for the columns of %s", view);
+	if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
+		rc = sql_failed(db, view, err);
+	sqlite3_free(sql);
+	for (uint32_t i = 0; !rc && i < s->n_columns && (int)i < sqlite3_column_count(stmt); i++) {
+		const char *table = sqlite3_column_table_name(stmt, (int)i), *column = sqlite3_column_origin_name(stmt, (int)i), *collation = NULL;
+		char *copy;
+
+		if (!table || !column || sqlite3_table_column_metadata(db, "main", table, column, NULL, &collation, NULL, NULL, NULL) != SQLITE_OK || !collation)
+			continue;
+		copy = strdup(collation);
+		if (!copy) {
+			rc = wire_fail(err, WIRE_NOMEM, "no memory for the columns of %s", view);
+			break;
+		}
+		free(s->columns[i].collation);
+		s->columns[i].collation = copy;
+	}
+	sqlite3_finalize(stmt);
+	return rc;
+}
+
 static uint32_t column_by_name(const struct wire_shape *s, const char *name)
 {
 	for (uint32_t i = 0; name && i < s->n_columns; i++)
@@ -246,6 +279,8 @@ int query_shape(sqlite3 *db, const char *table, struct wire_shape **ret_shape, s
 		rc = read_columns(db, table, s, strict, err);
 	if (!rc && s->kind == WIRE_SHAPE_VIEW)
 		rc = view_types(db, table, s, err);
+	if (!rc && s->kind == WIRE_SHAPE_VIEW)
+		rc = view_collations(db, table, s, err);
 	if (!rc) {
 		s->rowid = s->kind == WIRE_SHAPE_TABLE && !s->keyed && rowid_name(s);
 		rc = read_indexes(db, table, s, err);

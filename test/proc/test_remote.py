@@ -35,7 +35,7 @@ def fill(l):
 
 NAMES = ("typed", "keyed", "fixed", "odd", "v")
 COLUMNS = {"typed": ["id", "i", "r", "s", "b", "n", "u", "c", "rowid"], "keyed": ["a", "b", "c"], "fixed": ["x", "y", "rowid"],
-           "odd": ['"select"', '"a ""b"', '"hidden"', '"größe"', "g"], "v": ["vi", "vs", "vu", "vt", "vn"]}
+           "odd": ['"select"', '"a ""b"', '"hidden"', '"größe"', "g"], "v": ["vi", "vs", "vu", "vt", "vn", "vc"]}
 LITERALS = [x.strip("() ") for x in VALUES.split("), (")]
 
 

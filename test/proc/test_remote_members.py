@@ -163,6 +163,37 @@ def members():
 	t.equal(f.term(), 0, "a member that was asked ends as ever")
 
 
+@t.case("a node that goes over to another process")
+def over():
+	c = t.cluster(n=1)
+	l = c.leader()
+	l.sql("CREATE TABLE n(id INTEGER PRIMARY KEY, pad TEXT)")
+	l.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) INSERT INTO n SELECT i, printf('%0100d', i) FROM n")
+	db = host()
+	remote(db, "n", l)
+	cur = db.execute("SELECT * FROM n")
+	cur.fetchone()
+	daemon = subprocess.Popen([harness.WALRAFT, "serve", l.db], stderr=subprocess.PIPE, text=True, env=harness.child_env(), preexec_fn=harness.die_with_parent)
+	while "serving" not in daemon.stderr.readline():
+		t.need(daemon.poll() is None, "the daemon takes the node")
+	try:
+		cur.fetchall()
+		e = ""
+	except sqlite3.Error as x:
+		e = str(x)
+	t.ok("run the statement again" in e, "a scan is cut short with an error", e)
+	wait_until(lambda: db.execute("SELECT count(*) FROM n").fetchall() == [(50000,)], 20, "the daemon answers")
+	t.ok(True, "the daemon answers instead")
+	l.sql("CREATE VIRTUAL TABLE temp.r USING walraft_remote('%s', 'n')" % l.url)
+	l.sql("BEGIN IMMEDIATE")
+	l.sql("INSERT INTO n(pad) SELECT pad FROM temp.r WHERE id < 10")
+	t.equal(l.sql("SELECT count(*) FROM temp.r"), [[50000]], "a host of the same cluster asks in the middle of its own transaction, and sees what is committed")
+	l.sql("COMMIT")
+	t.equal(db.execute("SELECT count(*) FROM n").fetchall(), [(50009,)], "and then all")
+	daemon.terminate()
+	t.equal(daemon.wait(30), 0, "the daemon ends as ever")
+
+
 @t.case("a member that was removed")
 def removed():
 	c = t.cluster(n=2)
