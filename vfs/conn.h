@@ -137,7 +137,6 @@ void shim_seat_leave(struct shim_seat *s); /* waits until no thread sleeps on it
 struct vfs_db *shim_conn_set_db(struct vfs_conn *c, struct vfs_db *db);
 unsigned shim_fork_generation(void);
 bool shim_thread_is_node(void);
-bool shim_thread_serves(void);
 /* Remembers the text and returns the code. */
 int shim_fail(struct vfs_conn *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* SQLITE_OK, or the error for a connection that a forked child inherited. */

@@ -26,6 +26,13 @@ const char *shim_thread_open_error(uint64_t *ret_at)
 
 /* ---- a connection ---- */
 
+static _Thread_local bool thread_serves;
+
+void vfs_thread_serves(bool on)
+{
+	thread_serves = on;
+}
+
 void shim_conn_close(struct vfs_conn *c)
 {
 	struct vfs_host_ops ops = shim_host_ops();
@@ -54,7 +61,7 @@ static struct vfs_conn *conn_new(sqlite3_vfs *v, const char *path)
 	c->vfs = v;
 	c->name = path;
 	c->node = shim_thread_is_node();
-	c->serves = shim_thread_serves();
+	c->serves = thread_serves;
 	c->generation = shim_fork_generation();
 	c->timeout_ms = TIMEOUT_MS;
 	c->read_slot = -1;

@@ -30,7 +30,7 @@ static struct {
 	bool registered, wants_default;
 } shared = { .mutex = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER };
 
-static _Thread_local bool thread_is_node, thread_serves;
+static _Thread_local bool thread_is_node;
 static _Thread_local struct { struct shim_seat *seat; uint64_t use, at_ns; bool reserved; } refused;
 
 #define REFUSAL_FRESH_NS 5000000 /* a busy handler sleeps right after the refusal; a later sleep is for something else */
@@ -110,11 +110,6 @@ struct vfs_host_ops shim_host_ops(void)
 bool shim_thread_is_node(void)
 {
 	return thread_is_node;
-}
-
-bool shim_thread_serves(void)
-{
-	return thread_serves;
 }
 
 /* ---- seats ---- */
@@ -451,11 +446,6 @@ bool vfs_auto(void)
 void vfs_thread_is_node(bool on)
 {
 	thread_is_node = on;
-}
-
-void vfs_thread_serves(bool on)
-{
-	thread_serves = on;
 }
 
 static struct vfs_conn *conn_of_schema(struct sqlite3 *db, const char *schema)
