@@ -2,7 +2,7 @@
 """Clients whose steps are applied exactly once, whatever happens: each repeats a step on some node or other until it knows that it was applied, while nodes are killed, stopped and cut off.
 
 Each row holds the id of its transaction, so that what walraft_outcome says of every commit whose outcome was open can be compared with what is there.
---rounds N faults; --full is 150.
+--rounds N faults; --full is 300.
 """
 import random
 import threading
@@ -15,7 +15,7 @@ from harness import Failed, Test, wait_until
 REPEATED = 8 | (0x58 << 8)
 COMMIT_UNKNOWN = 10 | (0x58 << 8)
 t = Test(__file__, deadline_s=240)
-rounds = t.args.rounds or (150 if t.full else 10)
+rounds = t.args.rounds or (300 if t.full else 6)
 CLIENTS = 9
 pause = threading.Event().wait  # how long a fault lasts
 TABLE = "CREATE TABLE step(id INTEGER PRIMARY KEY, client TEXT, n INTEGER, txid TEXT);"
@@ -198,6 +198,60 @@ def clients():
 			t.ok(False, "%s: step %d is recognised" % (cl.name_, step))
 		n.sql("ROLLBACK")
 	t.ok(True, "the latest step of each client is recognised on some node")
+
+
+@t.case("commits whose outcome is open")
+def open_outcomes():
+	"""A commit that finds no quorum in time; then the quorum is back, or the leader gone, or cut off while the others go on."""
+	net = None if netns.available() else netns.Network(3)
+	c = t.cluster(n=3, net=net, schema=TABLE)
+	told, wrong, hows = {}, [], {}
+	for r in range(400 if t.full else 14):
+		l = c.leader()
+		n = t.rnd.choice(c.nodes)  # the commit may be a forwarded one
+		how = t.rnd.choice(("back", "back", "back", "cut", "killed") if net else ("back", "back", "back", "killed"))
+		conn, was = "r%d" % r, n.generation
+		n.open(conn, pragmas=["walraft_timeout=60"])
+		others = [m for m in c.nodes if m is not l and m is not n]
+		n.sql("BEGIN IMMEDIATE", conn=conn)
+		txid = n.one("SELECT walraft_transaction()", conn=conn)
+		n.sql("INSERT INTO step(client, n, txid) VALUES('open', ?, ?)", [r, txid], conn=conn)
+		if how == "cut":
+			net.cut(l.i)
+		elif n is l:
+			for m in others:
+				m.sigstop()
+		else:
+			l.sigstop()
+		e = n.error("COMMIT", conn=conn)
+		if how == "killed":
+			l.kill9()
+		for m in c.nodes:
+			m.cont()
+		if e is None or e.code != COMMIT_UNKNOWN:
+			hows["other"] = hows.get("other", 0) + 1
+		if how == "killed":
+			l.start()
+		elif how == "cut":
+			# The others go on without it, sometimes.
+			if t.rnd.random() < 0.7:
+				c.leader(among=[m for m in c.nodes if m is not l])
+			net.heal(l.i)
+		asked = t.rnd.choice(c.nodes)
+		outcome = asked.one("SELECT walraft_outcome(?, 30000)", [txid])
+		there = asked.one("SELECT count(*) FROM step WHERE txid = ?", [txid])
+		if e is None and outcome != "committed" or (outcome, there) not in (("committed", 1), ("not committed", 0)):
+			wrong.append((r, how, str(e), outcome, there))
+		if e is not None and e.code == COMMIT_UNKNOWN:
+			told[outcome] = told.get(outcome, 0) + 1
+			hows[how] = hows.get(how, 0) + 1
+		if n.generation == was:
+			n.send("close", conn=conn).result()
+	t.ok(not wrong, "outcomes agree with what is there: %s of those that were open, %s" % (told, hows), wrong[:5])
+	t.ok(told.get("committed", 0) > 0 and (told.get("not committed", 0) > 0 or not net), "there were both", told)
+	ids = {i: n for i, n in c.leader().sql("SELECT txid, count(*) FROM step GROUP BY txid")}
+	t.ok(set(ids.values()) == {1}, "none is there twice")
+	t.ok(len(ledgers(c)) == 1, "one ledger on all nodes", ledgers(c))
 
 
 t.run()
