@@ -332,6 +332,59 @@ def stopped():
 	t.equal(rest[1].one("SELECT count(*) FROM kv WHERE k = 'before'"), 1, "all goes on")
 
 
+@t.case("all processes die")
+def all_die():
+	c = t.cluster(create=False, n=1)
+	procs = guests(c, new_database(c), 3)
+	for p in procs:
+		p.sql("INSERT INTO kv(k) VALUES('%d')" % p.i)
+	for p in procs:
+		p.proc.kill()
+	for p in procs:
+		p.proc.wait()
+	r = harness.stock(c[0].db, "SELECT count(*) FROM kv")
+	t.equal(r.stdout.strip(), "3", "a process without walraft reads what was acknowledged")
+	r = harness.stock(c[0].db, "INSERT INTO kv(k) VALUES('stock')")
+	t.ok(r.returncode == 0, "with nobody left to keep the locks it writes, too", r.stderr)
+	late = Guest(c, 8, c[0])
+	try:
+		late.worker()
+		t.ok(False, "the next process that uses walraft is told that the file was changed")
+	except (SqlError, harness.Failed) as x:
+		t.ok("changed outside walraft" in str(x), "the next process that uses walraft is told that the file was changed", str(x))
+	t.equal(harness.walraft("adopt", c[0].db).returncode, 0, "adopt takes it as it is")
+	again = Guest(c, 9, c[0]).worker()
+	t.equal(again.one("SELECT count(*) FROM kv"), 4, "with the row")
+
+
+@t.case("a follower's host is killed in a cluster under load")
+def clustered():
+	c = t.cluster(n=3)
+	shared = c.followers()[0]
+	procs = guests(c, shared, 2) + [shared]
+	for p in c.nodes + procs[:2]:
+		p.start_load(threads=2, pause_ms=2)
+	c.wait_acked(50)
+	fresh = 10
+	for i in range(t.args.rounds or (40 if t.full else 4)):
+		victim = host_of(procs)
+		victim.kill9()
+		rest = [p for p in procs if p is not victim]
+		host_of(rest)
+		writes_go_on(rest)
+		procs[procs.index(victim)] = g = Guest(c, fresh, shared)
+		fresh += 1
+		g.worker()
+		g.start_load(threads=2, pause_ms=2)
+	live = [p for p in c.nodes + procs if p.alive()]
+	for p in dict.fromkeys(live):
+		p.stop_load()
+	o = load.Outcomes(c.ack_logs)
+	t.ok(not o.wrong, "no writer was told what must never be told", o.wrong[:10])
+	for p in (c.leader(), procs[0]):
+		o.check(t, [r[0] for r in p.sql("SELECT k FROM kv WHERE k NOT LIKE 'on:%'")], "process %d" % p.i)
+
+
 FORKS = """
 import os, sqlite3, sys, time, signal
 path, so, children = sys.argv[1], sys.argv[2], int(sys.argv[3])
