@@ -175,7 +175,8 @@ def over():
 	cur.fetchone()
 	daemon = subprocess.Popen([harness.WALRAFT, "serve", l.db], stderr=subprocess.PIPE, text=True, env=harness.child_env(), preexec_fn=harness.die_with_parent)
 	while "serving" not in daemon.stderr.readline():
-		t.need(daemon.poll() is None, "the daemon takes the node")
+		if daemon.poll() is not None:
+			raise harness.Failed("the daemon did not take the node")
 	try:
 		cur.fetchall()
 		e = ""
