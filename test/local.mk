@@ -33,6 +33,7 @@ PROC_TESTS = \
 	test/proc/test_examples.py \
 	test/proc/test_remote.py test/proc/test_remote_members.py \
 	test/proc/test_prefork.py \
+	test/proc/test_counter.py test/proc/test_fair.py \
 	test/proc/test_unsynced.py \
 	test/proc/test_powerloss.py \
 	$(HOST_TESTS)
@@ -49,7 +50,7 @@ HOST_TESTS = \
 # What they share and run.
 PROC_FILES = \
 	test/README.md test/proc/hosts.py test/proc/hosts_cases.py \
-	test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py test/proc/remote.py \
+	test/proc/counter.py test/proc/cluster.py test/proc/harness.py test/proc/load.py test/proc/netns.py test/proc/remote.py \
 	test/proc/stock_reader.py test/proc/worker.py test/proc/history.py test/proc/levels.py \
 	test/demo/packages.py test/demo/run \
 	test/newest/README.md test/newest/run test/newest/sqlite.py test/newest/test_calls.py \

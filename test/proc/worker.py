@@ -5,6 +5,7 @@ named connection has a thread of its own, so that one may wait while others go o
 
   open   conn, uri parameters, pragmas           a connection; without walraft: {"vfs": ""}
   exec   conn, sql, params, many                 rows, or code and text of the error; t0 and t1 in monotonic ns
+  write  conn, sql, tag, seconds   a row after the other, "tag:number" its key; how many, the longest wait
   dump   conn, sql, file                         rows as lines of a file
   poll   conn, sql, until, timeout_s             runs the query until its first value is >= until; t1 when seen
   spin   conn, sql, until, timeout_s             the same without a rest; per value seen, when the latest read that gave it began
@@ -97,6 +98,19 @@ class Conn(threading.Thread):
 		else:
 			rows = [[plain(v) for v in r] for r in self.con.execute(m["sql"], m.get("params", [])).fetchall()]
 		return {"rows": rows, "t0": t0, "t1": time.monotonic_ns()}
+
+	def do_write(self, m):
+		begin = time.monotonic()
+		done, longest, errors = 0, 0, []
+		while time.monotonic() < begin + m["seconds"] and len(errors) < 5:
+			t0 = time.monotonic()
+			try:
+				self.con.execute(m["sql"], ["%s:%d" % (m["tag"], done)])
+				done += 1
+			except sqlite3.Error as e:
+				errors.append("%s %s; %s" % (getattr(e, "sqlite_errorcode", -1), e, explain(self.con, e).get("walraft_error")))
+			longest = max(longest, time.monotonic() - t0)
+		return {"done": done, "errors": errors, "longest_ms": longest * 1000}
 
 	def do_dump(self, m):
 		n = 0
