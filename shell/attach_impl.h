@@ -61,6 +61,7 @@ int attached_line_take(struct shell_attached *a, const void *who, uint32_t timeo
 void attached_line_give(struct shell_attached *a, struct attach_line *l); /* it is anybody's again, or closed */
 void attached_line_free(struct shell_attached *a, struct attach_line *l); /* one with `who` */
 struct attach_line *attached_line_of(struct shell_attached *a, const void *who); /* NULL: it has none */
+void attached_line_first(struct shell_attached *a, struct attach_line *l); /* to the head of the list; mu held */
 void attached_line_dies(struct attach_line *l); /* nothing goes over it any more; what stood behind it is given up by the host */
 /* Sends what was put together and waits for the answer. FAIL is its error; any other answer than `want` ends the line. WIRE_CLOSED: the host has ended. */
 int attached_line_ask(struct shell_attached *a, struct attach_line *l, uint64_t timeout_ms, enum attach_type want, struct wire_in *ret_in, struct wire_err *err);

@@ -26,6 +26,15 @@ static void unlink_line(struct shell_attached *a, struct attach_line *l) /* mu h
 	}
 }
 
+void attached_line_first(struct shell_attached *a, struct attach_line *l)
+{
+	if (a->lines == l)
+		return;
+	unlink_line(a, l);
+	l->next = a->lines;
+	a->lines = l;
+}
+
 void attached_line_free(struct shell_attached *a, struct attach_line *l)
 {
 	pthread_mutex_lock(&a->mu);

@@ -137,6 +137,7 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	if (!attach_is_whole(&in) || !epoch || !txid)
 		return attached_bad_answer(l, err);
 	pthread_mutex_lock(&a->mu);
+	attached_line_first(a, l); /* it is looked for at every frame */
 	l->held = true;
 	l->epoch = epoch;
 	l->voided = voided;

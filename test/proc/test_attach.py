@@ -378,6 +378,44 @@ def nonsense():
 	t.equal(host.stock("PRAGMA integrity_check"), ["ok"], "integrity_check")
 
 
+FORKS = """
+import os, signal, sqlite3, sys
+boot = sqlite3.connect(":memory:")
+boot.enable_load_extension(True)
+boot.load_extension(sys.argv[2])
+boot.close()
+con = sqlite3.connect("file:%s?vfs=walraft" % sys.argv[1], uri=True, isolation_level=None)
+con.execute("BEGIN IMMEDIATE")
+con.execute("INSERT INTO kv(k) VALUES('never')")
+child = os.fork()
+if child == 0:
+	signal.pause()
+print(child, flush=True)
+signal.pause()
+"""
+
+
+@case("a child of an attached process")
+def forked():
+	"""Has copies of its parent's descriptors, which must not keep its parent's lock."""
+	c = t.cluster(n=1)
+	p = subprocess.Popen([harness.PYTHON, "-c", FORKS, c[0].db, harness.MODULE], stdout=subprocess.PIPE, text=True, env=harness.child_env(), preexec_fn=harness.die_with_parent)
+	child = int(p.stdout.readline())
+	try:
+		c[0].open("impatient", pragmas=["busy_timeout=100"])
+		t.equal(code_of(c[0], "INSERT INTO kv(k) VALUES('x')", conn="impatient"), BUSY, "the parent has the lock")
+		p.kill()
+		p.wait()
+		t0 = time.monotonic()
+		c[0].sql("INSERT INTO kv(k) VALUES('x')")
+		t.ok(time.monotonic() - t0 < 1, "it is free as soon as the parent is dead, although a child of it lives")
+		t.equal(c[0].one("SELECT group_concat(k) FROM kv"), "x", "and nothing is left of its transaction")
+	finally:
+		os.kill(child, signal.SIGKILL)
+		if p.poll() is None:
+			p.kill()
+
+
 @case("many connections")
 def many():
 	c = t.cluster(n=1)
