@@ -90,6 +90,7 @@ struct raft_peer {
 	bool round_open;
 	uint64_t alive_until_us;  /* CheckQuorum counts it until then (pulse.c) */
 	uint64_t commit_sent;     /* commit index that it has been told, if nothing was lost */
+	uint64_t awaits;          /* index whose commit it is to be told at once; 0: none */
 	uint64_t round_ack;       /* latest read round that it answered */
 	uint64_t leased_us;       /* when the latest heartbeat was sent that it is known to have received; 0: never */
 	uint64_t sent_us;         /* since when it owes us progress */
@@ -338,6 +339,7 @@ void raft_propose(struct raft *r, const struct raft_event *ev);
 /* An entry of our own, made here. */
 void raft_append_local(struct raft *r, enum wire_entry_kind kind, const uint8_t *data, uint32_t size);
 void raft_tell_commit(struct raft *r); /* now, those that do not know of it */
+void raft_tell_soon(struct raft *r, uint64_t peer, uint64_t index); /* RAFT_EV_TELL */
 void raft_on_append_resp(struct raft *r, const struct wire_msg *m);
 void raft_on_heartbeat_resp(struct raft *r, const struct wire_msg *m);
 bool raft_leader_is_ready(const struct raft *r);

@@ -157,6 +157,24 @@ void raft_tell_commit(struct raft *r)
 	r->commit_due_us = UINT64_MAX;
 }
 
+void raft_tell_soon(struct raft *r, uint64_t peer, uint64_t index)
+{
+	struct raft_peer *p = r->role == RAFT_LEADER ? raft_peer(r, peer) : NULL;
+
+	if (p && index > p->commit_sent)
+		p->awaits = index;
+}
+
+/* To somebody who waits for that half a millisecond is long. */
+static void tell_waiting(struct raft *r, struct raft_peer *p)
+{
+	if (!p->awaits || commit_for(r, p) < p->awaits)
+		return;
+	p->awaits = 0;
+	if (owes_commit(r, p))
+		raft_heartbeat(r, p);
+}
+
 void raft_leader_timers(struct raft *r)
 {
 	/* CheckQuorum (thesis 6.2): a leader that hears from no quorum for an election timeout is none. */
@@ -206,6 +224,8 @@ void raft_leader_flush(struct raft *r)
 		raft_pulse_active(r);
 	raft_read_pump(r);
 	raft_pulse_flush(r);
+	for (uint32_t i = 0; i < r->n_peers; i++)
+		tell_waiting(r, &r->peers[i]);
 	bool owed = false;
 	for (uint32_t i = 0; i < r->n_peers; i++)
 		owed |= owes_commit(r, &r->peers[i]);

@@ -21,7 +21,7 @@ struct raft_peer *raft_peer(struct raft *r, uint64_t id)
 static void begin(struct raft *r, struct raft_peer *p)
 {
 	p->epoch = 0;
-	p->match = p->first_match = p->applied = p->commit_sent = p->round_ack = p->leased_us = 0;
+	p->match = p->first_match = p->applied = p->commit_sent = p->awaits = p->round_ack = p->leased_us = 0;
 	p->heard_us = p->fit_since_us = 0;
 	p->level = 0;
 	p->full = p->forgot = false;

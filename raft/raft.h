@@ -89,6 +89,7 @@ enum raft_event_type {
 	                      * Its level is ignored: the core sees to that */
 	RAFT_EV_TRANSFER,    /* peer: the voter that shall lead instead of this node; 0: whichever suits best */
 	RAFT_EV_READ,        /* a linearizable read wants an index; corr names it */
+	RAFT_EV_TELL,        /* peer waits to hear that the entry at index is committed: at once then, not with what goes out next. On a leader; of the latest such index only */
 	RAFT_EV_PERSISTED,   /* the log up to the entry at index is durable here; term: that entry's term */
 	RAFT_EV_APPLIED,     /* index: published here */
 	RAFT_EV_UNREACHABLE, /* peer: its link went down, what was in flight may be lost */

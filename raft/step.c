@@ -421,6 +421,9 @@ static void handle(struct raft *r, const struct raft_event *ev)
 	case RAFT_EV_PROPOSE:
 		raft_propose(r, ev);
 		break;
+	case RAFT_EV_TELL:
+		raft_tell_soon(r, ev->peer, ev->index);
+		break;
 	case RAFT_EV_CONFIG:
 		raft_propose_config(r, ev->config);
 		break;

@@ -226,8 +226,11 @@ static void try_give(struct shell_node *n, struct grant_ticket *t)
 		}
 	}
 	pthread_mutex_unlock(&n->mu);
-	if (settled)
-		tell_given(n, t);
+	if (!settled)
+		return;
+	/* It has to publish all that. */
+	(void)node_step(n, &(struct raft_event){ .type = RAFT_EV_TELL, .peer = t->node, .index = t->position }, NULL, NULL);
+	tell_given(n, t);
 }
 
 /* Nobody writes any more, and yet the lock is not free: what another node has committed, as its connection may know already, is being published here; or this node restarts its WAL. That is

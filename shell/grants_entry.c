@@ -138,6 +138,8 @@ void node_grants_proposed(struct shell_node *n, struct request *r, int code, uin
 	}
 	pthread_mutex_unlock(&n->mu);
 	/* The asker finds what closes a transaction in its own log. */
-	if (!r->is_close)
+	if (r->is_close)
+		(void)node_step(n, &(struct raft_event){ .type = RAFT_EV_TELL, .peer = r->asker, .index = index }, NULL, NULL); /* a failure ends the node */
+	else
 		tell_proposed(n, r->asker, r->corr, index);
 }

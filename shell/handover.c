@@ -9,11 +9,20 @@
 #include <string.h>
 
 #define HAND_OVER_US 1000000u
+#define LAST_WRITER_MS 500u /* for the transaction under way to end, where the node itself is about to */
 
 void node_hand_over(struct shell_node *n)
 {
-	uint64_t deadline = node_now_us(n) + HAND_OVER_US;
+	uint64_t deadline;
+	bool leads, had = false;
 
+	/* Transactions of other nodes' connections end first, as with the mover; this node's own have ended, or are nothing to wait for. */
+	pthread_mutex_lock(&n->mu);
+	leads = n->shared.role == RAFT_LEADER && n->shared.config.n > 1 && !n->stop && !n->failed && atomic_load(&n->grants.count);
+	pthread_mutex_unlock(&n->mu);
+	if (leads && n->db)
+		had = vfs_wlock_take(vfs_db_wlock(n->db), &n->hand_over, LAST_WRITER_MS);
+	deadline = node_now_us(n) + HAND_OVER_US;
 	pthread_mutex_lock(&n->mu);
 	if (n->shared.role == RAFT_LEADER && n->shared.config.n > 1 && !n->stop && !n->failed) {
 		n->hand_over = HAND_OVER_ASKED;
@@ -24,6 +33,8 @@ void node_hand_over(struct shell_node *n)
 			;
 	}
 	pthread_mutex_unlock(&n->mu);
+	if (had)
+		vfs_wlock_release(vfs_db_wlock(n->db), &n->hand_over, false);
 }
 
 /* --- the mover --- */
