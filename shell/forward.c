@@ -207,7 +207,7 @@ int forward_may_ask(const struct shell_node *n, struct wire_err *err) /* mu held
 }
 
 /* A ticket of who's that the leader has answered, or that is granted. mu held. */
-static int ask_leader(struct shell_node *n, const void *who, uint64_t deadline, struct forward_ticket **ret_ticket, struct wire_err *err)
+static int ask_leader(struct shell_node *n, const void *who, unsigned flags, uint64_t deadline, struct forward_ticket **ret_ticket, struct wire_err *err)
 {
 	const uint64_t now = node_now_us(n);
 	struct forward_ticket *t = find(n, who);
@@ -235,7 +235,7 @@ static int ask_leader(struct shell_node *n, const void *who, uint64_t deadline, 
 			return wire_fail(err, WIRE_BUSY, "this node is not connected to the leader");
 		}
 	}
-	t->asks++;
+	t->asks += flags & VFS_WRITE_AHEAD ? 0 : 1; /* SQLite's own are what tells whether it comes back */
 	t->since_us = now;
 	t->users++;
 	while (t->state == TICKET_ASKED && !forward_is_stale(n, t) && !n->stop && !n->failed && node_wait(n, &t->cond, deadline))
@@ -304,7 +304,7 @@ int node_forward_lock(struct shell_node *n, const void *who, unsigned flags, uin
 	int rc;
 
 	pthread_mutex_lock(&n->mu);
-	rc = ask_leader(n, who, deadline, &t, err);
+	rc = ask_leader(n, who, flags, deadline, &t, err);
 	if (!rc && t->state == TICKET_GRANTED && !forward_is_stale(n, t)) {
 		rc = make_ready(n, t, deadline, err);
 		if (rc) {

@@ -89,18 +89,19 @@ static void end_if(struct shell_node *n, uint64_t node, bool (*over)(const struc
 static bool is_open(const struct grant_ticket *t, const void *unused)
 {
 	(void)unused;
-	return t->state != GRANT_CLOSING;
+	return t->state < GRANT_CLOSING;
 }
 
+/* But for those that another thread lets go of just now. */
 static bool is_any(const struct grant_ticket *t, const void *unused)
 {
-	(void)t, (void)unused;
-	return true;
+	(void)unused;
+	return t->state != GRANT_LEAVING;
 }
 
 static bool is_of_other_base(const struct grant_ticket *t, const void *base)
 {
-	return t->state != GRANT_CLOSING && t->id >> 32 != *(const uint64_t *)base;
+	return t->state < GRANT_CLOSING && t->id >> 32 != *(const uint64_t *)base;
 }
 
 void node_grants_end_all(struct shell_node *n)
@@ -240,8 +241,8 @@ static bool is_ending(const struct shell_node *n, const void *holder)
 	if (holder == n->db)
 		return true;
 	for (const struct grant_ticket *t = n->grants.first; t; t = t->next)
-		if (t->state == GRANT_CLOSING)
-			return t == holder && t->last_index <= n->shared.commit;
+		if (t->state >= GRANT_CLOSING && t == holder)
+			return t->last_index <= n->shared.commit;
 	return false;
 }
 
@@ -356,7 +357,7 @@ static bool is_left_out(const struct grant_ticket *t, const void *keep)
 {
 	const struct wire_msg *m = keep;
 
-	return t->state != GRANT_CLOSING && t->id <= m->index && !is_named(m, t->id);
+	return t->state < GRANT_CLOSING && t->id <= m->index && !is_named(m, t->id);
 }
 
 static void on_keep(struct shell_node *n, const struct wire_msg *m)
@@ -387,7 +388,7 @@ static void on_end(struct shell_node *n, const struct wire_msg *m)
 
 	pthread_mutex_lock(&n->mu);
 	t = find(n, m->from, m->corr);
-	if (t && t->state == GRANT_CLOSING)
+	if (t && t->state >= GRANT_CLOSING)
 		t = NULL;
 	if (t)
 		unlink_ticket(n, t);
@@ -440,17 +441,21 @@ void node_grants_published(struct shell_node *n)
 	pthread_mutex_lock(&n->mu);
 	for (t = n->grants.first; t && (t->state != GRANT_CLOSING || t->last_index > vfs_db_published(n->db)); t = t->next)
 		waits |= t->state == GRANT_HANDED;
-	if (t) {
-		unlink_ticket(n, t);
-		pthread_cond_broadcast(&n->published_cond);
-	}
+	if (t)
+		t->state = GRANT_LEAVING;
 	if (waits) {
 		atomic_store(&n->side_look, true);
 		pthread_cond_signal(&n->wake);
 	}
 	pthread_mutex_unlock(&n->mu);
-	if (t)
-		let_go(n, t);
+	if (!t)
+		return;
+	/* In the list until the lock is free: who is asked meanwhile must see that it is about to be. */
+	vfs_wlock_forget(wlock(n), t);
+	pthread_mutex_lock(&n->mu);
+	unlink_ticket(n, t);
+	pthread_mutex_unlock(&n->mu);
+	let_go(n, t);
 }
 
 static void handed(void *node) /* vfs/wlock.h */

@@ -4,7 +4,7 @@
 
 #include "shell/node_impl.h"
 
-enum grant_state { GRANT_QUEUED, GRANT_HANDED, GRANT_GIVEN, GRANT_CLOSING };
+enum grant_state { GRANT_QUEUED, GRANT_HANDED, GRANT_GIVEN, GRANT_CLOSING, GRANT_LEAVING };
 
 struct grant_ticket {
 	struct grant_ticket *next;
