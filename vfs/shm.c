@@ -58,8 +58,10 @@ static bool pull(struct vfs_conn *c)
 	struct wire_err err;
 	int rc = vfs_db_pull(c->db, &c->pull, &regions, &err);
 
-	if (rc == WIRE_CLOSED) /* shim_must_change */
+	if (rc == WIRE_CLOSED) { /* shim_must_change: what failed before, failed at a node that is gone */
+		c->pull_failed = 0;
 		return false;
+	}
 	c->pull_failed = rc == WIRE_OK ? 0 : rc == WIRE_NOMEM ? SQLITE_IOERR_NOMEM : WALRAFT_IOERR_NODE;
 	if (c->pull_failed) {
 		shim_fail(c, c->pull_failed, "%s", err.text);
@@ -293,7 +295,7 @@ static int read_shared(struct vfs_conn *c, int slot)
 	int rc = SQLITE_OK;
 
 	shim_read_begins();
-	if (c->pull_failed)
+	if (c->pull_failed && !shim_must_change(c))
 		rc = c->pull_failed;
 	else if (c->session.open)
 		return relock_in_session(c, slot);
