@@ -127,6 +127,8 @@ static int list_frames(struct vfs_conn *c, uint32_t n_frames)
 		if (rc)
 			return shim_fail(c, rc, "%s: reading frames of the transaction failed in the process that hosts the node (SQLite code %d)", c->path, rc);
 		vfs_frame_get(head, &f);
+		if (f.pgno == 0) /* a WAL ends there */
+			return shim_fail(c, WALRAFT_IOERR_NODE, "%s: frame %u of the transaction has no page; it is not committed", c->path, i + 1);
 		s->pgnos[i] = f.pgno;
 	}
 	s->n_frames = n_frames;
@@ -145,6 +147,9 @@ static int commit(struct vfs_proxy *p, const struct vfs_remote_commit *r)
 		return p->frames_failed;
 	if (r->n_frames == 0 || r->db_after == 0 || r->bytes != (uint64_t)r->n_frames * (VFS_FRAME_HDR + c->page_size) || s->store.end != r->bytes)
 		return shim_fail(c, WALRAFT_IOERR_NODE, "%s: %llu bytes came for the %u frames of the transaction; it is not committed", c->path, (unsigned long long)s->store.end, r->n_frames);
+	/* Every new page has a frame, but the lock-byte page. */
+	if (r->db_after > (uint64_t)s->base.n_page + r->n_frames + 1)
+		return shim_fail(c, WALRAFT_IOERR_NODE, "%s: %u frames came for a transaction that ends with %u pages; it is not committed", c->path, r->n_frames, r->db_after);
 	rc = shim_session_check(c);
 	if (rc == SQLITE_OK)
 		rc = list_frames(c, r->n_frames);
