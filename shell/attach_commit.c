@@ -39,7 +39,7 @@ static int send_frames(struct attach_line *l, const struct vfs_remote_commit *c,
 	if (rc)
 		return rc;
 	at = attach_begin(&l->link, ATTACH_COMMIT);
-	wire_put_u64(b, c->epoch);
+	wire_put_u64(b, l->epoch);
 	wire_put_u64(b, c->sequence);
 	wire_put_u32(b, c->n_frames);
 	wire_put_u32(b, c->db_after);
@@ -93,7 +93,7 @@ int attached_commit_frames(void *ctx, const void *who, const struct vfs_remote_c
 	struct attach_line *l = attached_line_of(a, who);
 	int code = 0, rc;
 
-	if (!l || l->dead || !l->held || l->epoch != c->epoch)
+	if (!l || l->dead || !l->held || l->grant != c->epoch)
 		return wire_fail(err, WIRE_FENCED, "the process that hosts the node has ended, or was out of reach, during the transaction");
 	rc = send_frames(l, c, &code, err);
 	if (rc || code)

@@ -18,7 +18,8 @@ struct attach_line {
 	bool taken;            /* a line of anybody's in use; mu */
 	bool held;             /* the write lock stands behind it */
 	bool dead;             /* so does nothing any more */
-	uint64_t epoch, voided; /* of the grant; shell_shared.voided up to which it is known to be valid */
+	uint64_t grant;        /* what its epoch is called in this process, where no two have the same: a host may give its next grant, of the same epoch, before it is known here that this one is over */
+	uint64_t epoch, voided; /* of the grant, at the host; shell_shared.voided up to which it is known to be valid */
 	struct attach_link link;
 };
 
@@ -43,6 +44,7 @@ struct shell_attached {
 
 	pthread_mutex_t mu;
 	struct attach_line *lines;
+	uint64_t n_grants;
 	unsigned idle;   /* of anybody's, not taken */
 	unsigned n_shared; /* of anybody's */
 	pthread_cond_t given; /* one was given back */

@@ -141,8 +141,9 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	l->held = true;
 	l->epoch = epoch;
 	l->voided = voided;
+	l->grant = ++a->n_grants;
+	ret_grant->epoch = l->grant;
 	pthread_mutex_unlock(&a->mu);
-	ret_grant->epoch = epoch;
 	memcpy(ret_grant->txid, txid, VFS_TXID_BYTES);
 	return WIRE_OK;
 }
@@ -232,7 +233,7 @@ static bool epoch_valid(void *ctx, uint64_t epoch)
 	if (attached_is_gone(a))
 		return false;
 	pthread_mutex_lock(&a->mu);
-	for (l = a->lines; l && !(l->held && l->epoch == epoch); l = l->next)
+	for (l = a->lines; l && !(l->held && l->grant == epoch); l = l->next)
 		;
 	pthread_mutex_unlock(&a->mu);
 	if (!l || l->dead)
@@ -240,7 +241,7 @@ static bool epoch_valid(void *ctx, uint64_t epoch)
 	if (atomic_load_explicit(&a->shared->voided, memory_order_acquire) == l->voided)
 		return true;
 	at = attach_begin(&l->link, ATTACH_VALID);
-	wire_put_u64(&l->link.out, epoch);
+	wire_put_u64(&l->link.out, l->epoch);
 	attach_end(&l->link, at);
 	if (attached_line_ask(a, l, 0, ATTACH_DONE, &in, NULL))
 		return false;
