@@ -468,6 +468,50 @@ def limit():
 	t.equal(c[0].stock("PRAGMA integrity_check"), ["ok"], "there is room again when they are closed")
 
 
+@case("commits that no SQLite would make")
+def odd_commits():
+	"""Under a grant, and with all that is told about it right: but frames and sizes that do not go together. They harm neither the host nor its files."""
+	c = t.cluster(n=1)
+	host = c[0]
+	a, = attach(host)
+	a.sql("INSERT INTO kv(k) VALUES('before')")
+
+	def whole(s):
+		got = b""
+		while len(got) < 8 or len(got) < 8 + struct.unpack("<I", got[:4])[0]:
+			part = s.recv(65536)
+			if not part:
+				return b"\0" * 8
+			got += part
+		return got
+
+	def commit(pgnos, db_after):
+		s = raw(host)
+		s.sendall(b"attach 1\n")
+		whole(s)
+		s.sendall(struct.pack("<IBBH", 8, 3, 1, 0) + struct.pack("<II", 0, 1000))
+		epoch, _, sequence, _, header = struct.unpack("<Q16sQQ48s", whole(s)[8:])
+		n_page, = struct.unpack("<I", header[20:24])
+		frames = b"".join(struct.pack(">6I", p, 0, 0, 0, 0, 0) + b"x" * 4096 for p in pgnos)
+		s.sendall(struct.pack("<IBBHQ", 8 + len(frames), 11, 1, 0, 0) + frames)
+		body = struct.pack("<QQIIIBQ48sQIB", epoch, sequence, len(pgnos), db_after(n_page), 5000, 0, len(frames), header, 0, 0, 0)
+		s.sendall(struct.pack("<IBBH", len(body), 12, 1, 0) + body)
+		try:
+			answer = whole(s)
+		except socket.timeout:
+			answer = None
+		s.close()
+		return answer and (answer[4], struct.unpack("<i", answer[8:12])[0] if len(answer) > 12 else None)
+	for what, pgnos, db_after in (("the largest size", [1], lambda n: 0xffffffff), ("nearly that", [1], lambda n: 0xfffffffe), ("more pages than frames", [1], lambda n: n + 3),
+	                              ("page 0", [0], lambda n: n), ("page 0 among others", [2, 0, 2], lambda n: n)):
+		t0 = time.monotonic()
+		fate = commit(pgnos, db_after)
+		t.ok(fate and fate[0] == 13 and fate[1] and time.monotonic() - t0 < 2, "%s: refused at once" % what, (fate, time.monotonic() - t0))
+		t.equal(code_of(a, "INSERT INTO kv(k) VALUES('after')", timeout_s=20), 0, "and others write on")
+	t.equal(value(a, "SELECT count(*) FROM kv"), 6, "with all that was acknowledged")
+	t.equal(host.stock("PRAGMA integrity_check"), ["ok"], "integrity_check")
+
+
 @case("the host ends")
 def host_ends():
 	"""In the ordinary way: what is under way gets its outcome, and others go on."""
@@ -502,6 +546,28 @@ def host_killed():
 	t.equal([r[0] for r in a.sql("SELECT k FROM kv ORDER BY id")], ["one", "three", "four"], "the others go on, with all that was acknowledged")
 	t.ok(is_host(a) != is_host(b), "one of them hosts the node now")
 	t.equal(a.stock("PRAGMA integrity_check"), ["ok"], "integrity_check")
+
+
+@case("the host is killed while it makes the WAL anew")
+def host_killed_in_restart():
+	"""It may have been stopped there for so long that readers were told, who get on with the next host all the same."""
+	c = t.cluster(n=1)
+	a, b = attach(c[0], 2)
+	a.sql("INSERT INTO kv(k) VALUES('one')")
+	t.equal(value(b, "SELECT count(*) FROM kv"), 1, "a process reads")
+	with open(os.path.join(c[0].db + "-walraft", "node-shm"), "r+b", buffering=0) as f:
+		restarts, = struct.unpack("<Q", os.pread(f.fileno(), 8, 40))  # vfs/shared.h
+		os.pwrite(f.fileno(), struct.pack("<Q", restarts | 1), 40)
+	c[0].sql("INSERT INTO kv(k) VALUES('two')")
+	e = b.error("SELECT count(*) FROM kv", timeout_s=20)
+	t.ok(e and "restart of the WAL" in str(e), "whoever has to wait for its end too long is told so", e)
+	c[0].kill9()
+	until = time.monotonic() + 20
+	code = code_of(b, "SELECT count(*) FROM kv")
+	while code and time.monotonic() < until:
+		code = code_of(b, "SELECT count(*) FROM kv")
+	t.equal(code, 0, "the same connection reads at the next host")
+	t.equal(value(a, "SELECT count(*) FROM kv"), 2, "with all that was acknowledged")
 
 
 t.run()
