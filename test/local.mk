@@ -116,8 +116,14 @@ test_unit_test_lin_large_SOURCES = test/unit/test_lin_large.c test/unit/lin_load
 test_unit_test_lin_large_LDADD = $(LIN_LIBS) $(CMOCKA_LIBS)
 EXTRA_DIST += test/lin/README.md
 
-TESTS += test/tidy.py $(PROC_TESTS)
+TESTS += test/tidy.py test/model/run.py $(PROC_TESTS)
+EXTRA_DIST += test/model/README.md test/model/run.py test/model/token.pml test/model/lease.pml test/model/takeover.pml
 EXTRA_DIST += test/tidy.py test/tsan.supp test/valgrind.supp $(PROC_TESTS) $(PROC_FILES)
+
+# The models, and that each rule of theirs is needed: make model ONLY='part of a name'
+.PHONY: model
+model:
+	$(AM_V_at)CC='$(CC)' $(PYTHON3) $(srcdir)/test/model/run.py --rules $(ONLY)
 
 # A test program that takes longer is killed, and counts as failed.
 UNIT_TIMEOUT_S = 180
