@@ -103,6 +103,7 @@ static bool handle_lock(struct node_peer *p, struct wire_in *in)
 	at = attach_begin(l, ATTACH_GRANT);
 	wire_put_u64(&l->out, g.grant.epoch);
 	wire_put_bytes(&l->out, g.grant.txid, VFS_TXID_BYTES);
+	wire_put_u8(&l->out, g.grant.fresh);
 	wire_put_u64(&l->out, g.sequence);
 	wire_put_u64(&l->out, voided);
 	attach_put_header(&l->out, &g.base);

@@ -25,7 +25,7 @@ enum attach_type {
 	ATTACH_HELLO = 1, /* host: u64 owner, u32 page size, u64 clock (shell_shared_clock) */
 	ATTACH_FAIL,      /* host: u32 wire code, text */
 	ATTACH_LOCK,      /* u32 flags, u32 timeout_ms -> GRANT, FAIL */
-	ATTACH_GRANT,     /* host: u64 epoch, 16 bytes txid, u64 sequence, u64 voided, 48 bytes wal-index header */
+	ATTACH_GRANT,     /* host: u64 epoch, 16 bytes txid, u8 fresh (struct vfs_grant), u64 sequence, u64 voided, 48 bytes wal-index header */
 	ATTACH_SLEEP,     /* u32 us -> DONE with a u32: slept */
 	ATTACH_UNLOCK,    /* u8 keep */
 	ATTACH_GATE,      /* u8 level, u32 bound_ms, u32 timeout_ms -> DONE with a u8: waited; FAIL */

@@ -102,6 +102,7 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	struct attach_line *l = attached_line_of(a, who);
 	struct vfs_walindex_hdr hdr;
 	const uint8_t *txid;
+	bool fresh;
 	struct wire_in in;
 	uint64_t epoch, voided;
 	size_t at;
@@ -131,6 +132,7 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	}
 	epoch = wire_get_u64(&in);
 	txid = wire_get_bytes(&in, VFS_TXID_BYTES);
+	fresh = wire_get_u8(&in) != 0;
 	(void)wire_get_u64(&in); /* the connection finds the published state by itself */
 	voided = wire_get_u64(&in);
 	attach_get_header(&in, &hdr);
@@ -142,7 +144,7 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 	l->epoch = epoch;
 	l->voided = voided;
 	l->grant = ++a->n_grants;
-	ret_grant->epoch = l->grant;
+	*ret_grant = (struct vfs_grant){ .epoch = l->grant, .fresh = fresh };
 	pthread_mutex_unlock(&a->mu);
 	memcpy(ret_grant->txid, txid, VFS_TXID_BYTES);
 	return WIRE_OK;

@@ -21,6 +21,9 @@ void node_forward_init(struct shell_node *n)
 	n->env->random(n->env->ctx, &base, sizeof base);
 	n->forward.base = (uint64_t)(base ? base : 1) << 32;
 	n->forward.next_id = n->forward.base;
+	/* Numbers of questions and proposals, too, are others than in an earlier life, whose answers may still be under way. */
+	n->env->random(n->env->ctx, &n->next_corr, sizeof n->next_corr);
+	n->next_corr >>= 2;
 	atomic_store(&n->forward.away, true);
 }
 
@@ -207,7 +210,7 @@ int forward_may_ask(const struct shell_node *n, struct wire_err *err) /* mu held
 }
 
 /* A ticket of who's that the leader has answered, or that is granted. mu held. */
-static int ask_leader(struct shell_node *n, const void *who, unsigned flags, uint64_t deadline, struct forward_ticket **ret_ticket, struct wire_err *err)
+static int ask_leader(struct shell_node *n, const void *who, unsigned flags, uint64_t deadline, struct forward_ticket **ret_ticket, bool *ret_new, struct wire_err *err)
 {
 	const uint64_t now = node_now_us(n);
 	struct forward_ticket *t = find(n, who);
@@ -220,6 +223,7 @@ static int ask_leader(struct shell_node *n, const void *who, unsigned flags, uin
 	rc = forward_may_ask(n, err);
 	if (rc)
 		return rc;
+	*ret_new = !t;
 	if (!t) {
 		struct wire_msg m = { .type = WIRE_MSG_LOCK_REQ };
 
@@ -301,10 +305,11 @@ int node_forward_lock(struct shell_node *n, const void *who, unsigned flags, uin
 	const uint64_t deadline = node_now_us(n) + (uint64_t)timeout_ms * 1000;
 	struct forward_ticket *t = NULL;
 	struct forward_outbox o = { .n = 0 };
+	bool fresh = false; /* an older ticket's grant may have been on its way for long, and be over: the leader does not wait for who is stopped */
 	int rc;
 
 	pthread_mutex_lock(&n->mu);
-	rc = ask_leader(n, who, flags, deadline, &t, err);
+	rc = ask_leader(n, who, flags, deadline, &t, &fresh, err);
 	if (!rc && t->state == TICKET_GRANTED && !forward_is_stale(n, t)) {
 		rc = make_ready(n, t, deadline, err);
 		if (rc) {
@@ -319,7 +324,7 @@ int node_forward_lock(struct shell_node *n, const void *who, unsigned flags, uin
 	if (!rc) { /* HELD: now, or since it was asked for ahead */
 		t->ahead = t->ahead && (flags & VFS_WRITE_AHEAD);
 		t->since_us = node_now_us(n);
-		*ret_grant = (struct vfs_grant){ .epoch = t->epoch };
+		*ret_grant = (struct vfs_grant){ .epoch = t->epoch, .fresh = fresh };
 		memcpy(ret_grant->txid, t->txid, sizeof t->txid);
 	}
 	forward_send_out(n, &o);

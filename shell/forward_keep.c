@@ -20,7 +20,7 @@ static void granted(struct shell_node *n, struct forward_ticket *t, const struct
 	t->number = m->log_term;
 	t->index = m->index;
 	t->wall_us = m->hint;
-	t->wall_at_us = t->told_us = t->since_us = node_now_us(n);
+	t->wall_at_us = t->since_us = node_now_us(n);
 	shell_txid_put(&id, t->txid);
 	t->state = TICKET_GRANTED;
 	if (!t->users) { /* nobody is there for it */

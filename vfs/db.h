@@ -42,6 +42,7 @@ void vfs_read_want_text(const struct vfs_read_want *want, char dst[VFS_WANT_TEXT
 struct vfs_grant {
 	uint64_t epoch;               /* names it in later calls; never 0, and never given twice by a node's process */
 	uint8_t txid[VFS_TXID_BYTES]; /* of the transaction that is run under it; no other ever gets it */
+	bool fresh; /* asked for by this very call, of another node that led for certain when it gave it: all that was acknowledged before the call is published here */
 };
 enum vfs_write_flags {
 	VFS_WRITE_LOCAL = 1, /* only where this node leads: never ask another one */

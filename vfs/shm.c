@@ -255,7 +255,7 @@ void shim_ahead_read(struct vfs_conn *c)
 
 /* Where the write lock is another node's to give, a statement that will write asks for it before it reads: what it reads then is what it may write from, and no second round trip is
  * needed for the read. When it cannot be had, all goes on as without. */
-static bool lock_ahead(struct vfs_conn *c)
+static bool lock_ahead(struct vfs_conn *c) /* true: instead of the gate */
 {
 	const struct vfs_node_ops *ops = vfs_db_ops(c->db);
 	struct vfs_grant grant;
@@ -271,9 +271,8 @@ static bool lock_ahead(struct vfs_conn *c)
 		return false;
 	c->ahead = ops->write_lock(ops->ctx, c, VFS_WRITE_AHEAD, c->timeout_ms, &grant, &err) == WIRE_OK;
 	c->ahead_reads = 0;
-	if (c->ahead)
-		c->refused_stmt = NULL;
-	return c->ahead;
+	/* A grant that was on its way before this read began may be over, and others have written since: the gate has to tell. Unless this run of the statement has passed it once. */
+	return c->ahead && (shim_repeats_refused(c) || grant.fresh);
 }
 
 /* The gate, at the node that there is. Should it end meanwhile, at the next one. */

@@ -83,6 +83,7 @@ static int write_lock(void *ctx, const void *who, unsigned flags, uint32_t timeo
 		rc = wire_fail(err, WIRE_BUSY, "entries are not settled");
 	else
 		ret_grant->epoch = c->term;
+	ret_grant->fresh = !c->old_grants;
 	pthread_mutex_unlock(&c->mutex);
 	wire_env_posix()->random(NULL, ret_grant->txid, VFS_TXID_BYTES);
 	if (rc)

@@ -34,6 +34,7 @@ struct shim_cluster {
 	uint32_t proposals_left;  /* then leadership is lost; 0: never */
 	pthread_mutex_t starting; /* held while a node ends and starts; outside of mutex */
 	uint64_t n_opens;         /* calls of open_db */
+	bool old_grants;          /* write locks that are had were given before they were asked for */
 	bool fail_publication, alone; /* alone: each node says that it is its cluster's only voter */
 	uint64_t n_entries, entry_bytes, largest;
 	struct shim_node node[SHIM_HOSTS];
