@@ -102,7 +102,7 @@ int node_forward_propose(struct shell_node *n, uint64_t epoch, struct request *r
 /* Like one of this node's own from now on (settle.c). mu held. */
 static void bind(struct shell_node *n, struct forwarded *f, const struct wire_entry *e)
 {
-	struct pending *p = calloc(1, sizeof *p), **at = &n->pending;
+	struct pending *p = calloc(1, sizeof *p);
 
 	if (!p) { /* it is published by the publisher, should it be committed */
 		end_forwarded(n, f, WIRE_UNKNOWN, 0);
@@ -110,10 +110,7 @@ static void bind(struct shell_node *n, struct forwarded *f, const struct wire_en
 	}
 	unlink_forwarded(n, f);
 	*p = (struct pending){ .index = e->index, .term = e->term, .req = f->req };
-	while (*at && (*at)->index <= p->index)
-		at = &(*at)->next;
-	p->next = *at;
-	*at = p;
+	node_pending_add(n, p);
 	free(f);
 }
 
@@ -162,14 +159,16 @@ void forward_entry_answer(struct shell_node *n, const struct wire_msg *m) /* mu 
 {
 	struct forwarded *f = n->forward.waiting;
 
-	while (f && (f->corr != m->corr || f->leader != m->from))
+	while (f && (f->corr != m->corr || f->leader != m->from || f->term != m->term || f->number != m->log_term))
 		f = f->next;
 	if (!f)
 		return;
 	if (m->flags & WIRE_MSG_REJECT) {
+		if (!m->commit && f->sendings > 1) /* who says so saw one copy, and may not know of another that was taken before */
+			return;
 		snprintf(f->req->why, sizeof f->req->why, "%s", m->text);
 		end_forwarded(n, f, m->hint && m->hint < WIRE_CODE_COUNT && m->hint != WIRE_UNKNOWN ? (int)m->hint : WIRE_FENCED, 0);
-	} else if (m->term == f->term && !f->req->is_close) {
+	} else if (!f->req->is_close) {
 		end_forwarded(n, f, WIRE_OK, m->index);
 	}
 }

@@ -139,7 +139,7 @@ static void heard(struct shell_node *n, uint64_t node, uint64_t base)
 
 void grants_refuse(struct shell_node *n, const struct wire_msg *q, uint8_t type, int code, const char *why)
 {
-	struct wire_msg m = { .type = type, .flags = WIRE_MSG_REJECT, .corr = q->corr, .hint = (uint64_t)code, .term = q->term };
+	struct wire_msg m = { .type = type, .flags = WIRE_MSG_REJECT, .corr = q->corr, .hint = (uint64_t)code, .term = q->term, .log_term = q->log_term, .commit = q->commit };
 
 	snprintf(m.text, sizeof m.text, "%s", why);
 	node_send(n, q->from, &m);
@@ -198,14 +198,15 @@ static bool leads_for_sure(struct shell_node *n, struct grant_ticket *t)
 	pthread_mutex_lock(&n->mu);
 	ev.corr = r->corr = ++n->next_corr;
 	pthread_mutex_unlock(&n->mu);
-	r->next = n->reads;
-	n->reads = r;
+	*n->reads_tail = r;
+	n->reads_tail = &r->next;
 	(void)node_step(n, &ev, NULL, NULL); /* a failure ends the node */
 	return false;
 }
 
 static void try_give(struct shell_node *n, struct grant_ticket *t)
 {
+	struct raft_event tell = { .type = RAFT_EV_TELL };
 	struct node_grants *g = &n->grants;
 	bool settled;
 
@@ -229,9 +230,11 @@ static void try_give(struct shell_node *n, struct grant_ticket *t)
 	pthread_mutex_unlock(&n->mu);
 	if (!settled)
 		return;
-	/* It has to publish all that. */
-	(void)node_step(n, &(struct raft_event){ .type = RAFT_EV_TELL, .peer = t->node, .index = t->position }, NULL, NULL);
+	tell.peer = t->node;
+	tell.index = t->position;
 	tell_given(n, t);
+	/* It has to publish all that. Last: t may not survive it, as a step may end the leadership. */
+	(void)node_step(n, &tell, NULL, NULL);
 }
 
 /* Nobody writes any more, and yet the lock is not free: what another node has committed, as its connection may know already, is being published here; or this node restarts its WAL. That is
@@ -294,7 +297,7 @@ static struct grant_ticket *new_ticket(struct shell_node *n, const struct wire_m
 	return t;
 }
 
-static void drop_ticket(struct shell_node *n, struct grant_ticket *t)
+void grants_end(struct shell_node *n, struct grant_ticket *t)
 {
 	pthread_mutex_lock(&n->mu);
 	unlink_ticket(n, t);
@@ -330,14 +333,16 @@ static void on_lock_req(struct shell_node *n, const struct wire_msg *m)
 	}
 	switch (vfs_wlock_ask(wlock(n), t)) {
 	case VFS_WLOCK_HELD:
+		pthread_mutex_lock(&n->mu);
 		t->state = GRANT_HANDED;
+		pthread_mutex_unlock(&n->mu);
 		try_give(n, t);
 		break;
 	case VFS_WLOCK_QUEUED:
 		see_to(n, t);
 		break;
 	case VFS_WLOCK_NOMEM:
-		drop_ticket(n, t);
+		grants_end(n, t);
 		grants_refuse(n, m, WIRE_MSG_LOCK_RESP, WIRE_NOMEM, "the leader is short of memory");
 		break;
 	}
@@ -484,7 +489,7 @@ static void lapse(struct shell_node *n, uint64_t now_us)
 static bool see_to_waiting(struct shell_node *n)
 {
 	const void *holder = vfs_wlock_holder(wlock(n));
-	struct grant_ticket *waiting[64];
+	struct { uint64_t node, id; } waiting[64];
 	size_t count = 0;
 	bool queued = false;
 
@@ -492,11 +497,18 @@ static bool see_to_waiting(struct shell_node *n)
 	for (struct grant_ticket *t = n->grants.first; t; t = t->next) {
 		queued |= t->state == GRANT_QUEUED || t->state == GRANT_HANDED;
 		if (count < 64 && (t->state == GRANT_HANDED || (t->state == GRANT_QUEUED && (t == holder || !t->answered))))
-			waiting[count++] = t;
+			waiting[count].node = t->node, waiting[count++].id = t->id;
 	}
 	pthread_mutex_unlock(&n->mu);
-	for (size_t i = 0; i < count; i++)
-		see_to(n, waiting[i]);
+	for (size_t i = 0; i < count; i++) {
+		struct grant_ticket *t;
+
+		pthread_mutex_lock(&n->mu);
+		t = find(n, waiting[i].node, waiting[i].id); /* seeing to the ones before may have ended this node's leadership, and all of them */
+		pthread_mutex_unlock(&n->mu);
+		if (t)
+			see_to(n, t);
+	}
 	return queued;
 }
 

@@ -14,14 +14,14 @@ static struct grant_ticket *find_grant(struct shell_node *n, uint64_t node, uint
 	return t;
 }
 
-static void tell_proposed(struct shell_node *n, uint64_t to, uint64_t corr, uint64_t index)
+static void tell_proposed(struct shell_node *n, uint64_t to, uint64_t corr, uint64_t number, uint64_t index)
 {
-	struct wire_msg m = { .type = WIRE_MSG_PROPOSE_RESP, .corr = corr, .term = n->shared.term, .index = index };
+	struct wire_msg m = { .type = WIRE_MSG_PROPOSE_RESP, .corr = corr, .term = n->shared.term, .log_term = number, .index = index };
 
 	node_send(n, to, &m);
 }
 
-/* An entry whose base is not this leader's state would stop every replica: better to refuse it here. */
+/* An entry whose base is not this leader's state would stop every replica, and a close that does not name all chunks would be a commit to its asker and to nobody else: better to refuse them here. */
 static bool fits(struct shell_node *n, const struct grant_ticket *t, const struct wire_msg *m)
 {
 	struct vfs_pageset_head h;
@@ -30,12 +30,26 @@ static bool fits(struct shell_node *n, const struct grant_ticket *t, const struc
 
 	if (vfs_pageset_head_get(m->data, m->data_len, &h, &err) || memcmp(h.txid, t->txid, sizeof h.txid) != 0)
 		return false;
-	if (!(h.flags & VFS_PAGESET_CLOSE) != (m->hint != 1) || !(h.flags & VFS_PAGESET_FIRST) != (t->last_corr != 0))
+	if (!(h.flags & VFS_PAGESET_CLOSE) != (m->hint != 1) || h.chunk != (t->entries < UINT16_MAX ? t->entries : UINT16_MAX))
 		return false;
-	if (!(h.flags & VFS_PAGESET_FIRST))
-		return true;
+	if (t->entries)
+		return m->hint != 1 || (h.n_chunks == t->entries + 1 && h.first_index == t->first_index);
 	vfs_db_status(n->db, &s);
 	return h.sum_before == s.checksum && h.db_before == s.db_pages && h.page_size == s.page_size;
+}
+
+/* Never before, and never from now on: the grant is over with it. certain: whatever is said to other copies of the same. */
+static void refuse_for_good(struct shell_node *n, const struct wire_msg *m, bool certain, int code, const char *why)
+{
+	struct wire_msg q = { .from = m->from, .corr = m->corr, .term = m->term, .log_term = m->log_term, .commit = certain };
+	struct grant_ticket *t;
+
+	pthread_mutex_lock(&n->mu);
+	t = certain ? find_grant(n, m->from, m->log_term) : NULL;
+	pthread_mutex_unlock(&n->mu);
+	if (t && t->state == GRANT_GIVEN)
+		grants_end(n, t);
+	grants_refuse(n, &q, WIRE_MSG_PROPOSE_RESP, code, why);
 }
 
 /* What is asked twice is answered twice and proposed once. Of a grant that is not known any more nobody can say whether something was proposed under it, unless its asker
@@ -44,10 +58,9 @@ static int answer_known(struct shell_node *n, const struct wire_msg *m, bool *re
 {
 	const struct node_grants *g = &n->grants;
 	const struct grants_used *u = &g->used[m->log_term % GRANTS_USED];
-	bool current = n->shared.role == RAFT_LEADER && n->shared.term == m->term;
+	bool current = n->shared.role == RAFT_LEADER && n->shared.term == m->term, open, late, certain;
 	struct grant_ticket *t;
 	uint64_t repeated = 0;
-	bool open;
 
 	*ret_open = false;
 	pthread_mutex_lock(&n->mu);
@@ -57,13 +70,15 @@ static int answer_known(struct shell_node *n, const struct wire_msg *m, bool *re
 	else if (current && g->used_term == m->term && u->number == m->log_term)
 		repeated = u->index;
 	open = t && t->state == GRANT_GIVEN && !repeated;
+	late = open && m->corr < t->last_corr; /* a copy of a chunk that was overtaken by the next one */
+	certain = open || (current && g->used_term == m->term && m->log_term > g->used_forgotten);
 	pthread_mutex_unlock(&n->mu);
 	if (repeated)
-		tell_proposed(n, m->from, m->corr, repeated);
-	else if (open && fits(n, t, m))
+		tell_proposed(n, m->from, m->corr, m->log_term, repeated);
+	else if (open && !late && fits(n, t, m))
 		*ret_open = true;
-	else if (!m->commit || (current && !open && g->used_term == m->term && m->log_term > g->used_forgotten))
-		grants_refuse(n, m, WIRE_MSG_PROPOSE_RESP, WIRE_FENCED, open ? "the transaction does not fit the leader's state" : "the write lock was lost: another leader, or the leader did not hear from this node for too long");
+	else if (!late && (certain || !m->commit))
+		refuse_for_good(n, m, certain, WIRE_FENCED, open ? "the transaction does not fit the leader's state" : "the write lock was lost: another leader, or the leader did not hear from this node for too long");
 	return WIRE_OK;
 }
 
@@ -87,7 +102,7 @@ int node_grants_propose(struct shell_node *n, const struct wire_msg *m)
 		r = NULL;
 	}
 	if (!r) {
-		grants_refuse(n, m, WIRE_MSG_PROPOSE_RESP, WIRE_NOMEM, "the leader is short of memory");
+		refuse_for_good(n, m, true, WIRE_NOMEM, "the leader is short of memory");
 		return WIRE_OK;
 	}
 	memcpy(r->data, m->data, m->data_len);
@@ -114,13 +129,13 @@ bool node_grants_may_propose(struct shell_node *n, const struct request *r)
 
 void node_grants_proposed(struct shell_node *n, struct request *r, int code, uint64_t index)
 {
-	struct wire_msg q = { .from = r->asker, .corr = r->corr, .term = r->epoch };
+	const struct wire_msg q = { .from = r->asker, .corr = r->corr, .term = r->epoch, .log_term = r->grant };
 	struct node_grants *g = &n->grants;
 	struct grants_used *u = &g->used[r->grant % GRANTS_USED];
 	struct grant_ticket *t;
 
 	if (code) {
-		grants_refuse(n, &q, WIRE_MSG_PROPOSE_RESP, code, code == WIRE_BUSY ? "the leader is handing the leadership over" : "the write lock was lost before the transaction was proposed");
+		refuse_for_good(n, &q, true, code, code == WIRE_BUSY ? "the leader is handing the leadership over" : "the write lock was lost before the transaction was proposed");
 		return;
 	}
 	pthread_mutex_lock(&n->mu);
@@ -128,6 +143,8 @@ void node_grants_proposed(struct shell_node *n, struct request *r, int code, uin
 	if (t) {
 		t->last_corr = r->corr;
 		t->last_index = index;
+		if (t->entries++ == 0)
+			t->first_index = index;
 		if (r->is_close)
 			t->state = GRANT_CLOSING;
 	}
@@ -141,5 +158,5 @@ void node_grants_proposed(struct shell_node *n, struct request *r, int code, uin
 	if (r->is_close)
 		(void)node_step(n, &(struct raft_event){ .type = RAFT_EV_TELL, .peer = r->asker, .index = index }, NULL, NULL); /* a failure ends the node */
 	else
-		tell_proposed(n, r->asker, r->corr, index);
+		tell_proposed(n, r->asker, r->corr, r->grant, index);
 }

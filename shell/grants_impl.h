@@ -15,9 +15,13 @@ struct grant_ticket {
 	uint64_t position, number; /* GIVEN */
 	uint8_t txid[VFS_TXID_BYTES];
 	uint64_t last_corr, last_index; /* the latest entry that was proposed under it */
+	uint64_t first_index;           /* the first one */
+	uint32_t entries;               /* how many */
 	struct request *round;          /* HANDED, without a lease: makes sure that this node leads */
 };
 
-void grants_refuse(struct shell_node *n, const struct wire_msg *q, uint8_t type, int code, const char *why); /* node thread; q: to whom, and what */
+/* Node thread. refuse: q tells to whom, and what. end: one that is not CLOSING; nothing is proposed under it any more. */
+void grants_refuse(struct shell_node *n, const struct wire_msg *q, uint8_t type, int code, const char *why);
+void grants_end(struct shell_node *n, struct grant_ticket *t);
 
 #endif

@@ -53,3 +53,9 @@ check_PROGRAMS += test/unit/test_attach_msg
 TESTS += test/unit/test_attach_msg
 test_unit_test_attach_msg_SOURCES = test/unit/test_attach_msg.c
 test_unit_test_attach_msg_LDADD = $(WALRAFT_LIBS) $(CMOCKA_LIBS)
+
+# Has the files that it tests in itself.
+check_PROGRAMS += test/unit/test_forward_entry
+TESTS += test/unit/test_forward_entry
+test_unit_test_forward_entry_SOURCES = test/unit/test_forward_entry.c
+test_unit_test_forward_entry_LDADD = libvfs.la libwire.la $(LZ4_LIBS) $(XXHASH_LIBS) $(CMOCKA_LIBS)

@@ -471,6 +471,7 @@ void request_unref(struct request *r);
 void node_settle(struct request *r, int code, uint64_t index);
 void node_settle_pending(struct shell_node *n);
 void node_settle_reads(struct shell_node *n, const struct raft_update *u);
+void node_pending_add(struct shell_node *n, struct pending *p); /* owned from now on */
 void node_pending_remove(struct shell_node *n, uint64_t index);
 
 void entry_cache_put(struct entry_cache *c, const struct wire_entry *e);

@@ -115,12 +115,16 @@ static int write_begin(struct shell_node *n, const void *who, struct vfs_grant *
 		rc = wire_fail(err, WIRE_BUSY, "no leader is known: an election is under way, or this node is cut off from the majority");
 	else if (n->shared.transfer_to)
 		rc = wire_fail(err, WIRE_BUSY, "this node is handing the leadership over");
+	/* It was had under an earlier leadership, and taken away before this one showed: somebody else may have it, or have had it. (A leaf's mutex.) */
+	else if (vfs_wlock_holder(vfs_db_wlock(n->db)) != who)
+		rc = wire_fail(err, WIRE_BUSY, "leadership is changing hands");
 	else if (!n->shared.leader_ready || n->proposing || vfs_db_published(n->db) != n->shared.last_index)
 		rc = wire_fail(err, WIRE_BUSY, "the leader has entries that are not settled yet");
 	else
 		shell_txid_next(&n->txids, n->shared.term, n->shared.last_index, ret_grant->txid);
 	if (!rc) {
 		ret_grant->epoch = n->shared.term;
+		ret_grant->fresh = false;
 		n->granted_who = who;
 		memcpy(n->granted_txid, ret_grant->txid, sizeof n->granted_txid);
 	}
@@ -145,13 +149,8 @@ static int lock_here(struct shell_node *n, const void *who, struct vfs_grant *re
 	if (!vfs_wlock_try(w, who) && !(node_grants_await_end(n, who) && vfs_wlock_try(w, who)))
 		return WIRE_BUSY;
 	rc = write_begin(n, who, ret_grant, err);
-	/* It was had under an earlier leadership, and taken away when this one began: somebody else may have it. */
-	if (!rc && vfs_wlock_holder(w) != who)
-		rc = wire_fail(err, WIRE_BUSY, "leadership is changing hands");
-	if (rc) {
-		grant_over(n, who);
+	if (rc)
 		vfs_wlock_release(w, who, false);
-	}
 	return rc;
 }
 

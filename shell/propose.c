@@ -22,7 +22,7 @@ static int handle_propose(struct shell_node *n, struct request *r)
 {
 	struct wire_entry e = { .kind = WIRE_ENTRY_DATA, .size = r->size, .data = r->data };
 	struct raft_event ev = { .type = RAFT_EV_PROPOSE, .entries = &e, .n_entries = 1 };
-	struct pending *p = NULL, **at;
+	struct pending *p = NULL;
 	uint64_t index = 0, term = n->shared.term; /* only this thread changes it */
 	int code = WIRE_FENCED, rc = WIRE_OK;
 	bool wanted, answer = false;
@@ -49,9 +49,7 @@ static int handle_propose(struct shell_node *n, struct request *r)
 		free(p);
 	} else {
 		*p = (struct pending){ .index = index, .term = term, .req = r };
-		for (at = &n->pending; *at; at = &(*at)->next)
-			;
-		*at = p;
+		node_pending_add(n, p);
 	}
 	pthread_mutex_unlock(&n->mu);
 	if (answer) { /* after a step that failed nobody can tell */

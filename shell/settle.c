@@ -22,6 +22,17 @@ void node_settle(struct request *r, int code, uint64_t index)
 	request_unref(r);
 }
 
+/* What came earlier may lie higher: it was truncated, and nobody knows yet what takes its place. */
+void node_pending_add(struct shell_node *n, struct pending *p)
+{
+	struct pending **at = &n->pending;
+
+	while (*at && (*at)->index <= p->index)
+		at = &(*at)->next;
+	p->next = *at;
+	*at = p;
+}
+
 void node_pending_remove(struct shell_node *n, uint64_t index)
 {
 	for (struct pending **at = &n->pending, *p; (p = *at); at = &p->next)

@@ -98,10 +98,12 @@ struct wire_entry {
 	 * corr = number of the sending. Answered by the same with REJECT and those which the leader does not know */    \
 	X(LOCK_KEEP)                                                                                                   \
 	X(LOCK_END)       /* asker to leader: corr = ticket, over; hint = 1: it asks again at once, and is to go before others */ \
-	/* an entry of a transaction under a grant: corr = request, term, log_term = number of the grant, hint = 1: it closes   \
-	 * the transaction, data = the entry's */                                                                      \
+	/* an entry of a transaction under a grant: corr = request, term, log_term = number of the grant, commit = how often it was sent   \
+	 * before, hint = 1: it closes the transaction, data = the entry's */                                           \
 	X(PROPOSE_REQ)                                                                                                 \
-	X(PROPOSE_RESP)   /* corr, term, index given to the entry; or REJECT, hint = code, text: it was not proposed, and never will be */ \
+	/* corr, term, log_term, index given to the entry; or REJECT, hint = code, text: it was not proposed, and never will be; commit = 0:   \
+	 * that holds if it was sent but once */                                                                       \
+	X(PROPOSE_RESP)                                                                                                \
 	X(OUTCOME_REQ)    /* member to leader: corr, data = transaction id */                                          \
 	X(OUTCOME_RESP)   /* corr, term, index = up to there the answer must be looked up at the asker; nothing of the id comes later; or REJECT, text */ \
 	/* leader to all, now and then: data = how far each member is (shell/lag.c) */                                 \
