@@ -4,10 +4,11 @@ import os
 import time
 
 import harness
-import load
+import netns
 from harness import IOERR_FENCED, READONLY_NOT_LEADER, Test, wait_until
 
 t = Test(__file__, deadline_s=240)
+no_net = netns.available()
 BUSY, BUSY_SNAPSHOT = 5, 5 | 2 << 8
 SLACK_S = 0.6  # for a machine that is busy with other tests
 CLEAN = {harness.IOERR_NOT_COMMITTED, IOERR_FENCED, READONLY_NOT_LEADER, BUSY}
@@ -22,9 +23,49 @@ def same_everywhere(c, what=""):
 	c.integrity(what + "integrity_check is ok on every node")
 
 
+def stays_at_home(l, f, g):
+	f.open("uri", walraft_write="local")
+	e = f.error("INSERT INTO kv(k) VALUES('no')", conn="uri")
+	t.ok(e is not None and e.code == READONLY_NOT_LEADER and l.url in e.walraft_error, "walraft_write=local: refused, and the leader is named", e and e.walraft_error)
+	f.sql("PRAGMA walraft_write='forward'", conn="uri")
+	f.sql("INSERT INTO kv(k) VALUES('yes')", conn="uri")
+	l.open("uri", walraft_write="local")
+	l.sql("INSERT INTO kv(k) VALUES('leader')", conn="uri")
+	t.equal(rows(g)[-2:], ["yes", "leader"], "forward, and local on the leader, write")
+	e = None
+	try:
+		f.open("wrong", walraft_write="sometimes")
+	except Exception as x:
+		e = x
+	t.ok(e is not None and "walraft_write" in str(e), "another word in the URI is an error", repr(e))
+
+
+def waits_for_its_turn(l, f):
+	f.send("open", conn="second", pragmas=[], params={}, busy_s=1).result()
+	l.sql("BEGIN IMMEDIATE")
+	t0 = time.monotonic()
+	e = f.error("INSERT INTO kv(k) VALUES('no')", conn="second")
+	s = time.monotonic() - t0
+	l.sql("ROLLBACK")
+	t.ok(e is not None and e.code == BUSY and 0.8 < s < 1.5 + SLACK_S, "with busy_timeout 1000 it waits for a second", (repr(e), s))
+	f.sql("INSERT INTO kv(k) VALUES('second')", conn="second")
+
+
+def learner_writes(c):
+	n = c[3]
+	c.join(3, extra=["--learner"])
+	n.worker()
+	n.sql("INSERT INTO kv(k) VALUES('learner')")
+	n.sql("BEGIN IMMEDIATE")
+	n.sql("INSERT INTO kv(k) VALUES('learner again')")
+	n.sql("COMMIT")
+	t.equal([rows(m)[-2:] for m in c.nodes], [["learner", "learner again"]] * 4, "a learner writes")
+
+
 @t.case("statements")
 def statements():
-	c = t.cluster(n=3, kind="worker")
+	c = t.cluster(n=4, kind="worker", create=False)
+	c.create(3)
 	l, (f, g) = c.leader(), c.followers()
 	f.sql("INSERT INTO kv(k) VALUES('auto')")
 	f.sql("BEGIN IMMEDIATE")
@@ -55,7 +96,7 @@ def statements():
 	          "CREATE TABLE d(x PRIMARY KEY, y)", "INSERT INTO d VALUES(1, 2), (3, 4)", "ALTER TABLE d ADD COLUMN z", "CREATE INDEX d_y ON d(y)", "DROP INDEX d_y", "PRAGMA user_version=7"):
 		f.sql(s)
 	t.equal(rows(g)[-2:], ["deferred", "kept"], "savepoints")
-	t.equal([n.sql("SELECT *, (SELECT user_version FROM pragma_user_version) FROM d") for n in c.nodes], [[[1, 2, None, 7], [3, 4, None, 7]]] * 3, "schema changes")
+	t.equal([n.sql("SELECT *, (SELECT user_version FROM pragma_user_version) FROM d") for n in (l, f, g)], [[[1, 2, None, 7], [3, 4, None, 7]]] * 3, "schema changes")
 	f.sql("CREATE TEMP TABLE own(a)")
 	before = l.status()["last_index"]
 	f.sql("INSERT INTO own SELECT id FROM kv")
@@ -70,15 +111,37 @@ def statements():
 	f.sql("DELETE FROM kv WHERE k LIKE 'big%' AND id % 3 = 0")
 	f.sql("COMMIT")
 	want = f.sql("SELECT count(*), sum(length(pad)) FROM kv")
-	t.equal([n.sql("SELECT count(*), sum(length(pad)) FROM kv") for n in c.nodes], [want] * 3, "transactions of several chunks")
+	t.equal([n.sql("SELECT count(*), sum(length(pad)) FROM kv") for n in (l, f, g)], [want] * 3, "transactions of several chunks")
 	f.sql("DELETE FROM kv WHERE k LIKE 'big%'")
 	f.sql("VACUUM")
 	f.sql("INSERT INTO kv(k) VALUES('after VACUUM')")
 	t.equal(rows(g)[-1], "after VACUUM", "VACUUM")
+	stays_at_home(l, f, g)
+	waits_for_its_turn(l, f)
+	learner_writes(c)
 	same_everywhere(c)
 
 
-@t.case("no contention, no SQLITE_BUSY")
+def turns(c):
+	"""Writers without rest on all three nodes."""
+	seconds, go = (60 if t.full else 4), os.path.join(c.dir, "go")
+	c.leader().sql("CREATE TABLE n(v)")
+	c.leader().sql("INSERT INTO n VALUES(0)")
+	races = [n.race(8, seconds, ["BEGIN IMMEDIATE", "UPDATE n SET v = v + 1", "COMMIT"] if i else ["UPDATE n SET v = v + 1"], go, busy_s=60) for i, n in enumerate(c.nodes)]
+	open(go, "w").close()
+	done, errors = [], []
+	for p in races:
+		a = p.result(seconds + 90)
+		done += a["done"]
+		errors.append(a["errors"])
+	mean = sum(done) / len(done)
+	t.ok(not any(errors), "24 writers on three nodes for %d s, without an error" % seconds, errors)
+	t.equal(c.leader().one("SELECT v FROM n"), sum(done), "the counter is what they were told")
+	t.ok(min(done) >= mean / 2, "the slowest gets at least half the mean", done)
+	t.say("%d a second; least %d, mean %.0f, most %d; by node %s" % (sum(done) / seconds, min(done), mean, max(done), [sum(done[i:i + 8]) for i in (0, 8, 16)]))
+
+
+@t.case("no SQLITE_BUSY without contention, turns for all with it")
 def quiet():
 	c = t.cluster(n=3, kind="worker")
 	l, (f, g) = c.leader(), c.followers()
@@ -97,27 +160,8 @@ def quiet():
 			failed.append((i, repr(e)))
 	t.ok(not failed, "nodes that write in turns, each right after the other, with busy_timeout 0", failed)
 	t.equal(len(rows(g)), 1060, "all are there")
+	turns(c)
 	same_everywhere(c)
-
-
-@t.case("where writes stay at home")
-def at_home():
-	c = t.cluster(n=3, kind="worker")
-	l, (f, g) = c.leader(), c.followers()
-	f.open("uri", walraft_write="local")
-	e = f.error("INSERT INTO kv(k) VALUES('no')", conn="uri")
-	t.ok(e is not None and e.code == READONLY_NOT_LEADER and l.url in e.walraft_error, "walraft_write=local: refused, and the leader is named", e and e.walraft_error)
-	f.sql("PRAGMA walraft_write='forward'", conn="uri")
-	f.sql("INSERT INTO kv(k) VALUES('yes')", conn="uri")
-	l.open("uri", walraft_write="local")
-	l.sql("INSERT INTO kv(k) VALUES('leader')", conn="uri")
-	t.equal(rows(g), ["yes", "leader"], "forward, and local on the leader, write")
-	e = None
-	try:
-		f.open("wrong", walraft_write="sometimes")
-	except Exception as x:
-		e = x
-	t.ok(e is not None and "walraft_write" in str(e), "another word in the URI is an error", repr(e))
 
 
 def time_to_lock(node, deadline_s=10):
@@ -167,6 +211,44 @@ def faults():
 	same_everywhere(c)
 
 
+@t.case("holders that are cut off")
+def cut_off():
+	if no_net:
+		t.skip("holders that are cut off", no_net)
+		return
+	c = t.cluster(n=3, kind="worker", net=netns.Network(3))
+	l, (f, g) = c.leader(), c.followers()
+	l.open("next")
+	f.open("a", walraft_timeout="2000")
+	f.sql("BEGIN IMMEDIATE", conn="a")
+	f.sql("INSERT INTO kv(k) VALUES('cut off')", conn="a")
+	c.net.cut(f.i)
+	s = time_to_lock(l)
+	t.ok(s < 1.0 + SLACK_S, "the lock of a holder that is cut off is free within a second", "%.2f s" % s)
+	p = f.ask("COMMIT", conn="a")
+	a = p.raw(20)
+	t.ok(not a["ok"] and a["code"] in (IOERR_FENCED, harness.IOERR_UNKNOWN, harness.IOERR_NOT_COMMITTED), "its commit fails", a)
+	e = f.error("INSERT INTO kv(k) VALUES('still cut off')", conn="a")
+	t.ok(e is not None and e.code in (BUSY, READONLY_NOT_LEADER, harness.IOERR_READ_GATE), "and so does what it tries then", repr(e))
+	c.net.heal(f.i)
+	f.sql("PRAGMA busy_timeout=10000", conn="a")
+	wait_until(lambda: f.error("INSERT INTO kv(k) VALUES('back')", conn="a") is None, 15, "it writes again")
+	t.equal(rows(c.leader()), ["next0", "back"], "nothing of it is there, but what it wrote afterwards")
+	# The commit is on its way when the leader is cut off from everybody: another one leads, and its log decides.
+	l = c.leader()
+	f = c.followers()[0]
+	f.open("b", walraft_timeout="8000")
+	f.sql("BEGIN IMMEDIATE", conn="b")
+	f.sql("INSERT INTO kv(k) VALUES('in flight')", conn="b")
+	c.net.cut(l.i)
+	a = f.ask("COMMIT", conn="b").raw(20)
+	t.ok(not a["ok"] and a["code"] in (IOERR_FENCED, harness.IOERR_NOT_COMMITTED), "a commit that did not reach its leader before another one led is not committed", a)
+	c.net.heal(l.i)
+	c.leader()
+	t.ok("in flight" not in rows(f, "b"), "and is not there")
+	same_everywhere(c)
+
+
 @t.case("leaders die under forwarded writes")
 def leaders_die():
 	c = t.cluster(n=3, kind="worker")
@@ -186,28 +268,6 @@ def leaders_die():
 	for n in c.nodes:
 		n.stop_load()
 	c.verify_load()
-
-
-@t.case("turns for all")
-def turns():
-	"""Writers without rest on all three nodes."""
-	c = t.cluster(n=3, kind="worker")
-	seconds, go = (60 if t.full else 4), os.path.join(c.dir, "go")
-	c.leader().sql("CREATE TABLE n(v)")
-	c.leader().sql("INSERT INTO n VALUES(0)")
-	races = [n.race(8, seconds, ["BEGIN IMMEDIATE", "UPDATE n SET v = v + 1", "COMMIT"] if i else ["UPDATE n SET v = v + 1"], go, busy_s=60) for i, n in enumerate(c.nodes)]
-	open(go, "w").close()
-	done, errors = [], []
-	for p in races:
-		a = p.result(seconds + 90)
-		done += a["done"]
-		errors.append(a["errors"])
-	mean = sum(done) / len(done)
-	t.ok(not any(errors), "24 writers on three nodes for %d s, without an error" % seconds, errors)
-	t.equal(c.leader().one("SELECT v FROM n"), sum(done), "the counter is what they were told")
-	t.ok(min(done) >= mean / 2, "the slowest gets at least half the mean", done)
-	t.say("%d a second; least %d, mean %.0f, most %d; by node %s" % (sum(done) / seconds, min(done), mean, max(done), [sum(done[i:i + 8]) for i in (0, 8, 16)]))
-	same_everywhere(c)
 
 
 t.run()
