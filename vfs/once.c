@@ -18,11 +18,6 @@ bool vfs_conn_txid(struct vfs_conn *c, uint8_t ret_txid[VFS_TXID_BYTES])
 	return true;
 }
 
-bool vfs_conn_writes(struct vfs_conn *c)
-{
-	return c->session.open;
-}
-
 /* ---- outcomes ---- */
 
 int vfs_conn_outcome(struct vfs_conn *c, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err)

@@ -92,6 +92,5 @@ int vfs_conn_once(struct vfs_conn *c, const struct vfs_once *once, struct vfs_st
 /* What SQLite does with savepoints within c's write transaction, as it tells virtual tables: the step belongs to the savepoint that it was declared in. */
 enum vfs_savepoint_op { VFS_SAVEPOINT_BEGIN, VFS_SAVEPOINT_RELEASE, VFS_SAVEPOINT_ROLLBACK };
 void vfs_conn_savepoint(struct vfs_conn *c, enum vfs_savepoint_op op, int n);
-bool vfs_conn_writes(struct vfs_conn *c); /* it holds WRITE */
 
 #endif

@@ -211,11 +211,12 @@ def open_outcomes():
 		n = t.rnd.choice(c.nodes)  # the commit may be a forwarded one
 		how = t.rnd.choice(("back", "back", "back", "cut", "killed") if net else ("back", "back", "back", "killed"))
 		conn, was = "r%d" % r, n.generation
-		n.open(conn, pragmas=["walraft_timeout=60"])
+		n.open(conn)
 		others = [m for m in c.nodes if m is not l and m is not n]
 		n.sql("BEGIN IMMEDIATE", conn=conn)
 		txid = n.one("SELECT walraft_transaction()", conn=conn)
 		n.sql("INSERT INTO step(client, n, txid) VALUES('open', ?, ?)", [r, txid], conn=conn)
+		n.sql("PRAGMA walraft_timeout=60", conn=conn)
 		if how == "cut":
 			net.cut(l.i)
 		elif n is l:

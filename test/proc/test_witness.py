@@ -393,6 +393,7 @@ def killed_at_each_step():
 	w.serve()
 	w.witness = False
 	c.checksums_equal("checksums are equal")
+	t.ok(len({(v["index"], v["checksum"], v["whole"]) for v in (n.status()["ledger"] for n in c.replicas())}) == 1, "its ledger came with the image")
 	t.equal(sorted(set(os.listdir(os.path.join(w.dir, "app.db-walraft"))) - {"pages.new", "ledger.new"}), ["journal", "ledger", "lock", "node-shm", "node.conf", "node.sock", "pages"], "nothing is left over")
 
 

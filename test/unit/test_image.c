@@ -445,10 +445,43 @@ static int tear_down(void **state)
 	return system(command) != 0;
 }
 
+/* Pieces of the file beside the image: each has its place and length, and counts only undamaged. */
+static void pieces(void **state)
+{
+	const uint64_t sizes[] = { 0, 1, SNAP_PIECE_BYTES - 1, SNAP_PIECE_BYTES, SNAP_PIECE_BYTES + 1, 3 * (uint64_t)SNAP_PIECE_BYTES + 77 };
+	uint8_t *const file = malloc(4 * SNAP_PIECE_BYTES);
+
+	(void)state;
+	for (size_t i = 0; i < 4 * SNAP_PIECE_BYTES; i++)
+		file[i] = (uint8_t)(i * 31 + i / 251);
+	for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+		uint64_t done = 0;
+		uint32_t n = 0;
+
+		for (uint32_t len; (len = snap_piece_bytes(sizes[k], n)) != 0; n++) {
+			struct wire_buf b = WIRE_BUF_INIT;
+			const uint8_t *bytes;
+			struct wire_err err;
+
+			snap_piece_put(&b, n, file + done, len);
+			assert_int_equal(snap_piece_get(b.data, b.len, sizes[k], n, &bytes, &err), WIRE_OK);
+			assert_memory_equal(bytes, file + done, len);
+			assert_int_equal(snap_piece_get(b.data, b.len, sizes[k], n + 1, &bytes, &err), WIRE_CORRUPT);
+			assert_int_equal(snap_piece_get(b.data, b.len - 1, sizes[k], n, &bytes, &err), WIRE_CORRUPT);
+			b.data[b.len / 2] ^= 1;
+			assert_int_equal(snap_piece_get(b.data, b.len, sizes[k], n, &bytes, &err), WIRE_CORRUPT);
+			done += len;
+			wire_buf_free(&b);
+		}
+		assert_true(done == sizes[k]);
+	}
+	free(file);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(infos),       cmocka_unit_test(whole_images),  cmocka_unit_test(asking),
+		cmocka_unit_test(pieces), cmocka_unit_test(infos),       cmocka_unit_test(whole_images),  cmocka_unit_test(asking),
 		cmocka_unit_test(sender_refuses), cmocka_unit_test(bent_chunks), cmocka_unit_test(finish_checks),
 		cmocka_unit_test(lock_byte_page), cmocka_unit_test(failing_disks),
 	};
