@@ -52,7 +52,7 @@ static int open_socket(const struct shell_paths *paths, int *ret_fd, struct wire
 	if (e == ENOENT || e == ECONNREFUSED || e == ECONNRESET)
 		return wire_fail(err, WIRE_CLOSED, "no process hosts the node of %s", paths->db);
 	if (e == EAGAIN)
-		return wire_fail(err, WIRE_TIMEOUT, "the process that hosts the node of %s does not answer: it is stopped, or stuck", paths->db);
+		return wire_fail(err, WIRE_TIMEOUT, "the process that hosts the node of %s does not answer: it is stopped, or stuck; continue it, or kill it, and another takes over", paths->db);
 	return wire_fail_errno(err, e, "cannot reach the process that hosts the node of %s", paths->db);
 }
 
@@ -76,7 +76,7 @@ static int greet(const struct shell_paths *paths, struct attach_link *l, struct 
 	if (!rc)
 		rc = attach_receive(l, CONNECT_MS, CONNECT_MS, &type, &in, err);
 	if (rc == WIRE_TIMEOUT)
-		return wire_fail(err, rc, "the process that hosts the node of %s does not answer: it is stopped, or stuck", paths->db);
+		return wire_fail(err, rc, "the process that hosts the node of %s does not answer: it is stopped, or stuck; continue it, or kill it, and another takes over", paths->db);
 	if (rc == WIRE_CLOSED) /* it ended just now, or is about to */
 		return wire_fail(err, rc, "the process that hosted the node of %s has ended", paths->db);
 	if (!rc && type == ATTACH_FAIL) {

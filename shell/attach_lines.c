@@ -192,7 +192,7 @@ int attached_line_ask(struct shell_attached *a, struct attach_line *l, uint64_t 
 	}
 	attached_line_dies(l);
 	if (rc == WIRE_TIMEOUT)
-		return wire_fail(err, rc, "the process that hosts the node does not answer: it is stopped, or stuck");
+		return wire_fail(err, rc, "the process that hosts the node does not answer: it is stopped, or stuck; continue it, or kill it, and another takes over");
 	if (rc == WIRE_CLOSED) {
 		await_gone(a);
 		return attached_gone(a, err);

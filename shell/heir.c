@@ -83,7 +83,7 @@ static int ask(const struct shell_paths *paths, const char *line, int *ret_socke
 	if (e == ENOENT || e == ECONNREFUSED || e == ECONNRESET || e == EPIPE)
 		return wire_fail(err, WIRE_CLOSED, "no process hosts the node of %s", paths->db);
 	if (e == EAGAIN)
-		return wire_fail(err, WIRE_TIMEOUT, "the process that hosts the node of %s does not answer: it is stopped, or stuck", paths->db);
+		return wire_fail(err, WIRE_TIMEOUT, "the process that hosts the node of %s does not answer: it is stopped, or stuck; continue it, or kill it, and another takes over", paths->db);
 	return wire_fail_errno(err, e, "cannot reach the process that hosts the node of %s", paths->db);
 }
 

@@ -176,7 +176,6 @@ static void fn_once(sqlite3_context *c, int argc, sqlite3_value **argv)
 	struct vfs_once once;
 	struct vfs_step step;
 	struct wire_err err;
-	char why[200];
 	int rc;
 
 	if (!conn || !vfs_conn_db(conn)) {
@@ -191,9 +190,7 @@ static void fn_once(sqlite3_context *c, int argc, sqlite3_value **argv)
 	} else if (step.index && once.seq == step.seq) {
 		result_position(c, step.index);
 	} else if (step.index && once.seq < step.seq) {
-		snprintf(why, sizeof why, "the client's sequence has moved on: step %" PRIu64 " was asked for, and step %" PRIu64 " was applied already, at position %016" PRIx64, once.seq, step.seq,
-		         step.index);
-		fail(c, WALRAFT_READONLY_REPEATED, why);
+		fail(c, WALRAFT_READONLY_REPEATED, vfs_error_text(sqlite3_context_db_handle(c)));
 	}
 }
 

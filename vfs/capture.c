@@ -82,9 +82,9 @@ static int refused(struct capture *k, int code, const struct wire_err *err)
 	switch (code) {
 	case WIRE_FENCED:
 	case WIRE_NOTLEADER:
-		return shim_fail(k->c, WALRAFT_IOERR_FENCED, "%s: not committed, repeat it on the leader: %s", path, err->text);
+		return shim_fail(k->c, WALRAFT_IOERR_FENCED, "%s: not committed, repeat it: %s", path, err->text);
 	case WIRE_UNKNOWN:
-		return shim_fail(k->c, WALRAFT_IOERR_UNKNOWN, "%s: %s", path, err->text);
+		return shim_fail(k->c, WALRAFT_IOERR_UNKNOWN, "%s: %s; walraft_outcome(walraft_transaction()) tells, here or by its id on any node", path, err->text);
 	default:
 		return shim_fail(k->c, WALRAFT_IOERR_NOT_COMMITTED, "%s: not committed, repeat it: %s", path, err->text);
 	}

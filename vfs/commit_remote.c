@@ -60,7 +60,7 @@ static int settle(struct vfs_conn *c, const char *why, uint64_t deadline_us)
 			shim_base(c)->xSleep(shim_base(c), 2000);
 	}
 	if (rc)
-		return shim_fail(c, WALRAFT_IOERR_UNKNOWN, "%s: %s; %s", c->path, why, *err.text ? err.text : "nobody could be asked in time");
+		return shim_fail(c, WALRAFT_IOERR_UNKNOWN, "%s: %s; %s; walraft_outcome(walraft_transaction()) tells, here or by its id on any node", c->path, why, *err.text ? err.text : "nobody could be asked in time");
 	if (!index)
 		return shim_fail(c, WALRAFT_IOERR_NOT_COMMITTED, "%s: not committed, repeat it: %s", c->path, why);
 	/* What SQLite now has is not what was published, but for the contents. */

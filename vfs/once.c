@@ -77,6 +77,9 @@ int vfs_conn_once(struct vfs_conn *c, const struct vfs_once *once, struct vfs_st
 	s->repeated = step.index && once->seq <= step.seq;
 	if (!s->repeated)
 		s->once = *once;
+	if (step.index && once->seq < step.seq)
+		(void)shim_fail(c, WALRAFT_READONLY_REPEATED, "%s: the client's sequence has moved on: step %llu was asked for, and step %llu was applied already, at position %016llx", c->path,
+		                (unsigned long long)once->seq, (unsigned long long)step.seq, (unsigned long long)step.index);
 	*ret_step = step;
 	return WIRE_OK;
 }
@@ -101,7 +104,7 @@ void vfs_conn_savepoint(struct vfs_conn *c, enum vfs_savepoint_op op, int n)
 
 int shim_once_refused(struct vfs_conn *c)
 {
-	return c->session.failed = shim_fail(c, WALRAFT_READONLY_REPEATED, "%s: the transaction repeats a step that was applied before, and writes nothing: roll it back", c->path);
+	return c->session.failed = shim_fail(c, WALRAFT_READONLY_REPEATED, "%s: the transaction repeats a step that was applied before: nothing of it is written", c->path);
 }
 
 int shim_once_check(struct vfs_conn *c)

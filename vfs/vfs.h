@@ -86,7 +86,7 @@ bool vfs_conn_txid(struct vfs_conn *c, uint8_t ret_txid[VFS_TXID_BYTES]);
 /* As vfs_node_ops.outcome; why it is not known is remembered for vfs_error_text. */
 int vfs_conn_outcome(struct vfs_conn *c, const uint8_t txid[VFS_TXID_BYTES], uint32_t timeout_ms, uint64_t *ret_index, struct wire_err *err);
 /* c's write transaction is that step. *ret_step: the client's latest one before; when that is not below, the transaction is a repetition, and its writes
- * are refused from now on with WALRAFT_READONLY_REPEATED, at the latest by its COMMIT. WIRE_INVALID: it is a step already, or there is no transaction; WIRE_FENCED; what
+ * are refused from now on with WALRAFT_READONLY_REPEATED, at the latest by its COMMIT; when that one is above, so it says in vfs_error_text. WIRE_INVALID: it is a step already, or there is no transaction; WIRE_FENCED; what
  * vfs_node_ops.step_of fails with: then it is no step. */
 int vfs_conn_once(struct vfs_conn *c, const struct vfs_once *once, struct vfs_step *ret_step, struct wire_err *err);
 /* What SQLite does with savepoints within c's write transaction, as it tells virtual tables: the step belongs to the savepoint that it was declared in. */

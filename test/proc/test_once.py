@@ -4,13 +4,15 @@
 Each row holds the id of its transaction, so that what walraft_outcome says of every commit whose outcome was open can be compared with what is there.
 --rounds N faults; --full is 300.
 """
+import os
 import random
+import subprocess
 import threading
 import time
 
 import netns
 from cluster import SqlError
-from harness import Failed, Test, wait_until
+from harness import MODULE, PYTHON, Failed, Test, child_env, die_with_parent, wait_until
 
 REPEATED = 8 | (0x58 << 8)
 COMMIT_UNKNOWN = 10 | (0x58 << 8)
@@ -253,6 +255,39 @@ def open_outcomes():
 	ids = {i: n for i, n in c.leader().sql("SELECT txid, count(*) FROM step GROUP BY txid")}
 	t.ok(set(ids.values()) == {1}, "none is there twice")
 	t.ok(len(ledgers(c)) == 1, "one ledger on all nodes", ledgers(c))
+
+
+@t.case("the manual's example")
+def example():
+	"""As it is printed there, in an application on a follower's host, while the leader is killed."""
+	c = t.cluster(n=3, schema=TABLE)
+	leader = c.leader()
+	n = [m for m in c.nodes if m is not leader][0]
+	with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md")) as manual:
+		text = manual.read()
+	code = text[text.index("def once("):text.index('\nonce(db, "till-7"')]
+	app = subprocess.Popen([PYTHON, "-u", "-c", """import sqlite3, sys
+loader = sqlite3.connect(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(sys.argv[1])
+db = sqlite3.connect("file:%s?vfs=walraft" % sys.argv[2], uri=True, timeout=5, isolation_level=None)
+CODE
+for line in sys.stdin:
+	step = int(line)
+	print(once(db, "app", step, lambda db: db.execute("INSERT INTO step(client, n) VALUES ('app', ?)", (step,))))
+""".replace("CODE", code), MODULE, n.db], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=child_env(), preexec_fn=die_with_parent)
+	positions = []
+	for i, step in enumerate((1, 1, 2, 3, 4, 4)):
+		if i == 3:
+			leader.kill9()
+		app.stdin.write("%d\n" % step)
+		app.stdin.flush()
+		positions.append(app.stdout.readline().strip())
+	app.stdin.close()
+	t.equal(app.wait(20), 0, "it ends well")
+	t.ok(all(len(p) == 16 for p in positions) and positions == sorted(positions), "each step has a position", positions)
+	t.ok(positions[0] == positions[1] and positions[4] == positions[5], "a step that is repeated has the position that it had", positions)
+	t.equal([r[0] for r in n.sql("SELECT n FROM step ORDER BY id")], [1, 2, 3, 4], "each was applied once")
 
 
 t.run()

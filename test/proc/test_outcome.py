@@ -113,6 +113,7 @@ def steps():
 	l.sql("BEGIN")
 	e = l.error("SELECT walraft_once('c1', 6)")
 	t.ok(e and e.code == REPEATED and "moved on" in e.text and at in e.text, "a lower step is an error that says that the client has moved on", e)
+	t.ok(e and "moved on" in str(e.walraft_error), "walraft_error() says so, too", e and e.walraft_error)
 	l.sql("ROLLBACK")
 	e = l.error("SELECT walraft_once('c1', 8)")
 	t.ok(e and "BEGIN IMMEDIATE" in e.text, "outside of a transaction: an error that says what to do", e)
