@@ -87,17 +87,17 @@ struct wire_entry {
 	X(PROMOTE_RESP) /* corr, or REJECT with text */                                                                \
 	X(MEMBER_REQ)   /* member to leader: corr, data = a line as on node.sock (shell/change.c) */                   \
 	X(MEMBER_RESP)  /* corr, data = the answer, a JSON object */                                                   \
-	/* the write lock of the group, for connections of a member that does not lead (shell/grants.c): corr = ticket, made by the asker, one  \
-	 * for each connection that asks; hint = 1: nothing that is not free at once is of use */                       \
+	/* the write lock of the group, for connections of a member that does not lead (shell/grants.c): corr = ticket, made by the asker, another one  \
+	 * whenever a connection begins to ask; its high 32 bits are the same for one run of the asker. Asked again it is answered again */ \
 	X(LOCK_REQ)                                                                                                    \
 	/* corr, term, index = all up to there must be published at the asker before it begins, log_term = number of the    \
 	 * grant in its term, hint = leader's wall clock (us); or REJECT, hint = a code of wire/err.h (BUSY: the ticket is in   \
 	 * the queue, an answer without REJECT follows when its turn comes), text */                                   \
 	X(LOCK_RESP)                                                                                                   \
-	/* asker to leader, several times a second while it has any: data = its tickets, as varints: those not named are gone;  \
-	 * corr = number of the sending. Answered by the same with REJECT and those which the leader does not know */    \
+	/* asker to leader, several times a second while it has any: data = its tickets, as varints: those up to index that are \
+	 * not named are gone; corr = number of the sending. Answered by the same with REJECT and those which the leader does not know */    \
 	X(LOCK_KEEP)                                                                                                   \
-	X(LOCK_END)       /* asker to leader: corr = ticket, over; hint = 1: it asks again at once, and is to go before others */ \
+	X(LOCK_END)       /* asker to leader: corr = ticket, over */ \
 	/* an entry of a transaction under a grant: corr = request, term, log_term = number of the grant, commit = how often it was sent   \
 	 * before, hint = 1: it closes the transaction, data = the entry's */                                           \
 	X(PROPOSE_REQ)                                                                                                 \
