@@ -197,13 +197,13 @@ int attached_line_ask(struct shell_attached *a, struct attach_line *l, uint64_t 
 		await_gone(a);
 		return attached_gone(a, err);
 	}
-	return rc ? rc : wire_fail(err, WIRE_INVALID, "the process that hosts the node gave an answer that is none");
+	return rc ? rc : wire_fail(err, WIRE_INVALID, "the process that hosts the node gave an answer that is none: has it another version of walraft?");
 }
 
 int attached_bad_answer(struct attach_line *l, struct wire_err *err)
 {
 	attached_line_dies(l);
-	return wire_fail(err, WIRE_INVALID, "the process that hosts the node gave an answer that is none");
+	return wire_fail(err, WIRE_INVALID, "the process that hosts the node gave an answer that is none: has it another version of walraft?");
 }
 
 int attached_ask(struct shell_attached *a, enum attach_type type, const struct wire_buf *q, uint32_t timeout_ms, void *dst, size_t n, struct wire_err *err)
