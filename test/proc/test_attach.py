@@ -490,7 +490,7 @@ def odd_commits():
 		s.sendall(b"attach 1\n")
 		whole(s)
 		s.sendall(struct.pack("<IBBH", 8, 3, 1, 0) + struct.pack("<II", 0, 1000))
-		epoch, _, sequence, _, header = struct.unpack("<Q16sQQ48s", whole(s)[8:])
+		epoch, _, _, sequence, _, header = struct.unpack("<Q16sBQQ48s", whole(s)[8:])
 		n_page, = struct.unpack("<I", header[20:24])
 		frames = b"".join(struct.pack(">6I", p, 0, 0, 0, 0, 0) + b"x" * 4096 for p in pgnos)
 		s.sendall(struct.pack("<IBBHQ", 8 + len(frames), 11, 1, 0, 0) + frames)
