@@ -237,25 +237,30 @@ static void try_give(struct shell_node *n, struct grant_ticket *t)
 	(void)node_step(n, &tell, NULL, NULL);
 }
 
-/* Nobody writes any more, and yet the lock is not free: what another node has committed, as its connection may know already, is being published here; or this node restarts its WAL. That is
- * nothing to tell a writer of. holder: of the write lock. mu held. */
-static bool is_ending(const struct shell_node *n, const void *holder)
+/* Nobody writes any more, and yet the lock is not free: what another node has committed, as its connection may know already, is being published here. That is nothing to tell a writer
+ * of. holder: of the write lock. mu held. */
+static bool is_being_published(const struct shell_node *n, const void *holder)
 {
-	if (holder == n->db)
-		return true;
 	for (const struct grant_ticket *t = n->grants.first; t; t = t->next)
 		if (t->state >= GRANT_CLOSING && t == holder)
 			return t->last_index <= n->shared.commit;
 	return false;
 }
 
+/* The same, or this node restarts its WAL. mu held. */
+static bool is_ending(const struct shell_node *n, const void *holder)
+{
+	return holder == n->db || is_being_published(n, holder);
+}
+
+/* The end of a restart is not waited for: it waits for readers, of whom this one is. */
 bool node_grants_await_end(struct shell_node *n, const void *who)
 {
 	const void *holder = vfs_wlock_holder(wlock(n));
 	bool ending;
 
 	pthread_mutex_lock(&n->mu);
-	ending = is_ending(n, holder);
+	ending = is_being_published(n, holder);
 	pthread_mutex_unlock(&n->mu);
 	if (ending)
 		(void)vfs_wlock_sleep(wlock(n), who, END_US);
