@@ -7,7 +7,8 @@
  *             timeout, or what an earlier step promised, if that is later
  *
  * The time of the log is the highest timestamp of its transactions so far. A session that was to be kept until before that is gone with the entry that says so, on all nodes alike. A
- * clock that was far ahead makes the time of the log stand still until the others have come so far: nothing is forgotten early, only late.
+ * clock that was far ahead takes the time of the log along: what was to be kept until then is forgotten early, by as much. Then it stands still until the others have come so far, and what comes meanwhile is
+ * forgotten late.
  *
  * Outcomes. An id was made in term T with index B published (txid.h), and what is proposed under it is of term T. So when it is not among the ids, B is not below `from`, and an
  * entry of a later term was applied, it is lost for good. Where B is below `from` it may have been among those that are forgotten: too old to tell, unless the
