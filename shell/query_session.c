@@ -59,20 +59,22 @@ static void answer(struct query_session *s, const struct wire_msg *m)
 	s->told_us = node_now_us(s->n);
 }
 
-/* Whom else to ask: the leader, else some voter that can be reached. */
+/* Whom else to ask: the leader, else a member that can be reached, else any that has the database: this node may have heard of nobody yet. */
 static void better_member(struct shell_node *n, char *url, size_t cap)
 {
 	const struct node_shared *sh = &n->shared;
 	const struct raft_member *best = NULL;
+	int best_rank = -1;
 
 	pthread_mutex_lock(&n->mu);
 	for (uint32_t i = 0; i < sh->config.n; i++) {
 		const struct raft_member *m = &sh->config.m[i];
+		const int rank = m->id == sh->leader ? 2 : sh->up[i] ? 1 : 0;
 
-		if (m->id == n->conf.node || m->flags & (RAFT_WITNESS | RAFT_AWAITED))
+		if (m->id == n->conf.node || m->flags & (RAFT_WITNESS | RAFT_AWAITED) || rank <= best_rank)
 			continue;
-		if (m->id == sh->leader || (!best && sh->up[i]))
-			best = m;
+		best = m;
+		best_rank = rank;
 	}
 	snprintf(url, cap, "%s", best ? best->url : "");
 	pthread_mutex_unlock(&n->mu);
